@@ -1,0 +1,46 @@
+# Every target sets itself up in .venv from nothing but Python 3.11 and pip.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.PHONY: help demo test quick lint bench screenshots clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,test]'
+	@touch $@
+
+demo: $(STAMP)  ## the main job: a server, four live trainings, what was found (ARGS=--exit ends it)
+	$(BIN)/trainvitals demo $(ARGS)
+
+test: $(STAMP) .typing/trainvitals  ## all tests
+	@bash .ci/browser
+	$(BIN)/python -m pytest $(ARGS)
+
+quick: $(STAMP)  ## tests that take less than two minutes together
+	$(BIN)/python -m pytest -m 'not slow and not browser' $(ARGS)
+
+lint: $(STAMP) .typing/trainvitals  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.typing/trainvitals:
+	mkdir -p .typing && ln -sfn .. $@
+
+bench: $(STAMP)  ## benchmarks, printed as ratios
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+screenshots: $(STAMP)  ## pictures of every page and state in screenshots/
+	@bash .ci/browser
+	$(BIN)/python -m pytest tests/e2e/test_screenshots.py --screenshots=screenshots $(ARGS)
+
+clean:
+	rm -rf $(VENV) .typing build dist *.egg-info

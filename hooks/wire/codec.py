@@ -1,0 +1,194 @@
+"""Bytes to records and back: batches for HTTP, frames for the spool, arrays inside both.
+
+A batch on the wire is `MAGIC`, one byte of compression (0 none, 1 zlib), the raw length and the CRC-32 of the raw
+bytes (both uint32, little-endian), then the msgpack of a `Batch`. A frame in a spool is the length and the CRC-32
+of its payload (both uint32, little-endian), then the msgpack of one record.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from trainvitals.hooks.wire import limits
+from trainvitals.hooks.wire.bins import BINS
+from trainvitals.hooks.wire.records import Batch, Record
+
+MAGIC = b"TVB1"
+_HEADER = struct.Struct("<4sBII")
+_FRAME = struct.Struct("<II")
+_NO_COMPRESSION, _ZLIB = 0, 1
+
+_encoder = msgspec.msgpack.Encoder()
+_batch_decoder = msgspec.msgpack.Decoder(Batch)
+_record_decoder = msgspec.msgpack.Decoder(Record)
+
+
+class WireError(ValueError):
+    """Bytes that are no valid batch or record. The message says what was wrong and what was expected."""
+
+
+class UnknownVersion(WireError):  # noqa: N818 - reads as what it says
+    """A batch in a record format that this side does not know."""
+
+
+class TooLarge(WireError):  # noqa: N818
+    """Something over the limits of `limits`."""
+
+
+def encode_record(record: Record) -> bytes:
+    """msgpack of one record."""
+    return _encoder.encode(record)
+
+
+def decode_record(payload: bytes) -> Record:
+    """The record in `payload`. Raises WireError."""
+    try:
+        return _record_decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"This is no record: {error}.") from error
+
+
+def encode_batch(batch: Batch) -> bytes:
+    """A batch as it travels."""
+    raw = _encoder.encode(batch)
+    packed = zlib.compress(raw, 1)
+    return _HEADER.pack(MAGIC, _ZLIB, len(raw), zlib.crc32(raw)) + packed
+
+
+def decode_batch(body: bytes) -> Batch:
+    """The batch in `body`, its form checked but not yet its meaning (see `validate`). Raises WireError."""
+    if len(body) > limits.MAX_BATCH_BYTES:
+        raise TooLarge(
+            f"The batch has {len(body):,} bytes; at most {limits.MAX_BATCH_BYTES:,} are taken. "
+            "Send fewer records at a time."
+        )
+    if len(body) < _HEADER.size or body[:4] != MAGIC:
+        raise WireError(
+            f"The body does not start like a batch (expected {MAGIC!r} and a 13-byte header). "
+            "Was it sent by trainvitals.hooks?"
+        )
+    _, compression, length, crc = _HEADER.unpack_from(body)
+    raw = _decompress(body[_HEADER.size :], compression, length)
+    if zlib.crc32(raw) != crc:
+        raise WireError("The batch was damaged on its way: its checksum does not match. Send it again.")
+    _check_version(raw)
+    try:
+        return _batch_decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"The batch does not have the form of version {limits.VERSION}: {error}.") from error
+
+
+def _decompress(packed: bytes, compression: int, length: int) -> bytes:
+    if length > limits.MAX_BATCH_RAW_BYTES:
+        raise TooLarge(
+            f"The batch unpacks to {length:,} bytes; at most {limits.MAX_BATCH_RAW_BYTES:,} are taken."
+        )
+    if compression == _NO_COMPRESSION:
+        raw = packed
+    elif compression == _ZLIB:
+        inflate = zlib.decompressobj()
+        try:
+            raw = inflate.decompress(packed, length + 1)
+        except zlib.error as error:
+            raise WireError(f"The batch was damaged on its way: {error}. Send it again.") from error
+        if not inflate.eof:
+            raise WireError("The batch is cut off or longer than its header says. Send it again.")
+    else:
+        raise WireError(f"Unknown compression {compression}; expected 0 (none) or 1 (zlib).")
+    if len(raw) != length:
+        raise WireError(f"The batch unpacks to {len(raw):,} bytes, its header says {length:,}. Send it again.")
+    return raw
+
+
+class _Version(msgspec.Struct):
+    version: int
+
+
+_version_decoder = msgspec.msgpack.Decoder(_Version)
+
+
+def _check_version(raw: bytes) -> None:
+    try:
+        version = _version_decoder.decode(raw).version
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"The batch names no version: {error}.") from error
+    if version != limits.VERSION:
+        raise UnknownVersion(
+            f"The batch is in version {version}; this server knows version {limits.VERSION}. "
+            "Bring trainvitals to the same release on both sides."
+        )
+
+
+def frame(payload: bytes) -> bytes:
+    """`payload` as a spool frame."""
+    return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def read_frames(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Yield each whole frame's payload and the position after it; stop before a frame that is not whole yet.
+
+    A frame is cut off where a process was killed in mid-write, or is being written right now.
+    Raises WireError at a frame whose checksum is wrong.
+    """
+    position = file.tell()
+    while len(header := file.read(_FRAME.size)) == _FRAME.size:
+        length, crc = _FRAME.unpack(header)
+        if length > limits.MAX_RECORD_BYTES:
+            raise WireError(f"At byte {position}: a frame of {length:,} bytes is no frame; the spool is damaged.")
+        payload = file.read(length)
+        if len(payload) < length:
+            return
+        if zlib.crc32(payload) != crc:
+            raise WireError(f"At byte {position}: the frame's checksum is wrong; the spool is damaged.")
+        position += _FRAME.size + length
+        yield payload, position
+
+
+def pack_floats(values: npt.NDArray[np.floating]) -> bytes:
+    """float32, little-endian, in C order."""
+    return np.ascontiguousarray(values, dtype="<f4").tobytes()
+
+
+def unpack_floats(data: bytes, rows: int, columns: int) -> npt.NDArray[np.float32]:
+    """Shape `(rows, columns)`. Raises WireError when the length does not fit."""
+    if len(data) != 4 * rows * columns:
+        raise WireError(
+            f"A sample of {rows} rows × {columns} columns has {4 * rows * columns} bytes; got {len(data)}."
+        )
+    return np.frombuffer(data, dtype="<f4").reshape(rows, columns)
+
+
+def pack_counts(counts: npt.NDArray[np.integer]) -> bytes:
+    """Histogram counts of shape `(rows, BINS)` without the empty bins at both ends.
+
+    Layout: first filled bin of each row (uint8), number of bins from there to the last filled one (uint8), then
+    those counts of all rows one after the other (uint32, little-endian).
+    """
+    filled = counts != 0
+    any_filled = filled.any(axis=1)
+    first = np.where(any_filled, filled.argmax(axis=1), 0)
+    last = np.where(any_filled, BINS - filled[:, ::-1].argmax(axis=1), 0)
+    bins = np.arange(BINS)
+    kept = counts[(bins >= first[:, None]) & (bins < last[:, None])]
+    head = first.astype(np.uint8).tobytes() + (last - first).astype(np.uint8).tobytes()
+    return head + kept.astype("<u4").tobytes()
+
+
+def unpack_counts(data: bytes, rows: int) -> npt.NDArray[np.uint32]:
+    """Shape `(rows, BINS)`. Raises WireError when the bytes do not fit."""
+    problem = f"Packed histograms of {rows} rows do not fit their {len(data)} bytes."
+    if len(data) < 2 * rows:
+        raise WireError(problem)
+    first = np.frombuffer(data, np.uint8, rows).astype(np.int64)[:, None]
+    length = np.frombuffer(data, np.uint8, rows, offset=rows).astype(np.int64)[:, None]
+    if len(data) != 2 * rows + 4 * int(length.sum()) or bool((first + length > BINS).any()):
+        raise WireError(problem)
+    counts = np.zeros((rows, BINS), dtype=np.uint32)
+    bins = np.arange(BINS)
+    counts[(bins >= first) & (bins < first + length)] = np.frombuffer(data, "<u4", offset=2 * rows)
+    return counts

@@ -1,0 +1,74 @@
+"""The statistics that a group's columns hold, declared once for both sides.
+
+A column's key travels in `Layout.columns`; the pages take title, unit and scale from here, and show a key
+they have never heard of under its own name.
+"""
+
+from typing import Literal
+
+import msgspec
+
+Scale = Literal["linear", "log"]
+
+
+class Column(msgspec.Struct, frozen=True):
+    """One statistic: its key, how people call it, its unit ("" for a plain number) and natural scale."""
+
+    key: str
+    title: str
+    unit: str = ""
+    scale: Scale = "log"
+
+
+ACTIVATION = (
+    Column("mean", "Activation mean", scale="linear"),
+    Column("std", "Activation std"),
+    Column("rms", "Activation RMS"),
+    Column("absmax", "Activation abs-max"),
+    Column("zero_fraction", "Zero fraction", "fraction", "linear"),
+    Column("nonfinite", "Non-finite values", "count"),
+    # Share of units that were never > 0 in the last `dead_positions` samples·positions; NaN where the
+    # layer has no flat zero side (only ReLU-like modules have one).
+    Column("dead_fraction", "Dead units", "fraction", "linear"),
+    Column("dead_positions", "Samples behind dead units", "count"),
+)
+"""Columns of an "activation" group: one row a layer, taken from the layer's output."""
+
+PARAMETER = (
+    Column("weight_rms", "Weight RMS"),
+    Column("weight_std", "Weight std"),
+    Column("weight_absmax", "Weight abs-max"),
+    Column("weight_nonfinite", "Non-finite weights", "count"),
+    Column("grad_rms", "Gradient RMS"),
+    Column("grad_std", "Gradient std"),
+    Column("grad_absmax", "Gradient abs-max"),
+    Column("grad_nonfinite", "Non-finite gradients", "count"),
+    # RMS(W after - W before) / RMS(W before) over one optimizer step; NaN when the parameter was not stepped.
+    Column("update_ratio", "Update ratio"),
+    # 1.0 when not a single element changed, bit for bit, over the optimizer step; else 0.0.
+    Column("unchanged", "Unchanged", "", "linear"),
+)
+"""Columns of a "parameter" group: one row a parameter. Gradients are as the optimizer gets them."""
+
+MISSING_BITS = 0x7FC0_DEAD
+"""float32 bit pattern (a quiet NaN) for "not recorded at this step", apart from a real NaN."""
+
+SCALARS = (
+    Column("tv/grad_norm", "Global gradient norm"),
+    Column("tv/step_time", "Step time", "s"),
+    Column("tv/data_wait", "Data wait", "s", "linear"),
+    # Share of the step time that monitoring took, 0 to 1.
+    Column("tv/overhead", "Monitoring share", "fraction", "linear"),
+    Column("tv/loss", "Loss of the watched criterion"),
+    # 1.0 when gradients of the step before were still there at every backward of this step, else 0.0.
+    Column("tv/grad_carried", "Gradient carried over", "", "linear"),
+    # Labels seen so far by `tv.batch` or the criterion: entropy of the classes in nats, their number, how
+    # many labels were counted; for real-valued targets their variance.
+    Column("tv/label_entropy", "Label entropy", "nats", "linear"),
+    Column("tv/label_classes", "Label classes", "count", "linear"),
+    Column("tv/label_count", "Labels seen", "count", "linear"),
+    Column("tv/label_variance", "Label variance"),
+)
+"""Scalars that the hooks record themselves; also `tv/lr/<group index>`. The prefix `tv/` is reserved."""
+
+RESERVED_PREFIX = "tv/"
