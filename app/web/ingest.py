@@ -1,0 +1,34 @@
+"""Where training processes send their records."""
+
+import time
+
+from flask import Blueprint, Response, request
+
+from trainvitals.app.web.db import get_store
+from trainvitals.app.web.errors import ApiError
+from trainvitals.app.web.security import BATCH_TYPE
+from trainvitals.app.web.serialize import json_response
+from trainvitals.hooks.wire.codec import WireError, decode_batch
+from trainvitals.hooks.wire.validate import validate_batch
+
+bp = Blueprint("ingest", __name__)
+
+
+@bp.post("/api/v1/runs/<run_id>/batches")
+def append(run_id: str) -> Response:
+    """Store a batch; answer `{"next": n}`, the number of the record that is expected next.
+
+    Raises WireError for a malformed batch, SequenceGap, InvalidRecord: all become error answers.
+    """
+    if request.mimetype != BATCH_TYPE:
+        raise ApiError(
+            415,
+            "unsupported_media_type",
+            f"The content type is {request.mimetype[:80]!r}; expected {BATCH_TYPE}.",
+        )
+    batch = decode_batch(request.get_data(cache=False))
+    validate_batch(batch)
+    if batch.run != run_id:
+        raise WireError(f"The batch is of run {batch.run!r}, the address names {run_id[:80]!r}.")
+    receipt = get_store().append(batch, time.time())
+    return json_response({"next": receipt.next, "stored": receipt.stored})
