@@ -37,7 +37,9 @@ def bin_of(values: npt.ArrayLike) -> npt.NDArray[np.int64]:
     array = np.asarray(values, dtype=np.float64)
     size = np.abs(array)
     with np.errstate(divide="ignore"):
-        exponent = np.frexp(size)[1] - 1  # size = m * 2^(e), 0.5 <= m < 1, so floor(log2(size)) = e - 1
+        exponent = (
+            np.frexp(size)[1] - 1
+        )  # size = m * 2^(e), 0.5 <= m < 1, so floor(log2(size)) = e - 1
     offset = np.clip(exponent - MIN_EXPONENT, 0, MAX_EXPONENT - MIN_EXPONENT) + 1
     offset = np.where(size < 2.0**MIN_EXPONENT, 0, offset)
     return ZERO_BIN + np.sign(array).astype(np.int64) * offset

@@ -75,12 +75,16 @@ def decode_batch(body: bytes) -> Batch:
     _, compression, length, crc = _HEADER.unpack_from(body)
     raw = _decompress(body[_HEADER.size :], compression, length)
     if zlib.crc32(raw) != crc:
-        raise WireError("The batch was damaged on its way: its checksum does not match. Send it again.")
+        raise WireError(
+            "The batch was damaged on its way: its checksum does not match. Send it again."
+        )
     _check_version(raw)
     try:
         return _batch_decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise WireError(f"The batch does not have the form of version {limits.VERSION}: {error}.") from error
+        raise WireError(
+            f"The batch does not have the form of version {limits.VERSION}: {error}."
+        ) from error
 
 
 def _decompress(packed: bytes, compression: int, length: int) -> bytes:
@@ -101,7 +105,9 @@ def _decompress(packed: bytes, compression: int, length: int) -> bytes:
     else:
         raise WireError(f"Unknown compression {compression}; expected 0 (none) or 1 (zlib).")
     if len(raw) != length:
-        raise WireError(f"The batch unpacks to {len(raw):,} bytes, its header says {length:,}. Send it again.")
+        raise WireError(
+            f"The batch unpacks to {len(raw):,} bytes, its header says {length:,}. Send it again."
+        )
     return raw
 
 
@@ -139,12 +145,16 @@ def read_frames(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
     while len(header := file.read(_FRAME.size)) == _FRAME.size:
         length, crc = _FRAME.unpack(header)
         if length > limits.MAX_RECORD_BYTES:
-            raise WireError(f"At byte {position}: a frame of {length:,} bytes is no frame; the spool is damaged.")
+            raise WireError(
+                f"At byte {position}: a frame of {length:,} bytes is no frame; the spool is damaged."
+            )
         payload = file.read(length)
         if len(payload) < length:
             return
         if zlib.crc32(payload) != crc:
-            raise WireError(f"At byte {position}: the frame's checksum is wrong; the spool is damaged.")
+            raise WireError(
+                f"At byte {position}: the frame's checksum is wrong; the spool is damaged."
+            )
         position += _FRAME.size + length
         yield payload, position
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-Value: TypeAlias = str | int | float | bool | None | list[Any] | dict[str, Any]
+Value: TypeAlias = str | int | float | bool | list[Any] | dict[str, Any] | None
 GroupKind = Literal["activation", "parameter"]
 HistogramKind = Literal["activation", "weight", "gradient"]
 EndStatus = Literal["finished", "failed", "interrupted"]

@@ -25,11 +25,15 @@ def validate_batch(batch: Batch) -> None:
     if not 0 <= batch.first <= limits.MAX_STEP:
         raise WireError(f"Sequence number {batch.first} is out of range; expected 0 or more.")
     if len(batch.records) > limits.MAX_RECORDS:
-        raise TooLarge(f"{len(batch.records)} records in one batch; at most {limits.MAX_RECORDS} are taken.")
+        raise TooLarge(
+            f"{len(batch.records)} records in one batch; at most {limits.MAX_RECORDS} are taken."
+        )
     for offset, record in enumerate(batch.records):
         expected = batch.first + offset
         if record.seq != expected:
-            raise WireError(f"Record {offset} has sequence number {record.seq}; expected {expected}.")
+            raise WireError(
+                f"Record {offset} has sequence number {record.seq}; expected {expected}."
+            )
         if isinstance(record, Start) != (expected == 0):
             raise WireError("A stream begins with one start record, number 0, and has no other.")
         try:
@@ -85,7 +89,9 @@ def _validate_layout(layout: Layout) -> None:
 
 def _validate_step(step: Step) -> None:
     if len(step.scalars) > limits.MAX_SCALARS:
-        raise TooLarge(f"{len(step.scalars):,} scalars at one step; at most {limits.MAX_SCALARS:,} are taken.")
+        raise TooLarge(
+            f"{len(step.scalars):,} scalars at one step; at most {limits.MAX_SCALARS:,} are taken."
+        )
     for name in step.scalars:
         _check_name(name, "metric")
     if len(step.samples) > 256 or len(step.histograms) > 256:
@@ -96,7 +102,9 @@ def _check_name(name: str, what: str, *, empty: bool = False) -> None:
     if not name and not empty:
         raise WireError(f"An empty {what}.")
     if len(name) > limits.MAX_NAME:
-        raise TooLarge(f"A {what} of {len(name):,} characters; at most {limits.MAX_NAME} are taken.")
+        raise TooLarge(
+            f"A {what} of {len(name):,} characters; at most {limits.MAX_NAME} are taken."
+        )
     try:
         name.encode()
     except UnicodeEncodeError as error:  # lone surrogates: SQLite and JSON can't hold them
@@ -105,7 +113,9 @@ def _check_name(name: str, what: str, *, empty: bool = False) -> None:
 
 def _check_text(text: str) -> None:
     if len(text) > limits.MAX_TEXT:
-        raise TooLarge(f"A text of {len(text):,} characters; at most {limits.MAX_TEXT:,} are taken.")
+        raise TooLarge(
+            f"A text of {len(text):,} characters; at most {limits.MAX_TEXT:,} are taken."
+        )
 
 
 def _check_size(value: object, what: str) -> None:
