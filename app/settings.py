@@ -45,7 +45,9 @@ def default_database() -> Path:
 class Settings:
     """What a server runs with. Secrets stay out of `repr`."""
 
-    database: Path = _declare(default_database, "SQLite database file; created when missing.")
+    database: Path = _declare(  # noqa: RUF009 - makes a dataclass field
+        default_database, "SQLite database file; created when missing."
+    )
     host: str = _declare("127.0.0.1", "Address to bind. Anything but loopback needs a token.")
     port: int = _declare(7070, "Port to bind; 0 takes a free one.")
     token: str = _declare("", "Token that writing (sending, deleting) requires.", secret=True)

@@ -1,0 +1,21 @@
+"""The command line. Each command loads what it needs when it runs, so that `trainvitals version` is quick."""
+
+import click
+
+from trainvitals.app.cli.alerts import alerts
+from trainvitals.app.cli.demo import demo
+from trainvitals.app.cli.diagnose import diagnose
+from trainvitals.app.cli.doctor import doctor
+from trainvitals.app.cli.runs import runs
+from trainvitals.app.cli.serve import serve
+from trainvitals.app.cli.sync import sync
+from trainvitals.app.cli.version import version
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def main() -> None:
+    """Live vital signs of PyTorch training: which layer is sick, since when, why, and what to do."""
+
+
+for command in (serve, demo, diagnose, sync, runs, alerts, doctor, version):
+    main.add_command(command)

@@ -45,7 +45,7 @@ class ApiError(Exception):
         self.headers = headers or {}
 
 
-class LoginNeeded(ApiError):
+class LoginNeeded(ApiError):  # noqa: N818 - reads as what it says
     """A request without the token it needs: a 401 for programs, the login page for people."""
 
 

@@ -1,0 +1,107 @@
+"""Deliver what waits in the outbox: at least once, in order, with patience."""
+
+import logging
+from collections.abc import Sequence
+
+from trainvitals.app.alerts.base import Channel, ChannelError
+from trainvitals.app.alerts.message import Alert, compose
+from trainvitals.app.alerts.plan import open_id
+from trainvitals.app.settings import Settings
+from trainvitals.app.store import Store
+from trainvitals.app.store.types import AlertRow
+
+logger = logging.getLogger(__name__)
+
+FIRST_RETRY_S = 5.0
+LONGEST_RETRY_S = 3600.0
+LONGEST_HOLD_S = 60.0
+"""How long other messages wait after one that the channel did not take, seconds."""
+GIVE_UP_S = 24 * 3600.0
+
+
+class Dispatcher:
+    """Sends due alerts to every channel, one channel's trouble apart from another's.
+
+    A message counts as delivered once it is marked so; a crash between the two sends it again under the same id.
+    """
+
+    def __init__(
+        self, store: Store, channels: Sequence[Channel], link_base: str | None = None
+    ) -> None:
+        """`link_base`: what links start with; by default the address that the environment sets."""
+        self._store = store
+        self._channels = channels
+        self._link_base = Settings.from_env().link_base if link_base is None else link_base
+        self._held_until: dict[str, float] = {}
+
+    def tick(self, now: float) -> int:
+        """Send what is due at `now` (Unix seconds); return how many messages were delivered."""
+        return sum(self._deliver(channel, now) for channel in self._channels)
+
+    def _deliver(self, channel: Channel, now: float) -> int:
+        if now < self._held_until.get(channel.key, 0.0):
+            return 0
+        sent = 0
+        for row in self._store.pending(channel.key, now, channel.burst):
+            alert = self._compose(row, channel)
+            if alert is None:
+                self._store.cancel(row.id)
+                continue
+            try:
+                channel.send(alert)
+            except ChannelError as error:
+                if self._failed(row, channel, error, now):
+                    break
+            else:
+                self._store.mark_delivered(row.id, channel.key, now)
+                logger.info("Alert %s went to %s.", row.id, channel.key)
+                sent += 1
+        if sent >= channel.burst:
+            self._held_until[channel.key] = now + channel.pause_s
+        return sent
+
+    def _failed(self, row: AlertRow, channel: Channel, error: ChannelError, now: float) -> bool:
+        """Note the failure; return whether the channel is to be left alone for a while."""
+        age = now - row.not_before
+        if error.permanent or age > GIVE_UP_S:
+            self._store.mark_failed(row.id, channel.key, now, str(error), None)
+            logger.error("Alert %s can't go to %s: %s Gave up.", row.id, channel.key, error)
+            return False
+        wait = retry_wait(age, error.retry_after)
+        self._store.mark_failed(row.id, channel.key, now, str(error), now + wait)
+        logger.warning(
+            "Alert %s did not go to %s: %s Next try in %.0f s.", row.id, channel.key, error, wait
+        )
+        hold = wait if error.retry_after is not None else min(wait, LONGEST_HOLD_S)
+        self._held_until[channel.key] = now + hold
+        return True
+
+    def _compose(self, row: AlertRow, channel: Channel) -> Alert | None:
+        run = self._store.run(row.run)
+        if run is None:
+            return None
+        opened = row.created
+        if row.kind != "open":
+            opening = self._opening(row, channel)
+            if opening is None and row.kind == "resolved":
+                return None  # nobody was told, so there is nothing to take back
+            opened = row.created if opening is None else opening
+        return compose(row, self._store.findings(row.run), run, self._link_base, opened=opened)
+
+    def _opening(self, row: AlertRow, channel: Channel) -> float | None:
+        """When the opening of `row`'s group was noticed, if this channel got it."""
+        opening = open_id(row.id)
+        for delivery in self._store.deliveries(row.run, limit=10_000):
+            if delivery.id == opening and delivery.channel == channel.key:
+                return delivery.created if delivery.state == "delivered" else None
+        return None
+
+
+def retry_wait(age_s: float, asked_s: float | None = None) -> float:
+    """Seconds until the next try of a message that has been due for `age_s`.
+
+    As long as it has waited already, so the waits double (5 s, 10 s, 20 s, …, 1 h) without a counter; never less
+    than the receiver asked for.
+    """
+    wait = min(max(age_s, FIRST_RETRY_S), LONGEST_RETRY_S)
+    return max(wait, asked_s or 0.0)

@@ -1,0 +1,74 @@
+"""`trainvitals diagnose`: run the rules over something recorded, without a server."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from trainvitals.app.cli.output import database_option, json_option, print_json, settings_from
+
+if TYPE_CHECKING:
+    from trainvitals.app.rules.finding import Finding
+
+FIELDS = (
+    "rule",
+    "severity",
+    "state",
+    "first_step",
+    "last_step",
+    "layers",
+    "root",
+    "evidence",
+    "title",
+    "remedy",
+)
+"""What `--json` prints of each finding."""
+
+
+@click.command()
+@click.argument("target", metavar="PATH_OR_RUN")
+@database_option
+@json_option
+def diagnose(target: str, database: Path | None, as_json: bool) -> None:
+    """Judge a run by all rules.
+
+    PATH_OR_RUN is a spool folder (.trainvitals/<run>), a database file, or the id of a run in the database.
+    """
+    from trainvitals.app.diagnose import diagnose as judge
+    from trainvitals.app.store import StoreError
+    from trainvitals.hooks.wire.codec import WireError
+
+    if database is None and not Path(target).exists():
+        database = settings_from().database
+    try:
+        findings = judge(target, database)
+    except (ValueError, LookupError, OSError, StoreError, WireError) as error:
+        raise click.ClickException(str(error.args[0] if error.args else error)) from error
+    if as_json:
+        print_json([{name: getattr(item, name) for name in FIELDS} for item in findings])
+    else:
+        _print(findings)
+
+
+def _print(findings: "list[Finding]") -> None:
+    from trainvitals.app.alerts.message import layer_names, text_of
+
+    if not findings:
+        click.echo("Nothing was found: no rule fired.")
+        return
+    for item in findings:
+        lead = f"{item.severity.upper():8}" if item.root else "       ↳"
+        click.echo(_printable(f"{lead} {item.title}"))
+        click.echo(f"         steps {item.first_step:,} to {item.last_step:,}, {item.state}")
+        for label, text in (
+            ("layers", layer_names(item.layers)),
+            ("seen", text_of(item.evidence.get("seen"))),
+            ("expected", text_of(item.evidence.get("expected"))),
+            ("do this", item.remedy if item.root else ""),
+        ):
+            if text:
+                click.echo(_printable(f"         {label}: {text}"))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
