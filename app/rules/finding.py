@@ -21,20 +21,20 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     severity: Severity
     state: State
     first_step: int
-    """The onset: the first sample from which the condition held, not the step at which it was sure."""
+    """The onset: the first sample from which the condition held, not when it was sure."""
     last_step: int
     """The last step at which the condition was seen to hold."""
     layers: list[str]
-    """Dotted names of the layers concerned, the most affected first; empty for a run-wide finding."""
+    """Dotted names of the layers concerned, most affected first; empty for the whole run."""
     root: bool
     """Whether no other finding explains this one."""
     cause: str
     """Key of the root finding that explains this one; "" for a root."""
     evidence: dict[str, Any]
-    """JSON-able: "seen", "expected", "since", "where"; numbers as numbers, non-finite ones as "nan", "inf", "-inf".
+    """JSON-able: "seen", "expected", "since", "where"; non-finite numbers as "nan", "inf", "-inf".
 
-    An optional "curve" holds {"steps": [...], "values": [...], "band": [low, high], "label": text}, at most
-    200 points.
+    An optional "curve" holds {"steps": [...], "values": [...], "band": [low, high], "label": text}
+    with at most 200 points.
     """
     title: str
     """One sentence that names the layer and the number."""

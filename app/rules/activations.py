@@ -1,0 +1,165 @@
+"""dead-relu-units: units of ReLU-like layers that no input activates any more."""
+
+from typing import ClassVar, Final
+
+import msgspec
+import numpy as np
+
+from trainvitals.app.rules.base import Rule, listing
+from trainvitals.app.rules.context import Context, StepView, Table
+from trainvitals.app.rules.finding import Finding, RuleState, Severity
+from trainvitals.app.rules.statistics import Curve, Persistence
+
+NOTE: Final = 0.1
+WARN: Final = 0.3
+DEAD: Final = 0.9
+OBVIOUS: Final = 0.6
+"""So many dead units show with fewer samples: a healthy layer has 13 % silent on a batch of 8."""
+POSITIONS: Final = 10_000
+FEW_POSITIONS: Final = 1_000
+BATCHES: Final = 20
+IN_A_ROW: Final = 3
+
+
+class Unit(msgspec.Struct):
+    """What is known of one layer's dead units."""
+
+    order: int
+    """Place in forward order."""
+    feeds: str = ""
+    """The layer whose output it takes, as far as the order tells."""
+    held: Persistence = msgspec.field(default_factory=Persistence)
+    silent_since: int = -1
+    """First of the samples in a row in which at least 90 % of the values were zero."""
+    samples: int = 0
+    first: float = -1.0
+    """Share at the first sample with enough positions."""
+    share: float = 0.0
+    """The largest share of dead units while the condition held."""
+    curve: Curve = msgspec.field(default_factory=Curve)
+
+
+class DeadReluUnits(Rule):
+    """Zero values are normal behind a ReLU, also 97 % of them; units that are never active are not."""
+
+    id: ClassVar[str] = "dead-relu-units"
+
+    units: dict[str, Unit] = msgspec.field(default_factory=dict)
+    """Layers with at least a tenth of dead units, or silent."""
+    samples: int = 0
+    relu_layers: int = 0
+
+    def on_step(self, context: Context, view: StepView) -> None:
+        for table in view.activations:
+            self._sample(context, view.step, table)
+
+    def _sample(self, context: Context, step: int, table: Table) -> None:
+        dead = table.column("dead_fraction")
+        positions = table.column("dead_positions")
+        zeros = table.column("zero_fraction")
+        relu = np.isfinite(dead)
+        if not relu.any():
+            return
+        self.samples += 1
+        self.relu_layers = int(np.count_nonzero(relu))
+        for index in np.flatnonzero(relu):
+            name = table.group.rows[index].name
+            unit = self.units.get(name)
+            if unit is None:
+                if dead[index] < NOTE and zeros[index] < DEAD:
+                    continue
+                feeds = table.group.rows[index - 1].name if index else ""
+                unit = self.units[name] = Unit(order=int(index), feeds=feeds)
+            self._judge(context, step, unit, float(dead[index]), positions[index], zeros[index])
+
+    def _judge(
+        self, context: Context, step: int, unit: Unit, dead: float, positions: float, zeros: float
+    ) -> None:
+        unit.samples += 1
+        unit.curve.add(step, dead)
+        if zeros < DEAD:
+            unit.silent_since = -1
+        elif unit.silent_since < 0:
+            unit.silent_since = step
+        enough = positions >= POSITIONS and self.samples >= BATCHES
+        few = positions >= FEW_POSITIONS and dead > OBVIOUS
+        silent = zeros == 1.0
+        if enough and unit.first < 0:
+            unit.first = dead
+        over = silent or few or (enough and dead > NOTE)
+        known = silent or zeros < 1.0
+        unit.held.update(
+            step, over, calm=known and dead < NOTE / 2 and not silent, k=IN_A_ROW, n=IN_A_ROW
+        )
+        if over:
+            unit.share = max(unit.share, 1.0 if silent else dead)
+        if unit.held.fired and dead >= DEAD and 0 <= unit.silent_since < unit.held.onset:
+            # Dead units show only when no earlier sample of the window had them active.
+            unit.held.onset = unit.silent_since
+
+    def _severity(self, context: Context, unit: Unit) -> Severity:
+        if unit.share > DEAD and not (context.attention and unit.first >= 0):
+            return "critical"
+        if unit.share <= WARN:
+            return "info"
+        if context.attention and unit.share - max(unit.first, 0.0) < NOTE and unit.first >= 0:
+            return "info"  # feed-forward layers of language models are sparse from the start
+        return "warning"
+
+    def findings(self, context: Context) -> list[Finding]:
+        found = {name: unit for name, unit in self.units.items() if unit.held.fired}
+        firing = {name: unit for name, unit in found.items() if not unit.held.resolved}
+        shown = firing or found
+        if not shown:
+            return []
+        rank = {"info": 0, "warning": 1, "critical": 2}
+        severity = max(
+            (self._severity(context, unit) for unit in shown.values()), key=rank.__getitem__
+        )
+        shown = {
+            name: unit for name, unit in shown.items() if self._severity(context, unit) == severity
+        }
+        names = sorted(shown, key=lambda name: (shown[name].held.onset, shown[name].order))
+        first = shown[names[0]]
+        onset = min(unit.held.onset for unit in shown.values())
+        behind = f" (behind {first.feeds})" if first.feeds else ""
+        also = f", and {len(names) - 1} more layers" if len(names) > 1 else ""
+        return [
+            Finding(
+                key=self.id,
+                rule=self.id,
+                severity=severity,
+                state="firing" if firing else "resolved",
+                first_step=onset,
+                last_step=max(unit.held.last for unit in shown.values()),
+                layers=names[:50],
+                root=True,
+                cause="",
+                evidence={
+                    "seen": f"{100 * first.share:.3g} % of the units of {names[0]} were never "
+                    "active",
+                    "expected": f"Under {100 * NOTE:g} % dead units, over at least {POSITIONS:,} "
+                    "samples",
+                    "since": onset,
+                    "where": listing(names),
+                    "shares": {name: round(shown[name].share, 4) for name in names[:50]},
+                    "curve": first.curve.evidence(f"Dead units of {names[0]}", 0.0, WARN),
+                },
+                title=f"{names[0]}{behind}: {100 * first.share:.3g} % of its units are dead since "
+                f"step {onset}{also}",
+                remedy="Dead units get no gradient and do not come back. Lower the learning rate "
+                "(one large step kills units), check for a large negative bias, use LeakyReLU or "
+                "GELU, or put a norm layer before the activation; then restart from a checkpoint "
+                "before this step, or initialise the dead units anew.",
+            )
+        ]
+
+    def state(self, context: Context) -> RuleState:
+        found = self.findings(context)
+        if found:
+            return self._state(found[0].state, found[0].title)
+        if not self.samples:
+            return self._state("not applicable", "No layer with a flat zero side was seen.")
+        if self.samples < BATCHES:
+            return self._state("not enough data", f"Judged after {BATCHES} sampled batches.")
+        return self._state("ok", f"{self.relu_layers} layers judged, none with many dead units.")

@@ -1,0 +1,146 @@
+"""Which finding explains which: causes come first, their consequences stay visible under them."""
+
+from typing import Final
+
+import msgspec
+
+from trainvitals.app.rules.finding import SEVERITIES, Finding
+
+NONFINITE: Final = ("nonfinite-activation", "nonfinite-loss", "nonfinite-gradient")
+
+UPSTREAM: Final = (
+    "trainable-not-in-optimizer",
+    "grad-not-zeroed",
+    "update-ratio-high",
+    "dead-relu-units",
+    "gradient-vanishing-depth",
+    *NONFINITE,
+    "gradient-exploding",
+    "loss-divergence",
+    "unchanged-parameter",
+    "loss-stuck-at-prior",
+)
+"""Rules from deterministic and upstream to statistical and downstream: decides between causes with
+the same onset."""
+
+EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
+    "trainable-not-in-optimizer": ("unchanged-parameter", "loss-stuck-at-prior"),
+    "grad-not-zeroed": (
+        "update-ratio-high",
+        "dead-relu-units",
+        "gradient-exploding",
+        "loss-divergence",
+        "loss-stuck-at-prior",
+        *NONFINITE,
+    ),
+    "update-ratio-high": (
+        "dead-relu-units",
+        "gradient-vanishing-depth",
+        "gradient-exploding",
+        "loss-divergence",
+        "unchanged-parameter",
+        "loss-stuck-at-prior",
+        *NONFINITE,
+    ),
+    "dead-relu-units": (
+        "gradient-vanishing-depth",
+        "unchanged-parameter",
+        "loss-stuck-at-prior",
+    ),
+    "gradient-vanishing-depth": ("unchanged-parameter", "loss-stuck-at-prior"),
+    "gradient-exploding": (
+        "dead-relu-units",
+        "loss-divergence",
+        "loss-stuck-at-prior",
+        "update-ratio-high",
+        *NONFINITE,
+    ),
+    "loss-divergence": ("gradient-exploding", "loss-stuck-at-prior", *NONFINITE),
+    "unchanged-parameter": ("loss-stuck-at-prior",),
+    **dict.fromkeys(
+        NONFINITE,
+        (
+            *NONFINITE,
+            "dead-relu-units",
+            "gradient-exploding",
+            "gradient-vanishing-depth",
+            "loss-divergence",
+            "loss-stuck-at-prior",
+            "unchanged-parameter",
+            "update-ratio-high",
+        ),
+    ),
+}
+"""For each rule those that it may bring about."""
+
+SLACK: Final = 50
+"""Steps by which a cause may be seen after its consequence: slow signs, samples far apart."""
+DETERMINISTIC: Final = ("trainable-not-in-optimizer", "grad-not-zeroed")
+
+
+def arbitrate(findings: list[Finding]) -> list[Finding]:
+    """`findings` with `root` and `cause` set, the most severe first, then the earliest.
+
+    Roots come before their consequences at the same severity and onset.
+    """
+    causes = {finding.key: _cause(finding, findings) for finding in findings}
+    settled = [
+        msgspec.structs.replace(finding, root=root == "", cause=root)
+        for finding in findings
+        for root in [_root(finding.key, causes)]
+    ]
+    return sorted(settled, key=_order)
+
+
+def _cause(effect: Finding, findings: list[Finding]) -> Finding | None:
+    """The direct cause of `effect`: of those that may explain it the earliest, then most upstream."""
+    candidates = [cause for cause in findings if _explains(cause, effect)]
+    return min(candidates, key=lambda cause: (cause.first_step, _rank(cause)), default=None)
+
+
+def _explains(cause: Finding, effect: Finding) -> bool:
+    if cause.key == effect.key or effect.rule not in EXPLAINS.get(cause.rule, ()):
+        return False
+    severity = SEVERITIES.index(cause.severity)
+    if severity < min(SEVERITIES.index(effect.severity), SEVERITIES.index("warning")):
+        return False  # a note explains no warning
+    if cause.rule in NONFINITE and effect.rule in NONFINITE:
+        return _names(cause) == cause.rule
+    if cause.rule == "trainable-not-in-optimizer" and effect.rule == "unchanged-parameter":
+        return bool(set(cause.layers) & set(effect.layers))
+    if cause.rule in EXPLAINS.get(effect.rule, ()):  # either way round: the earlier one
+        return (cause.first_step, _rank(cause)) < (effect.first_step, _rank(effect))
+    slack = SLACK
+    if effect.rule in NONFINITE and cause.rule not in DETERMINISTIC:
+        slack = 0  # after a NaN nothing can be told apart
+    return cause.first_step <= effect.first_step + slack
+
+
+def _names(finding: Finding) -> str:
+    """The rule in whose domain the first non-finite value arose."""
+    origin = finding.evidence.get("origin")
+    return str(origin["rule"]) if isinstance(origin, dict) else ""
+
+
+def _rank(finding: Finding) -> int:
+    return UPSTREAM.index(finding.rule) if finding.rule in UPSTREAM else len(UPSTREAM)
+
+
+def _root(key: str, causes: dict[str, Finding | None]) -> str:
+    """Key of the root above `key`; "" when `key` is a root itself."""
+    seen = [key]
+    while (cause := causes[seen[-1]]) is not None:
+        if cause.key in seen:
+            break
+        seen.append(cause.key)
+    return seen[-1] if len(seen) > 1 else ""
+
+
+def _order(finding: Finding) -> tuple[int, int, bool, int, str]:
+    return (
+        -SEVERITIES.index(finding.severity),
+        finding.first_step,
+        not finding.root,
+        _rank(finding),
+        finding.key,
+    )

@@ -1,0 +1,59 @@
+"""What a rule is, and what it may be told."""
+
+from typing import ClassVar
+
+import msgspec
+
+from trainvitals.app.rules.context import Context, StepView
+from trainvitals.app.rules.finding import Finding, RuleState, RuleStateName
+from trainvitals.app.rules.statistics import Persistence
+from trainvitals.hooks.wire.records import Event
+
+
+class Rule(msgspec.Struct):
+    """A rule and all that it remembers of one run: its fields are its state and can be saved.
+
+    A rule is told what happened in order, and never looks at a clock. Statistics come from rank 0
+    only; events come from every rank in any order, so `on_event` must not depend on it.
+    """
+
+    id: ClassVar[str]
+
+    def on_step(self, context: Context, view: StepView) -> None:
+        """Take a step record of rank 0."""
+
+    def on_event(self, context: Context, position: tuple[str, int, int], event: Event) -> None:
+        """Take an event; `position` is (attempt, step, rank)."""
+
+    def findings(self, context: Context) -> list[Finding]:
+        """What the rule has found so far, each as if it were a root."""
+        raise NotImplementedError
+
+    def state(self, context: Context) -> RuleState:
+        """Where the rule stands."""
+        raise NotImplementedError
+
+    def _state(self, name: RuleStateName, reason: str) -> RuleState:
+        return RuleState(rule=self.id, state=name, reason=reason)
+
+    def _held(self, held: Persistence, healthy: str) -> RuleState:
+        """The state that a persistence gives, once there are samples."""
+        if held.fired and held.resolved:
+            return self._state(
+                "resolved", f"Held from step {held.onset} to {held.last}; normal since."
+            )
+        if held.fired:
+            return self._state("firing", f"Holds since step {held.onset}.")
+        return self._state("ok", healthy)
+
+
+def listing(names: list[str]) -> str:
+    """A few names in a sentence: all of up to three, else the first, the last and their number."""
+    shown = [name or "the model" for name in names]
+    if not shown:
+        return "no layer"
+    if len(shown) == 1:
+        return shown[0]
+    if len(shown) <= 3:
+        return f"{', '.join(shown[:-1])} and {shown[-1]}"
+    return f"{shown[0]} … {shown[-1]} ({len(shown)} layers)"

@@ -1,0 +1,242 @@
+"""What every rule may know about a run so far: its layers and their roles, its loss, its rates."""
+
+import math
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from trainvitals.hooks.wire.codec import unpack_floats
+from trainvitals.hooks.wire.records import End, Layout, Row, Start, Step
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+LOSS_NAMES: Final = ("train/loss", "loss", "train_loss", "tv/loss")
+NOT_TRAINING: Final = ("val", "valid", "eval", "test")
+LORA: Final = "lora_"
+
+
+class Group:
+    """A layout with its rows sorted into roles. Masks have shape `(rows,)`."""
+
+    def __init__(self, layout: Layout) -> None:
+        rows = layout.rows
+        self.layout = layout
+        self.rows: list[Row] = rows
+        self.columns = {name: index for index, name in enumerate(layout.columns)}
+        self.trainable = _mask(row.trainable for row in rows)
+        self.in_optimizer = _mask(row.in_optimizer for row in rows)
+        self.elements: Floats = np.array([math.prod(row.shape) for row in rows], dtype=np.float64)
+        # A weight that turns one vector into another: what update ratios and slopes are about.
+        self.matrix = self.trainable & _mask(
+            len(row.shape) >= 2 and not row.type.startswith("Embedding") and LORA not in row.name
+            for row in rows
+        )
+        self.head = self._heads()
+        self.fan_in: Floats = np.array(
+            [max(1, math.prod(row.shape[1:])) for row in rows], dtype=np.float64
+        )
+
+    def _heads(self) -> Mask:
+        """The rows of each watched model's last layer with a weight matrix."""
+        last: dict[str, str] = {}
+        for row in self.rows:
+            if len(row.shape) >= 2:
+                last[_model(row.name)] = row.layer
+        return _mask(last.get(_model(row.name)) == row.layer for row in self.rows)
+
+    def names(self, mask: Mask) -> list[str]:
+        """Names of the rows in `mask`, in forward order."""
+        return [self.rows[index].name for index in np.flatnonzero(mask)]
+
+    def layers(self, mask: Mask) -> list[str]:
+        """Layers of the rows in `mask`, in forward order, each once."""
+        return list(dict.fromkeys(self.rows[index].layer for index in np.flatnonzero(mask)))
+
+
+def _mask(flags: Iterable[bool]) -> Mask:
+    return np.fromiter(flags, dtype=np.bool_)
+
+
+def _model(name: str) -> str:
+    first = name.split(".", 1)[0]
+    return first if first.startswith("model") and first[5:].isdigit() else ""
+
+
+class Table:
+    """A group's statistics at one step."""
+
+    def __init__(self, group: Group, values: bytes) -> None:
+        self.group = group
+        shape = len(group.rows), len(group.columns)
+        self._values = unpack_floats(values, *shape).astype(np.float64)
+
+    def column(self, key: str) -> Floats:
+        """Shape `(rows,)`; NaN where nothing was recorded, all NaN for an unknown column."""
+        index = self.group.columns.get(key)
+        if index is None:
+            return np.full(len(self.group.rows), math.nan)
+        return self._values[:, index]
+
+
+class StepView:
+    """One step record of rank 0, as rules see it."""
+
+    def __init__(
+        self, record: Step, loss: float | None, activations: list[Table], parameters: list[Table]
+    ) -> None:
+        self.step = record.step
+        self.scalars = record.scalars
+        self.loss = loss
+        """The training loss, when this record holds it; may be non-finite."""
+        self.activations = activations
+        self.parameters = parameters
+
+
+class Loss(msgspec.Struct):
+    """Running view of the training loss; non-finite values are left out of the averages."""
+
+    name: str = ""
+    count: int = 0
+    first_step: int = -1
+    initial: float = math.nan
+    """Mean of the first 5 values."""
+    fast: float = math.nan
+    """Average over about the last 10 values: plain over the first 10, then exponential."""
+    slow: float = math.nan
+    """The same over about 50 values."""
+    best: float = math.inf
+    """The lowest that `slow` has been."""
+
+    def add(self, step: int, value: float) -> None:
+        """Take the loss of a step."""
+        if not math.isfinite(value):
+            return
+        self.count += 1
+        if self.count == 1:
+            self.first_step = step
+            self.initial = self.fast = self.slow = value
+        if 1 < self.count <= 5:
+            self.initial += (value - self.initial) / self.count
+        self.fast += (value - self.fast) / min(self.count, 10)
+        self.slow += (value - self.slow) / min(self.count, 50)
+        self.best = min(self.best, self.slow)
+
+    @property
+    def regained(self) -> float:
+        """How much of its fall the loss has given back; 1 is all, more is above the start.
+
+        0 while there is none, and at most 0 at a new best. NaN before the first value.
+        """
+        if not self.count:
+            return math.nan
+        fall = max(self.initial - self.best, 0.1 * abs(self.initial), 1e-12)
+        return (self.fast - self.best) / fall
+
+
+def is_training_loss(name: str) -> bool:
+    """Whether a scalar of this name may be the training loss."""
+    if name in LOSS_NAMES:
+        return True
+    if name.startswith("tv/"):
+        return False
+    return name.endswith("loss") and not name.lower().startswith(NOT_TRAINING)
+
+
+def _preference(name: str) -> int:
+    return LOSS_NAMES.index(name) if name in LOSS_NAMES else len(LOSS_NAMES)
+
+
+class Context(msgspec.Struct):
+    """The run as rank 0 of its latest attempt has told it so far."""
+
+    attempt: str = ""
+    tags: list[str] = msgspec.field(default_factory=list)
+    layouts: dict[int, Layout] = msgspec.field(default_factory=dict)
+    first_step: int = -1
+    last_step: int = -1
+    records: int = 0
+    """Step records so far."""
+    ended: bool = False
+    loss: Loss = msgspec.field(default_factory=Loss)
+    loss_names: dict[str, int] = msgspec.field(default_factory=dict)
+    """Records that held each candidate for the training loss, at most 16 names."""
+    rates: dict[str, float] = msgspec.field(default_factory=dict)
+    """Latest learning rate of each `tv/lr/<i>`."""
+    rate_top: float = 0.0
+    """The highest learning rate so far."""
+    rate_top_step: int = -1
+    """The last step at which the learning rate was still rising: the end of a warm-up."""
+    labels: dict[str, float] = msgspec.field(default_factory=dict)
+    """Latest `tv/label_*`, without the prefix."""
+    last_width: int = 0
+    """Outputs of the last Linear layer, 0 when there is none."""
+    attention: bool = False
+
+    def start(self, record: Start) -> None:
+        """A process life begins."""
+        self.tags = list(record.tags)
+        self.ended = False
+
+    def layout(self, record: Layout) -> None:
+        """Rows of a group are named, or named anew."""
+        self.layouts[record.group] = record
+        if record.kind == "activation":
+            widths = [row.shape[-1] for row in record.rows if row.type == "Linear" and row.shape]
+            self.last_width = widths[-1] if widths else self.last_width
+            self.attention |= any("Attention" in row.type for row in record.rows)
+
+    def end(self, record: End) -> None:
+        """The process ended in good order."""
+        self.ended = True
+
+    def step(self, record: Step) -> float | None:
+        """Take a step record; the training loss in it, if any."""
+        self.records += 1
+        if self.first_step < 0:
+            self.first_step = record.step
+        self.last_step = max(self.last_step, record.step)
+        for name, value in record.scalars.items():
+            if name.startswith("tv/lr/") and len(self.rates) < 64:
+                self.rates[name] = value
+            elif name.startswith("tv/label_"):
+                self.labels[name.removeprefix("tv/label_")] = value
+        top = max(self.rates.values(), default=0.0)
+        if top > self.rate_top * 1.000001:
+            self.rate_top, self.rate_top_step = top, record.step
+        self._choose_loss(record.scalars)
+        loss = record.scalars.get(self.loss.name)
+        if loss is not None:
+            self.loss.add(record.step, loss)
+        return loss
+
+    def _choose_loss(self, scalars: dict[str, float]) -> None:
+        """Settle which scalar is the training loss.
+
+        The first of `LOSS_NAMES`, then any other name, that was logged at least half as often as
+        the one logged most: a loss printed every 100 steps loses against the hooks' own.
+        """
+        names = self.loss_names
+        for name in filter(is_training_loss, scalars):
+            if name in names or len(names) < 16:
+                names[name] = names.get(name, 0) + 1
+        if not names:
+            return
+        most = max(names.values())
+        often = [name for name, count in names.items() if 2 * count >= most]
+        chosen = min(often, key=lambda name: (_preference(name), name))
+        if chosen != self.loss.name:
+            self.loss = Loss(name=chosen)
+
+    @property
+    def warm_up_end(self) -> int:
+        """The last step at which the learning rate rose; the first step when it never did."""
+        return max(self.rate_top_step, self.first_step)
+
+    @property
+    def steps(self) -> int:
+        """Steps since the first one seen."""
+        return self.last_step - self.first_step + 1 if self.records else 0

@@ -1,0 +1,317 @@
+"""loss-divergence and loss-stuck-at-prior: a loss that runs away, and one that never starts."""
+
+import math
+from typing import ClassVar, Final
+
+import msgspec
+
+from trainvitals.app.rules.base import Rule
+from trainvitals.app.rules.context import Context, StepView
+from trainvitals.app.rules.finding import Finding, RuleState, Severity
+from trainvitals.app.rules.statistics import Curve, median, number
+
+LASTING: Final = 50
+"""Steps for which the loss must stay above its limit."""
+RUNAWAY: Final = 10.0
+"""Times the margin; so far off, `SURE` losses in a row suffice."""
+SURE: Final = 5
+NOISE: Final = 10.0
+"""Median absolute deviations of the loss around its average."""
+GIVEN_BACK: Final = 0.25
+"""Share of the fall since the start that must be lost again. Near zero a loss doubles for nothing."""
+WINDOW: Final = 200
+
+
+class LossDivergence(Rule):
+    """The smoothed loss doubles over its best, beyond its noise, and does not come back."""
+
+    id: ClassVar[str] = "loss-divergence"
+
+    name: str = ""
+    residuals: list[float] = msgspec.field(default_factory=list)
+    """Absolute distance of the last losses from their average."""
+    curve: Curve = msgspec.field(default_factory=Curve)
+    since: int = -1
+    """First step of the unbroken stretch in which the short average is over half the margin."""
+    over_since: int = -1
+    """The same for the long average over the whole margin."""
+    far: int = 0
+    calm: int = 0
+    onset: int = -1
+    last: int = -1
+    peak: float = -math.inf
+    best: float = math.nan
+    resolved: bool = False
+
+    def on_step(self, context: Context, view: StepView) -> None:
+        value, loss = view.loss, context.loss
+        if value is None or not math.isfinite(value):
+            return
+        if loss.name != self.name:
+            self.name, self.residuals, self.curve = loss.name, [], Curve()
+            self.since = self.over_since = -1
+            self.far = 0
+        self.curve.add(view.step, loss.fast)
+        if loss.count > 1:
+            self._judge(view.step, value, context)
+        self.residuals = [*self.residuals[-WINDOW + 1 :], abs(value - loss.slow)]
+
+    def _judge(self, step: int, value: float, context: Context) -> None:
+        loss = context.loss
+        noise = 1.4826 * median(self.residuals) if len(self.residuals) >= 10 else 0.0
+        best = loss.best
+        if self.onset >= 0 and not self.resolved:
+            best = min(best, self.best)
+        margin = max(NOISE * noise, abs(best), GIVEN_BACK * (loss.initial - best), 1e-9)
+        if loss.fast > best + margin / 2:
+            self.since = step if self.since < 0 else self.since
+        else:
+            self.since = -1
+        if loss.slow > best + margin:
+            self.over_since = step if self.over_since < 0 else self.over_since
+        else:
+            self.over_since = -1
+        self.far = self.far + 1 if value > best + RUNAWAY * margin else 0
+        lasting = self.over_since >= 0 and step - self.over_since >= LASTING and self.since >= 0
+        if lasting or self.far >= SURE:
+            if self.onset < 0:
+                self.onset = self.since if self.since >= 0 else step
+                self.best = best
+            self.resolved, self.calm = False, 0
+            self.last, self.peak = step, max(self.peak, loss.fast)
+        elif self.onset >= 0:
+            self.calm = self.calm + 1 if loss.slow < best + margin / 2 else 0
+            self.resolved |= self.calm >= LASTING
+
+    def findings(self, context: Context) -> list[Finding]:
+        if self.onset < 0:
+            return []
+        return [
+            Finding(
+                key=self.id,
+                rule=self.id,
+                severity="critical",
+                state="resolved" if self.resolved else "firing",
+                first_step=self.onset,
+                last_step=self.last,
+                layers=[],
+                root=True,
+                cause="",
+                evidence={
+                    "seen": f"Smoothed {self.name} up to {self.peak:.4g}; its best was "
+                    f"{self.best:.4g}",
+                    "expected": "Below twice its best, beyond the noise",
+                    "since": self.onset,
+                    "where": self.name,
+                    "peak": number(self.peak),
+                    "best": number(self.best),
+                    "curve": self.curve.evidence(self.name, None, number_of(2 * self.best)),
+                },
+                title=f"{self.name} runs away since step {self.onset}: from {self.best:.3g} up to "
+                f"{self.peak:.3g}",
+                remedy="Go back to a checkpoint before this step and lower the learning rate by 3 "
+                "or more; clip gradients; skip the batches of these steps if they differ from the "
+                "others.",
+            )
+        ]
+
+    def state(self, context: Context) -> RuleState:
+        if not context.loss.count:
+            return self._state("not enough data", "No training loss was logged yet.")
+        if self.onset < 0:
+            return self._state("ok", f"{context.loss.name} stays near its best or falls.")
+        return self._state("resolved" if self.resolved else "firing", f"Since step {self.onset}.")
+
+
+def number_of(value: float) -> float | None:
+    """`value` for a band, None when it is not finite."""
+    return value if math.isfinite(value) else None
+
+
+BELOW: Final = 0.02
+ABOVE: Final = 0.05
+"""Noise of the updates, and fitting of noise, hold a loss a little above the prior; nothing but
+learning gets it below."""
+NOTE_AFTER: Final = 100
+WARN_AFTER: Final = 200
+STUCK_AFTER: Final = 500
+BLOCKS: Final = 64
+LEARNING: Final = 0.01
+"""Fall from the first to the last third of the stretch, as a share of the prior, that is learning."""
+
+
+class Block(msgspec.Struct):
+    """Losses of some steps in a row."""
+
+    start: int
+    last: int
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.count
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean; 0 for a single value."""
+        variance = max(0.0, self.squares / self.count - self.mean**2)
+        return math.sqrt(variance / self.count)
+
+
+class LossStuckAtPrior(Rule):
+    """The loss stays at what a model gets that always predicts the class shares, or the mean."""
+
+    id: ClassVar[str] = "loss-stuck-at-prior"
+
+    name: str = ""
+    blocks: list[Block] = msgspec.field(default_factory=list)
+    size: int = 10
+    """Losses per block; doubled when there are more than `BLOCKS`."""
+    onset: int = -1
+    last: int = -1
+    length: int = 0
+    prior: float = math.nan
+    level: float = math.nan
+    source: str = ""
+    resolved: bool = False
+    curve: Curve = msgspec.field(default_factory=Curve)
+
+    def on_step(self, context: Context, view: StepView) -> None:
+        value, loss = view.loss, context.loss
+        if value is None or not math.isfinite(value):
+            return
+        if loss.name != self.name:
+            self.name, self.blocks, self.size, self.curve = loss.name, [], 10, Curve()
+        self.curve.add(view.step, loss.fast)
+        if not self.blocks or self.blocks[-1].count >= self.size:
+            self.blocks.append(Block(view.step, view.step))
+        block = self.blocks[-1]
+        block.last = view.step
+        block.count += 1
+        block.total += value
+        block.squares += value * value
+        if block.count == self.size:
+            self._judge(context)
+            if len(self.blocks) >= BLOCKS:
+                self._merge()
+
+    def _merge(self) -> None:
+        pairs = zip(self.blocks[::2], self.blocks[1::2], strict=True)
+        self.blocks = [
+            Block(
+                one.start,
+                two.last,
+                one.count + two.count,
+                one.total + two.total,
+                one.squares + two.squares,
+            )
+            for one, two in pairs
+        ]
+        self.size *= 2
+
+    def _expected(self, context: Context) -> tuple[float, str]:
+        """The loss of a model that has learned nothing but the label shares, and how we know."""
+        labels = context.labels
+        if labels.get("count", 0) >= 100:
+            entropy = labels.get("entropy", math.nan)
+            if entropy > 0 and labels.get("classes", 0) > 1:
+                return entropy, f"entropy of {labels['classes']:.0f} classes"
+            variance = labels.get("variance", math.nan)
+            if variance > 0:
+                return variance, "variance of the targets"
+            return math.nan, ""
+        width = context.last_width
+        if width > 1 and abs(context.loss.initial - math.log(width)) < 0.1 * math.log(width):
+            return math.log(width), f"ln {width}, for {width} outputs"
+        return math.nan, ""
+
+    def _judge(self, context: Context) -> None:
+        prior, source = self._expected(context)
+        if not prior > 0:
+            return
+        stretch = self._stretch(prior, context.warm_up_end)
+        if stretch and not _learning(stretch, prior):
+            length = stretch[-1].last - stretch[0].start + 1
+            if length >= NOTE_AFTER:
+                self.prior, self.source = prior, source
+                self.onset = stretch[0].start if self.onset < 0 or self.resolved else self.onset
+                self.last, self.length = stretch[-1].last, max(self.length, length)
+                self.level = sum(b.total for b in stretch) / sum(b.count for b in stretch)
+                self.resolved = False
+        elif self.onset >= 0:
+            self.resolved = True
+
+    def _stretch(self, prior: float, warm_up_end: int) -> list[Block]:
+        """The latest blocks in a row, after the warm-up, whose mean is at the prior."""
+        stretch: list[Block] = []
+        for block in reversed(self.blocks):
+            slack = 3 * block.error if stretch else 0.0
+            low, high = prior * (1 - BELOW) - slack, prior * (1 + ABOVE) + slack
+            if not low <= block.mean <= high or (block.last < warm_up_end):
+                break
+            stretch.insert(0, block)
+        return stretch
+
+    def _severity(self, context: Context) -> Severity:
+        whole = context.ended and self.length >= 0.8 * context.steps and not self.resolved
+        if self.length >= STUCK_AFTER or whole:
+            return "critical"
+        return "warning" if self.length >= WARN_AFTER else "info"
+
+    def findings(self, context: Context) -> list[Finding]:
+        if self.onset < 0:
+            return []
+        return [
+            Finding(
+                key=self.id,
+                rule=self.id,
+                severity=self._severity(context),
+                state="resolved" if self.resolved else "firing",
+                first_step=self.onset,
+                last_step=self.last,
+                layers=[],
+                root=True,
+                cause="",
+                evidence={
+                    "seen": f"{self.name} averages {self.level:.4g} over {self.length} steps",
+                    "expected": f"Below {self.prior * (1 - BELOW):.4g}: {self.prior:.4g} is what "
+                    f"guessing by label shares costs ({self.source})",
+                    "since": self.onset,
+                    "where": self.name,
+                    "prior": number(self.prior),
+                    "level": number(self.level),
+                    "curve": self.curve.evidence(
+                        self.name, self.prior * (1 - BELOW), self.prior * (1 + ABOVE)
+                    ),
+                },
+                title=f"{self.name} stays at {self.level:.3g} since step {self.onset}, the value of "
+                f"guessing ({self.prior:.3g}): no signal learned yet",
+                remedy="First try to overfit one batch. If that fails, the wiring is wrong: labels "
+                "that do not belong to their inputs, a detached output, softmax before "
+                "cross-entropy. If it works, look at the labels (shuffled apart from the inputs?) "
+                "and the learning rate (far too low or far too high).",
+            )
+        ]
+
+    def state(self, context: Context) -> RuleState:
+        if self.onset >= 0:
+            return self._state("resolved" if self.resolved else "firing", f"Since {self.onset}.")
+        if context.loss.count < NOTE_AFTER:
+            return self._state("not enough data", f"Judged after {NOTE_AFTER} losses.")
+        prior, source = self._expected(context)
+        if not prior > 0:
+            return self._state("not applicable", "The loss of guessing is not known: no labels.")
+        return self._state("ok", f"The loss of guessing is {prior:.4g} ({source}).")
+
+
+def _learning(stretch: list[Block], prior: float) -> bool:
+    """Whether the loss falls within the stretch, by more than its noise and not by a trifle."""
+    third = len(stretch) // 3
+    if not third:
+        return False
+    first, last = stretch[:third], stretch[-third:]
+    fall = sum(block.mean for block in first) / third - sum(block.mean for block in last) / third
+    error = math.sqrt(sum(block.error**2 for block in first + last)) / third
+    return fall > 3 * error and fall > LEARNING * prior

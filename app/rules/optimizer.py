@@ -1,0 +1,252 @@
+"""trainable-not-in-optimizer, unchanged-parameter, grad-not-zeroed: a wrongly wired loop."""
+
+from typing import ClassVar, Final
+
+import msgspec
+import numpy as np
+
+from trainvitals.app.rules.base import Rule, listing
+from trainvitals.app.rules.context import Context, Mask, StepView, Table
+from trainvitals.app.rules.finding import Finding, RuleState, Severity
+from trainvitals.app.rules.statistics import Persistence
+
+PATIENCE: Final = 20
+"""Steps before a parameter counts as left out: a second optimizer shows itself at its first step."""
+SHARE: Final = 0.001
+"""Of the trainable elements; less than this left out is worth a note only (a learnable scale)."""
+RESOLUTION: Final = 2.0**-22
+"""Two units in the last place of a float32. A smaller update may round to nothing, rightly."""
+
+
+class Held(msgspec.Struct):
+    """Since when a condition holds for one parameter, without a break."""
+
+    since: int
+    last: int
+    samples: int
+    layer: str
+    elements: int
+    gradient: bool = True
+
+
+class ParameterRule(Rule):
+    """Parameters for which a condition has held in every sample over `PATIENCE` steps."""
+
+    held: dict[str, Held] = msgspec.field(default_factory=dict)
+    total: float = 0.0
+    """Trainable elements."""
+    samples: int = 0
+    fired: dict[str, Held] = msgspec.field(default_factory=dict)
+    """Parameters found; kept after the condition ended."""
+
+    def _take(self, step: int, table: Table, wrong: Mask, known: Mask, gradient: Mask) -> None:
+        """Take a sample. wrong: the condition holds. known: the sample says so or not."""
+        group = table.group
+        self.samples += 1
+        self.total = float(group.elements[group.trainable].sum())
+        for index in np.flatnonzero(known & ~wrong):
+            self.held.pop(group.rows[index].name, None)
+        for index in np.flatnonzero(wrong):
+            row = group.rows[index]
+            held = self.held.get(row.name)
+            if held is None:
+                held = Held(step, step, 0, row.layer, int(group.elements[index]))
+                self.held[row.name] = held
+            held.last = step
+            held.samples += 1
+            held.gradient = bool(gradient[index])
+            if held.samples >= 3 and step - held.since >= PATIENCE:
+                self.fired[row.name] = held
+
+    @property
+    def _open(self) -> dict[str, Held]:
+        now = self.held
+        return {
+            name: held
+            for name, held in self.fired.items()
+            if name in now and now[name].since == held.since
+        }
+
+    def _found(self) -> dict[str, Held]:
+        """Those the finding speaks of: the open ones, or all once none is open."""
+        return self._open or self.fired
+
+    def _base(
+        self, severity: Severity, title: str, seen: str, expected: str, remedy: str
+    ) -> Finding:
+        found = self._found()
+        onset = min(held.since for held in found.values())
+        layers = list(dict.fromkeys(held.layer for held in found.values()))
+        return Finding(
+            key=self.id,
+            rule=self.id,
+            severity=severity,
+            state="firing" if self._open else "resolved",
+            first_step=onset,
+            last_step=max(held.last for held in found.values()),
+            layers=layers[:50],
+            root=True,
+            cause="",
+            evidence={
+                "seen": seen,
+                "expected": expected,
+                "since": onset,
+                "where": listing(list(found)),
+                "parameters": list(found)[:50],
+                "share": round(self._share(), 6),
+            },
+            title=title,
+            remedy=remedy,
+        )
+
+    def _share(self) -> float:
+        found = sum(held.elements for held in self._found().values())
+        return found / self.total if self.total else 0.0
+
+    def state(self, context: Context) -> RuleState:
+        found = self.findings(context)
+        if found:
+            return self._state(found[0].state, found[0].title)
+        if not self.samples:
+            return self._state("not enough data", "No parameter was sampled yet.")
+        if context.steps <= PATIENCE:
+            return self._state("not enough data", f"Judged after {PATIENCE} steps.")
+        return self._state("ok", f"No such parameter in {self.samples} samples.")
+
+
+class TrainableNotInOptimizer(ParameterRule):
+    """A parameter receives gradients, and no optimizer holds it."""
+
+    id: ClassVar[str] = "trainable-not-in-optimizer"
+
+    def on_step(self, context: Context, view: StepView) -> None:
+        for table in view.parameters:
+            group = table.group
+            if not group.in_optimizer.any():
+                continue  # no optimizer was seen yet
+            gradient = table.column("grad_rms")
+            received = gradient > 0
+            wrong = group.trainable & ~group.in_optimizer & received
+            known = ~np.isnan(gradient) | group.in_optimizer | ~group.trainable
+            self._take(view.step, table, wrong, known, received)
+
+    def findings(self, context: Context) -> list[Finding]:
+        found = self._found()
+        if not found:
+            return []
+        share = self._share()
+        first = next(iter(found))
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        holds = "holds it" if len(found) == 1 else "holds them"
+        finding = self._base(
+            "info" if share < SHARE else "critical",
+            f"{first}{more}: gradients arrive at every step, but no optimizer {holds}, so "
+            f"{100 * share:.3g} % of the trainable weights never learn",
+            f"{len(found)} trainable parameters with a gradient and in no optimizer",
+            "Every trainable parameter in exactly one optimizer",
+            "Create the optimizer after the whole model is built, from model.parameters(); add a "
+            "layer made later with optimizer.add_param_group. If it is meant to stay fixed, set "
+            "requires_grad_(False).",
+        )
+        diff = f'+ optimizer.add_param_group({{"params": [model.{first}]}})'
+        return [msgspec.structs.replace(finding, diff=diff)]
+
+
+class UnchangedParameter(ParameterRule):
+    """A trainable parameter does not change by a single bit although the learning rate is not 0.
+
+    Either it has a gradient large enough to move it, or no gradient reaches it at all.
+    """
+
+    id: ClassVar[str] = "unchanged-parameter"
+
+    def on_step(self, context: Context, view: StepView) -> None:
+        rates = list(context.rates.values())
+        if not rates or min(rates) <= 0:
+            return  # a rate of 0 may be that of any parameter
+        for table in view.parameters:
+            unchanged = table.column("unchanged")
+            size = table.column("grad_absmax")
+            moves = max(rates) * size > RESOLUTION * table.column("weight_absmax")
+            nothing = np.isnan(size) | (size == 0)
+            wrong = table.group.trainable & (unchanged == 1) & (moves | nothing)
+            self._take(view.step, table, wrong, ~np.isnan(unchanged), moves)
+
+    def findings(self, context: Context) -> list[Finding]:
+        found = self._found()
+        if not found:
+            return []
+        share = self._share()
+        cut_off = [name for name, held in found.items() if not held.gradient]
+        severity: Severity = "critical"
+        if share < SHARE:
+            severity = "info"
+        elif len(cut_off) == len(found) and share <= 0.5:
+            severity = "warning"
+        first = next(iter(found))
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        why = "no gradient reaches it" if cut_off else "it receives gradients"
+        return [
+            self._base(
+                severity,
+                f"{first}{more}: not one bit changed since step "
+                f"{min(held.since for held in found.values())}, although "
+                + ("it is trainable: " if cut_off else "")
+                + why
+                + f" ({100 * share:.3g} % of the trainable weights)",
+                f"{len(found)} parameters unchanged, {len(cut_off)} of them without any gradient",
+                "Every trainable parameter changes at every optimizer step",
+                "Without a gradient: look for detach(), no_grad(), .data or .item() between this "
+                "layer and the loss, or a branch whose output is not used. With one: the optimizer "
+                "does not hold this very tensor (the model was rebuilt, moved or re-tied after the "
+                "optimizer was made), or its group's learning rate is 0.",
+            )
+        ]
+
+
+class GradNotZeroed(Rule):
+    """Every backward finds the gradients of the step before still there, and adds to them."""
+
+    id: ClassVar[str] = "grad-not-zeroed"
+
+    held: Persistence = msgspec.field(default_factory=Persistence)
+
+    def on_step(self, context: Context, view: StepView) -> None:
+        carried = view.scalars.get("tv/grad_carried")
+        if carried is not None:
+            self.held.update(view.step, carried == 1, calm=carried == 0, k=5, n=5)
+
+    def findings(self, context: Context) -> list[Finding]:
+        if not self.held.fired:
+            return []
+        onset = self.held.onset
+        return [
+            Finding(
+                key=self.id,
+                rule=self.id,
+                severity="critical",
+                state="resolved" if self.held.resolved else "firing",
+                first_step=onset,
+                last_step=self.held.last,
+                layers=[],
+                root=True,
+                cause="",
+                evidence={
+                    "seen": "At every backward, gradients of the step before were still there",
+                    "expected": "Gradients set to zero or None between steps",
+                    "since": onset,
+                    "where": "the training loop",
+                },
+                title=f"Gradients are never set to zero: since step {onset} each step adds to those "
+                "of all steps before",
+                remedy="Call optimizer.zero_grad() once per step, before backward. It looks like a "
+                "learning rate that is too high, but lowering that only hides it. With gradient "
+                "accumulation call it after every optimizer step.",
+                diff="+ optimizer.zero_grad()\n  loss.backward()",
+            )
+        ]
+
+    def state(self, context: Context) -> RuleState:
+        if not self.held.count:
+            return self._state("not enough data", "No backward was watched yet.")
+        return self._held(self.held, "Gradients are cleared between steps.")

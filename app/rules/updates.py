@@ -1,0 +1,175 @@
+"""update-ratio-high: optimizer steps that replace the weights instead of adjusting them."""
+
+import math
+from typing import ClassVar, Final
+
+import msgspec
+import numpy as np
+
+from trainvitals.app.rules.base import Rule, listing
+from trainvitals.app.rules.context import Context, Floats, StepView, Table
+from trainvitals.app.rules.finding import Finding, RuleState
+from trainvitals.app.rules.statistics import Curve, Persistence, number
+from trainvitals.hooks.wire.records import Event
+
+HIGH: Final = 0.1
+"""Ten times what the fastest healthy nets reach after their first steps (7e-6 … 3e-2)."""
+EXTREME: Final = 0.5
+OVERWHELMING: Final = 5.0
+"""A step that makes the typical weight matrix five times as large as it was: once is enough."""
+SMALL_INIT: Final = 0.3
+"""Weights are never taken as smaller than this times 1/√fan-in. PyTorch's own start is 0.58 of it,
+GPT-2's 0.55; a layer that starts at or near zero grows by design, whatever its ratio."""
+AFTERMATH: Final = 50
+"""Steps in which the loss must answer an extreme step for the two to count as one."""
+
+
+class UpdateRatioHigh(Rule):
+    """Judges the median over weight matrices, three of them, or one that is ten times over."""
+
+    id: ClassVar[str] = "update-ratio-high"
+
+    high: Persistence = msgspec.field(default_factory=Persistence)
+    extreme: Persistence = msgspec.field(default_factory=Persistence)
+    curve: Curve = msgspec.field(default_factory=Curve)
+    samples: int = 0
+    peak: float = 0.0
+    """Largest median so far."""
+    worst: dict[str, float] = msgspec.field(default_factory=dict)
+    """Largest ratio of each layer that was over the limit."""
+    burst_step: int = -1
+    """First extreme sample, and what the loss was by then."""
+    burst_loss: float = math.nan
+    answers: int = 0
+    """Losses or gradient norms within `AFTERMATH` steps that tell of a blow-up."""
+    rate: float = math.nan
+    """Highest learning rate at the onset."""
+
+    def on_step(self, context: Context, view: StepView) -> None:
+        self._watch_aftermath(context, view)
+        for table in view.parameters:
+            ratios = self._ratios(table)
+            if ratios is not None:
+                self._judge(context, view.step, table, ratios)
+
+    def on_event(self, context: Context, position: tuple[str, int, int], event: Event) -> None:
+        if event.kind == "nonfinite" and position[2] == 0:
+            self._answer(event.step, 2)
+
+    @staticmethod
+    def _ratios(table: Table) -> Floats | None:
+        """Ratios of the judged matrices; NaN for the other rows. None without any."""
+        group = table.group
+        judged = group.matrix & ~group.head
+        if np.count_nonzero(judged) < 2:
+            judged = group.matrix
+        weights = table.column("weight_rms")
+        floor = SMALL_INIT / np.sqrt(group.fan_in)
+        with np.errstate(invalid="ignore"):
+            ratios = table.column("update_ratio") * np.minimum(1.0, weights / floor)
+        ratios[~judged | ~np.isfinite(ratios)] = math.nan
+        return None if np.isnan(ratios).all() else ratios
+
+    def _judge(self, context: Context, step: int, table: Table, ratios: Floats) -> None:
+        middle = float(np.nanmedian(ratios))
+        most = float(np.nanmax(ratios))
+        third = float(np.sort(ratios[np.isfinite(ratios)])[::-1][:3][-1])
+        if np.count_nonzero(np.isfinite(ratios)) < 3:
+            third = middle
+        level = max(middle, third, most / 10)
+        self.samples += 1
+        self.peak = max(self.peak, middle)
+        self.curve.add(step, middle)
+        if level > HIGH:
+            if not self.worst:
+                self.rate = max(context.rates.values(), default=math.nan)
+            for index in np.flatnonzero(ratios > HIGH):
+                layer = table.group.rows[index].layer
+                self.worst[layer] = max(self.worst.get(layer, 0.0), float(ratios[index]))
+        if level > EXTREME and self.burst_step < 0:
+            self.burst_step, self.burst_loss = step, context.loss.fast
+        calm = level < HIGH / 2
+        answered = self.answers >= 2
+        sure = middle > OVERWHELMING
+        self.high.update(step, level > HIGH, calm=calm, k=10, n=20, sure=sure or answered)
+        self.extreme.update(
+            step, level > EXTREME, calm=level < EXTREME / 2, k=3, n=20, sure=sure or answered
+        )
+
+    def _watch_aftermath(self, context: Context, view: StepView) -> None:
+        for value in (view.loss, view.scalars.get("tv/grad_norm")):
+            if value is not None and not math.isfinite(value):
+                self._answer(view.step, 2)
+        if view.loss is not None and view.loss > 3 * self.burst_loss > 0:
+            self._answer(view.step, 1)
+
+    def _answer(self, step: int, weight: int) -> None:
+        if 0 <= self.burst_step <= step <= self.burst_step + AFTERMATH:
+            self.answers += weight
+
+    @property
+    def _confirmed_late(self) -> bool:
+        """The blow-up was over before a second sample could be taken."""
+        return self.answers >= 2 and not self.extreme.fired
+
+    def findings(self, context: Context) -> list[Finding]:
+        extreme = self.extreme.fired or self._confirmed_late
+        if not (self.high.fired or extreme):
+            return []
+        starts = [held.onset for held in (self.high, self.extreme) if held.fired]
+        onset = min(starts) if starts else self.burst_step
+        last = max(self.high.last, self.extreme.last, onset)
+        over = not extreme or not self.extreme.fired or self.extreme.resolved
+        resolved = over and (not self.high.fired or self.high.resolved) and starts != []
+        layers = sorted(self.worst, key=lambda name: (-self.worst[name], name))
+        top = layers[0] if layers else ""
+        ratio = self.worst.get(top, self.peak)
+        rate = f" of {self.rate:.3g}" if math.isfinite(self.rate) else ""
+        return [
+            Finding(
+                key=self.id,
+                rule=self.id,
+                severity="critical" if extreme else "warning",
+                state="resolved" if resolved else "firing",
+                first_step=onset,
+                last_step=last,
+                layers=layers[:50],
+                root=True,
+                cause="",
+                evidence={
+                    "seen": f"One step changed {top or 'the weights'} by up to {ratio:.3g} times its "
+                    f"own size; the median matrix by up to {self.peak:.3g}",
+                    "expected": "Under 0.03 after the first steps; over 0.1 is too much for any "
+                    "optimizer",
+                    "since": onset,
+                    "where": listing(layers),
+                    "ratio": number(ratio),
+                    "learning_rate": number(self.rate),
+                    "curve": self.curve.evidence("Update ratio, median matrix", None, HIGH),
+                },
+                title=f"Learning rate{rate} is too high: one step changed {top or 'the weights'} by "
+                f"{100 * ratio:.3g} % of its size, since step {onset}",
+                remedy=self._remedy(),
+            )
+        ]
+
+    def _remedy(self) -> str:
+        lower = ""
+        if math.isfinite(self.rate) and self.rate > 0:
+            factor = 10.0 ** math.ceil(math.log10(max(self.peak, HIGH) / 0.03))
+            lower = f" Try {self.rate / factor:.1g} first."
+        return (
+            f"Lower the learning rate by 10 or more, until one step changes weights by less than "
+            f"0.03 of their size.{lower} If only the first steps are too large, warm the rate up "
+            "over a few hundred steps. Clip the gradient norm when single batches cause it."
+        )
+
+    def state(self, context: Context) -> RuleState:
+        found = self.findings(context)
+        if found:
+            return self._state(found[0].state, found[0].evidence["seen"])
+        if not self.samples:
+            return self._state("not enough data", "No update of a weight matrix was sampled yet.")
+        return self._state(
+            "ok", f"Median update ratio at most {self.peak:.2g} in {self.samples} samples."
+        )
