@@ -1,0 +1,170 @@
+"""The evaluator: reads new records of every run, judges them, keeps the findings, sends the alerts.
+
+One process beside the web workers (`python -m trainvitals.app.evaluator`). Several may run on one
+database: each run is leased to one of them at a time. State, cursor, findings and alerts of a run are
+committed together, so that a crash repeats nothing and skips nothing.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from pathlib import Path
+from typing import Final
+
+from trainvitals.app.alerts import channels_from
+from trainvitals.app.alerts.dispatch import Dispatcher
+from trainvitals.app.alerts.plan import plan
+from trainvitals.app.rules.engine import Engine, StateError
+from trainvitals.app.settings import Settings
+from trainvitals.app.store import Conflict, NotFound, Store, StoreError
+
+logger = logging.getLogger(__name__)
+
+LEASE_S: Final = 30.0
+"""Longer than any one batch of records takes; a crashed evaluator's runs wait this long."""
+BATCH: Final = 2000
+"""Records judged between two commits of a run."""
+IDLE_S: Final = 0.3
+"""Pause when there was nothing to judge."""
+TROUBLE_S: Final = 5.0
+"""Pause after an error of the database, or of a rule."""
+CACHED: Final = 16
+"""Runs whose engines stay in memory."""
+
+
+class Evaluator:
+    """Judges the runs of one database, and delivers their alerts."""
+
+    def __init__(self, store_path: Path | str, settings: Settings) -> None:
+        self._store = Store.open(store_path)
+        self._path = store_path
+        self._settings = settings
+        self._owner = uuid.uuid4().hex
+        self._engines: OrderedDict[str, tuple[dict[str, int], Engine]] = OrderedDict()
+        self._dispatcher = Dispatcher(
+            self._store, channels_from(settings), link_base=settings.link_base
+        )
+        self._skip_until: dict[str, float] = {}
+
+    def close(self) -> None:
+        """Close the database."""
+        self._store.close()
+
+    def tick(self, now: float) -> int:
+        """Judge what is new at `now` (Unix seconds), then send what is due; the records judged."""
+        judged = self.evaluate(now)
+        self._dispatcher.tick(now)
+        return judged
+
+    def evaluate(self, now: float) -> int:
+        """Judge up to `BATCH` new records of every run that has any; how many there were."""
+        judged = 0
+        for run in self._store.claim(self._owner, LEASE_S, now):
+            if self._skip_until.get(run, 0.0) > now:
+                continue
+            try:
+                judged += self._judge(run, now)
+            except (Conflict, NotFound):  # another evaluator took over, or the run was deleted
+                self._engines.pop(run, None)
+            except StoreError:
+                raise
+            except Exception:  # one run's trouble is not the others'
+                logger.exception("Run %s could not be judged; the next try is in 60 s.", run)
+                self._engines.pop(run, None)
+                self._skip_until[run] = now + 60.0
+        return judged
+
+    def _judge(self, run: str, now: float) -> int:
+        store = self._store
+        cursor, engine = self._resume(run)
+        records = store.replay(run, cursor, BATCH)
+        cursor = dict(cursor)
+        for stream, record in records:
+            engine.feed(stream, record)
+            cursor[f"{stream.attempt}/{stream.rank}"] = record.seq + 1
+        before, after = store.findings(run), engine.findings()
+        alerts = plan(run, before, after, now)
+        store.commit_evaluation(run, self._owner, cursor, engine.save(), after, alerts, now)
+        self._engines[run] = (cursor, engine)
+        self._engines.move_to_end(run)
+        while len(self._engines) > CACHED:
+            self._engines.popitem(last=False)
+        return len(records)
+
+    def _resume(self, run: str) -> tuple[dict[str, int], Engine]:
+        """The engine as it was at the last commit; a new one at the start when there is none."""
+        stored = self._store.evaluation(run)
+        cached = self._engines.pop(run, None)
+        if stored.state is None:
+            return {}, Engine()
+        if cached is not None and cached[0] == stored.cursor:
+            return cached
+        try:
+            return stored.cursor, Engine.load(stored.state)
+        except StateError as error:
+            logger.warning("Run %s is judged anew from its start: %s", run, error)
+            return {}, Engine()
+
+    def run_forever(self, stop: threading.Event) -> None:
+        """Judge and deliver until `stop` is set. A slow channel delays no judgement."""
+        delivery = threading.Thread(target=self._deliver, args=(stop,), name="delivery")
+        delivery.start()
+        try:
+            while not stop.is_set():
+                try:
+                    judged = self.evaluate(time.time())
+                except StoreError:
+                    logger.exception("The database could not be read or written.")
+                    stop.wait(TROUBLE_S)
+                    continue
+                if not judged:
+                    stop.wait(IDLE_S)
+        finally:
+            stop.set()
+            delivery.join()
+
+    def _deliver(self, stop: threading.Event) -> None:
+        while not stop.wait(IDLE_S):
+            try:
+                self._dispatcher.tick(time.time())
+            except Exception:
+                logger.exception("Alerts could not be delivered; trying again.")
+                stop.wait(TROUBLE_S)
+
+
+def main() -> None:
+    """Evaluate until SIGTERM or SIGINT, or until the process `--parent` is gone."""
+    parser = argparse.ArgumentParser(prog="python -m trainvitals.app.evaluator")
+    parser.add_argument("--database", type=Path, required=True)
+    parser.add_argument("--parent", type=int, default=0)
+    arguments = parser.parse_args()
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    if arguments.parent:
+        threading.Thread(target=_follow, args=(arguments.parent, stop), daemon=True).start()
+    evaluator = Evaluator(arguments.database, Settings.from_env(database=arguments.database))
+    try:
+        evaluator.run_forever(stop)
+    finally:
+        evaluator.close()
+
+
+def _follow(parent: int, stop: threading.Event) -> None:
+    """Set `stop` once this process is no longer a child of `parent`."""
+    while os.getppid() == parent:
+        if stop.wait(0.5):
+            return
+    stop.set()
+
+
+if __name__ == "__main__":
+    main()
