@@ -70,6 +70,8 @@ class DeadReluUnits(Rule):
                     continue
                 feeds = table.group.rows[index - 1].name if index else ""
                 unit = self.units[name] = Unit(order=int(index), feeds=feeds)
+                if self.samples > BATCHES:
+                    unit.first = 0.0  # under a tenth until now
             self._judge(context, step, unit, float(dead[index]), positions[index], zeros[index])
 
     def _judge(

@@ -16,7 +16,7 @@ RUNAWAY: Final = 10.0
 """Times the margin; so far off, `SURE` losses in a row suffice."""
 SURE: Final = 5
 NOISE: Final = 10.0
-"""Median absolute deviations of the loss around its average."""
+"""Median absolute deviations of the loss, as its successive differences show them."""
 GIVEN_BACK: Final = 0.25
 """Share of the fall since the start that must be lost again. Near zero a loss doubles for nothing."""
 WINDOW: Final = 200
@@ -28,8 +28,9 @@ class LossDivergence(Rule):
     id: ClassVar[str] = "loss-divergence"
 
     name: str = ""
-    residuals: list[float] = msgspec.field(default_factory=list)
-    """Absolute distance of the last losses from their average."""
+    changes: list[float] = msgspec.field(default_factory=list)
+    """Absolute differences between successive losses: their noise, whatever their trend."""
+    before: float = math.nan
     curve: Curve = msgspec.field(default_factory=Curve)
     since: int = -1
     """First step of the unbroken stretch in which the short average is over half the margin."""
@@ -48,17 +49,20 @@ class LossDivergence(Rule):
         if value is None or not math.isfinite(value):
             return
         if loss.name != self.name:
-            self.name, self.residuals, self.curve = loss.name, [], Curve()
+            self.name, self.changes, self.curve, self.before = loss.name, [], Curve(), math.nan
             self.since = self.over_since = -1
             self.far = 0
         self.curve.add(view.step, loss.fast)
         if loss.count > 1:
             self._judge(view.step, value, context)
-        self.residuals = [*self.residuals[-WINDOW + 1 :], abs(value - loss.slow)]
+        if math.isfinite(self.before):
+            self.changes = [*self.changes[-WINDOW + 1 :], abs(value - self.before)]
+        self.before = value
 
     def _judge(self, step: int, value: float, context: Context) -> None:
         loss = context.loss
-        noise = 1.4826 * median(self.residuals) if len(self.residuals) >= 10 else 0.0
+        # The difference of two values varies by √2 more than either.
+        noise = 1.4826 * median(self.changes) / math.sqrt(2) if len(self.changes) >= 10 else 0.0
         best = loss.best
         if self.onset >= 0 and not self.resolved:
             best = min(best, self.best)
@@ -80,7 +84,7 @@ class LossDivergence(Rule):
             self.resolved, self.calm = False, 0
             self.last, self.peak = step, max(self.peak, loss.fast)
         elif self.onset >= 0:
-            self.calm = self.calm + 1 if loss.slow < best + margin / 2 else 0
+            self.calm = self.calm + 1 if loss.fast < best + margin / 2 else 0
             self.resolved |= self.calm >= LASTING
 
     def findings(self, context: Context) -> list[Finding]:
@@ -314,4 +318,4 @@ def _learning(stretch: list[Block], prior: float) -> bool:
     first, last = stretch[:third], stretch[-third:]
     fall = sum(block.mean for block in first) / third - sum(block.mean for block in last) / third
     error = math.sqrt(sum(block.error**2 for block in first + last)) / third
-    return fall > 3 * error and fall > LEARNING * prior
+    return fall > 2 * error and fall > LEARNING * prior
