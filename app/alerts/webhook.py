@@ -8,7 +8,7 @@ import hmac
 import time
 from datetime import UTC, datetime
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -77,7 +77,7 @@ class Webhook(Channel):
     def send(self, alert: Alert) -> None:
         """Post, signed with the time of this try. Raises ChannelError."""
         body = msgspec.json.encode(self.payload(alert))
-        headers = {"Idempotency-Key": alert.id.encode("ascii", "backslashreplace").decode()}
+        headers = {"Idempotency-Key": quote(alert.id, safe="/:")}
         if self._secret:
             headers[SIGNATURE] = signature(self._secret, body, int(time.time()))
         reply = post_bytes(self._url, body, headers)

@@ -43,7 +43,7 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         click.echo(text.rstrip())
 
 
-def settings_from(**overrides: object) -> "Settings":
+def settings_from(**overrides: Any) -> "Settings":
     """Settings of the environment and the given options. Raises ClickException."""
     from trainvitals.app.settings import Settings, SettingsError
 

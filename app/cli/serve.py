@@ -1,6 +1,7 @@
 """`trainvitals serve`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,7 +22,7 @@ from trainvitals.app.cli.output import database_option, settings_from
 @click.option(
     "--allow-host", "allowed_hosts", multiple=True, help="Further host name to answer to."
 )
-def serve(database: Path | None, allowed_hosts: tuple[str, ...], **options: object) -> None:
+def serve(database: Path | None, allowed_hosts: tuple[str, ...], **options: Any) -> None:
     """Run the server: pages, API, rules and alerts.
 
     What is given on a command line is visible to everyone on the machine: set secrets as environment

@@ -6,7 +6,7 @@ from importlib.metadata import version as package_version
 from flask import Blueprint, Response, request
 
 from trainvitals.app.rules.finding import Finding
-from trainvitals.app.store import NotFound
+from trainvitals.app.store import NotFound, Store
 from trainvitals.app.store.status import status
 from trainvitals.app.store.types import Run, Series
 from trainvitals.app.web.db import get_store
@@ -20,6 +20,7 @@ bp = Blueprint("api", __name__)
 
 MAX_NAMES = 50
 """Series in one answer."""
+_MAX_RANKS = 64
 
 _STATISTICS = {
     "activation": [column.key for column in ACTIVATION],
@@ -64,6 +65,7 @@ def show_run(run_id: str) -> Response:
         "config": plain(run.config),
         "environment": run.environment,
         "end_message": run.end_message,
+        "judged": _is_judged(store, run),
         "scalars": store.scalar_names(run_id),
         "groups": groups,
     }
@@ -197,6 +199,17 @@ def _summary(run: Run, now: float) -> dict[str, object]:
         "last_step": run.last_step,
         "version": run.version,
     }
+
+
+def _is_judged(store: Store, run: Run) -> bool:
+    """Whether the rules have read every record that is stored."""
+    cursor = store.evaluation(run.id).cursor
+    ranks = range(min(run.world_size, _MAX_RANKS))
+    return all(
+        cursor.get(f"{attempt}/{rank}", 0) >= store.next_seq(run.id, attempt, rank)
+        for attempt in run.attempts
+        for rank in ranks
+    )
 
 
 def _finding(item: Finding) -> dict[str, object]:

@@ -124,10 +124,6 @@ def _from_http(error: HTTPException) -> ApiError:
             )
         case _:
             message = error.description or "The request can't be answered."
-    if error.response is not None and code < 400:  # a redirect made by the router
-        headers["Location"] = error.response.headers.get("Location", "/")
-    elif code in {301, 302, 303, 307, 308}:
-        headers["Location"] = getattr(error, "new_url", "/")
     return ApiError(code, _code_name(error), message, headers=headers)
 
 

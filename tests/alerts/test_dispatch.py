@@ -1,0 +1,258 @@
+"""From the outbox to the channels."""
+
+import time
+
+import pytest
+
+from trainvitals.app.alerts.base import Channel, ChannelError
+from trainvitals.app.alerts.dispatch import GIVE_UP_S, Dispatcher, retry_wait
+from trainvitals.app.alerts.plan import plan
+from trainvitals.app.alerts.webhook import Webhook
+from trainvitals.app.store import Store
+from trainvitals.hooks.wire.records import Batch, Start, Step
+
+
+class Recorder(Channel):
+    """Keeps what it is sent; fails with `error` while there is one."""
+
+    key = "recorder"
+
+    def __init__(self, key="recorder"):
+        self.key = key
+        self.got = []
+        self.tries = 0
+        self.error = None
+
+    @classmethod
+    def from_settings(cls, settings):
+        return None
+
+    def payload(self, alert):
+        return {}
+
+    def send(self, alert):
+        self.tries += 1
+        if self.error is not None:
+            raise self.error
+        self.got.append(alert)
+
+
+class Outbox:
+    """A store with one run, and findings that change as an evaluator would change them."""
+
+    def __init__(self, store):
+        self.store = store
+        self.now = time.time()
+        self._seq = 0
+        self._findings = []
+        self._record()
+
+    def _record(self):
+        record = (
+            Start(seq=0, time=1e9, project="p", name="digits")
+            if self._seq == 0
+            else Step(seq=self._seq, time=1e9, step=self._seq, scalars={"loss": 1.0})
+        )
+        batch = Batch(
+            version=1, run="run-1", attempt="a1", rank=0, first=self._seq, records=[record]
+        )
+        self.store.append(batch, self.now)
+        self._seq += 1
+
+    def find(self, *findings):
+        """Let the findings be these from now on."""
+        self._record()
+        assert self.store.claim("me", 60.0, self.now) == ["run-1"]
+        rows = plan("run-1", self._findings, findings, self.now)
+        self.store.commit_evaluation(
+            "run-1", "me", {"a1/0": self._seq}, None, list(findings), rows, self.now
+        )
+        self._findings = list(findings)
+
+    def states(self, channel="recorder"):
+        found = self.store.deliveries("run-1", limit=100)
+        return {item.id.rpartition("/")[2]: item.state for item in found if item.channel == channel}
+
+
+@pytest.fixture
+def outbox(tmp_path):
+    with Store.open(tmp_path / "trainvitals.db") as store:
+        yield Outbox(store)
+
+
+@pytest.fixture
+def channel():
+    return Recorder()
+
+
+@pytest.fixture
+def dispatcher(outbox, channel):
+    return Dispatcher(outbox.store, [channel], "http://here")
+
+
+def test_an_alert_waits_for_its_consequences_and_is_sent_once(outbox, channel, dispatcher, finding):
+    outbox.find(finding("a", severity="critical"))
+    assert dispatcher.tick(outbox.now + 1.9) == 0
+    outbox.find(finding("a", severity="critical"), finding("b", root=False, cause="a"))
+    assert dispatcher.tick(outbox.now + 2.1) == 1
+    assert dispatcher.tick(outbox.now + 100) == 0
+    (alert,) = channel.got
+    assert alert.consequences == ["b is sick. (from step 100)"]
+    assert alert.link.startswith("http://here/runs/run-1")
+    assert outbox.states() == {"open": "delivered"}
+
+
+def test_a_root_that_got_explained_before_it_was_sent_is_not_sent(
+    outbox, channel, dispatcher, finding
+):
+    outbox.find(finding("a"))
+    outbox.find(finding("a", root=False, cause="b"), finding("b", severity="critical"))
+    for second in range(20):
+        dispatcher.tick(outbox.now + second)
+    assert [(alert.group, alert.kind) for alert in channel.got] == [("b", "open")]
+    assert channel.got[0].consequences == ["a is sick. (from step 100)"]
+
+
+def test_an_opening_is_followed_by_its_resolve(outbox, channel, dispatcher, finding):
+    outbox.find(finding("a"))
+    dispatcher.tick(outbox.now + 6)
+    opened = outbox.now
+    outbox.now += 60
+    outbox.find(finding("a", state="resolved"))
+    dispatcher.tick(outbox.now + 6)
+    assert [alert.kind for alert in channel.got] == ["open", "resolved"]
+    assert channel.got[1].opened == pytest.approx(opened)
+    assert channel.got[1].time == pytest.approx(opened + 60)
+
+
+def test_what_came_and_went_before_it_was_sent_is_told_in_order(
+    outbox, channel, dispatcher, finding
+):
+    outbox.find(finding("a", severity="critical", state="resolved"))
+    for second in range(20):
+        dispatcher.tick(outbox.now + second)
+    assert [(alert.kind, alert.over) for alert in channel.got] == [
+        ("open", True),
+        ("resolved", True),
+    ]
+
+
+def test_a_failed_delivery_is_tried_again_later(outbox, channel, dispatcher, finding):
+    outbox.find(finding("a"))
+    channel.error = ChannelError("No answer.")
+    assert dispatcher.tick(outbox.now + 5) == 0
+    channel.error = None
+    assert dispatcher.tick(outbox.now + 6) == 0
+    assert dispatcher.tick(outbox.now + 11) == 1
+    assert len(channel.got) == 1
+    assert outbox.states() == {"open": "delivered"}
+
+
+def test_a_resolve_waits_for_an_opening_that_is_still_tried(outbox, channel, dispatcher, finding):
+    outbox.find(finding("a"))
+    channel.error = ChannelError("No answer.")
+    dispatcher.tick(outbox.now + 5)
+    outbox.find(finding("a", state="resolved"))
+    channel.error = None
+    for second in range(6, 120):
+        dispatcher.tick(outbox.now + second)
+    assert [alert.kind for alert in channel.got] == ["open", "resolved"]
+
+
+def test_the_wait_that_a_receiver_asks_for_is_kept(outbox, channel, dispatcher, finding):
+    outbox.find(finding("a"))
+    channel.error = ChannelError("Slow down.", retry_after=40.0)
+    dispatcher.tick(outbox.now + 5)
+    channel.error = None
+    for second in range(6, 45):
+        assert dispatcher.tick(outbox.now + second) == 0
+    assert channel.tries == 1
+    assert dispatcher.tick(outbox.now + 46) == 1
+
+
+def test_a_permanent_error_is_given_up_at_once_and_shown(outbox, channel, dispatcher, finding):
+    outbox.find(finding("a"))
+    channel.error = ChannelError("This webhook is gone.", permanent=True)
+    dispatcher.tick(outbox.now + 5)
+    channel.error = None
+    assert dispatcher.tick(outbox.now + 10_000) == 0
+    (delivery,) = outbox.store.deliveries("run-1", limit=10)
+    assert "gone" in delivery.error
+    assert delivery.state not in {"delivered", "pending"}
+
+
+def test_a_receiver_that_stays_away_is_given_up_after_a_day(outbox, channel, dispatcher, finding):
+    outbox.find(finding("a"))
+    channel.error = ChannelError("No answer.")
+    now = outbox.now
+    while now < outbox.now + 2 * GIVE_UP_S:
+        dispatcher.tick(now)
+        now += 60
+    assert 20 < channel.tries < 60
+    channel.error = None
+    assert dispatcher.tick(now) == 0
+
+
+def test_one_channel_in_trouble_does_not_hold_up_another(outbox, channel, finding):
+    other = Recorder("other")
+    dispatcher = Dispatcher(outbox.store, [channel, other], "http://here")
+    channel.error = ChannelError("No answer.")
+    outbox.find(finding("a"))
+    assert dispatcher.tick(outbox.now + 5) == 1
+    assert len(other.got) == 1
+
+
+def test_a_resolve_is_only_for_channels_that_got_the_opening(outbox, channel, finding):
+    other = Recorder("other")
+    dispatcher = Dispatcher(outbox.store, [channel, other], "http://here")
+    channel.error = ChannelError("Gone.", permanent=True)
+    outbox.find(finding("a"))
+    dispatcher.tick(outbox.now + 5)
+    channel.error = None
+    outbox.find(finding("a", state="resolved"))
+    dispatcher.tick(outbox.now + 20)
+    assert [alert.kind for alert in other.got] == ["open", "resolved"]
+    assert channel.got == []
+
+
+def test_a_crash_after_sending_repeats_the_message_under_its_id(
+    outbox, channel, finding, monkeypatch
+):
+    outbox.find(finding("a"))
+
+    def crash(*_):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "mark_delivered", crash)
+        with pytest.raises(RuntimeError):
+            Dispatcher(outbox.store, [channel], "http://here").tick(outbox.now + 5)
+    Dispatcher(outbox.store, [channel], "http://here").tick(outbox.now + 6)
+    first, second = channel.got
+    assert first.id == second.id
+
+
+def test_a_burst_is_spread_over_time(outbox, finding):
+    class Paced(Recorder):
+        burst = 2
+        pause_s = 3.0
+
+    channel = Paced()
+    dispatcher = Dispatcher(outbox.store, [channel], "http://here")
+    outbox.find(*(finding(f"rule{n}") for n in range(5)))
+    sent = [dispatcher.tick(outbox.now + 5 + second) for second in range(8)]
+    assert sent == [2, 0, 0, 2, 0, 0, 1, 0]
+
+
+def test_alerts_reach_a_real_receiver(outbox, receiver, finding):
+    outbox.find(finding("a"))
+    assert Dispatcher(outbox.store, [Webhook(receiver.url)], "http://x").tick(outbox.now + 5) == 1
+    assert len(receiver.got) == 1
+
+
+@pytest.mark.parametrize(
+    ("age", "asked", "wait"),
+    [(0, None, 5), (5, None, 5), (10, None, 10), (80, None, 80), (1e6, None, 3600), (0, 30, 30)],
+)
+def test_waits_double_up_to_an_hour(age, asked, wait):
+    assert retry_wait(age, asked) == wait
