@@ -48,7 +48,8 @@ def encode_record(record: Record) -> bytes:
 def decode_record(payload: bytes) -> Record:
     """The record in `payload`. Raises WireError."""
     try:
-        return _record_decoder.decode(payload)
+        record: Record = _record_decoder.decode(payload)
+        return record
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"This is no record: {error}.") from error
 

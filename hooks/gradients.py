@@ -1,0 +1,156 @@
+"""Gradients and weights at an optimizer step: the norm at every step, statistics at sampled ones."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from trainvitals.hooks import histogram
+from trainvitals.hooks.draft import Draft
+from trainvitals.hooks.readout import Number, number
+from trainvitals.hooks.registry import Parameter, Rows
+from trainvitals.hooks.stats import moments, subsample, values_of
+from trainvitals.hooks.wire.records import HistogramKind
+
+
+class GradientNorm:
+    """The global norm over the gradients of one optimizer, and what is needed to find a bad one."""
+
+    def __init__(self, gradients: list[Tensor], scale: Tensor | None = None) -> None:
+        """`scale`: what a gradient scaler left the gradients multiplied with (fused optimizers)."""
+        self._gradients = gradients
+        norms = _norms(gradients)
+        if norms is None:
+            self.value: Number = 0.0
+            return
+        total = torch.linalg.vector_norm(norms)
+        if scale is not None:
+            total = total / scale.to(total.device)
+        self.value = number(total)
+        if isinstance(self.value, float) and not math.isfinite(self.value):
+            # finite gradients can still overflow when squared in float32
+            exact = _norms(gradients, torch.float64)
+            assert exact is not None
+            self.value = torch.linalg.vector_norm(exact).item()
+
+    def offenders(self) -> list[int]:
+        """Places of the non-finite gradients; CPU only."""
+        return [
+            index
+            for index, gradient in enumerate(self._gradients)
+            if not bool(torch.isfinite(values_of(gradient)).all())
+        ]
+
+
+def _norms(tensors: list[Tensor], dtype: torch.dtype | None = None) -> Tensor | None:
+    """Norm of each tensor as one tensor, on the first one's device; None for an empty list."""
+    if not tensors:
+        return None
+    groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for tensor in tensors:
+        dense = values_of(tensor)
+        groups.setdefault((dense.device, dense.dtype), []).append(dense)
+    parts: list[Tensor] = []
+    for (_, kind), members in groups.items():
+        wider = dtype or (torch.float32 if kind.itemsize < 4 else None)
+        norms = (
+            torch._foreach_norm(members, 2, dtype=wider) if wider else torch._foreach_norm(members)
+        )
+        parts.append(torch.stack(norms))
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([part.to(parts[0].device, torch.float64) for part in parts])
+
+
+def all_finite(tensors: list[Tensor]) -> bool:
+    """Whether CPU tensors hold only finite values."""
+    norms = _norms(tensors)
+    if norms is None or math.isfinite(norms.sum().item()):
+        return True
+    return all(bool(torch.isfinite(values_of(tensor)).all()) for tensor in tensors)
+
+
+class StepStatistics:
+    """Statistics of the parameters of one optimizer round one sampled step."""
+
+    def __init__(
+        self, parameters: list[Parameter], rows: Rows, draft: Draft, histograms: bool
+    ) -> None:
+        """Takes the weights; call it before the optimizer moves anything."""
+        self._draft = draft
+        self._histograms = histograms
+        self._kept: list[tuple[int, Tensor, Tensor]] = []
+        for parameter in parameters:
+            row = rows.find(parameter.name)
+            weight = parameter.tensor
+            if row is None or not weight.is_floating_point() or weight.numel() == 0:
+                continue
+            part = subsample(weight)
+            self._kept.append((row, weight, part.clone()))
+            self._take(row, "weight", weight)
+
+    def take_gradients(self) -> None:
+        """Takes the gradients, as the optimizer gets them; for a closure, as it left them."""
+        for row, weight, _ in self._kept:
+            if weight.grad is not None and values_of(weight.grad).numel():
+                self._take(row, "grad", weight.grad)
+
+    def _take(self, row: int, prefix: str, tensor: Tensor) -> None:
+        taken = moments(tensor)
+        self._draft.put(
+            "parameter",
+            row,
+            {
+                f"{prefix}_rms": taken.rms,
+                f"{prefix}_std": taken.std,
+                f"{prefix}_absmax": taken.absmax,
+                f"{prefix}_nonfinite": taken.nonfinite,
+            },
+        )
+        if self._histograms:
+            kind: HistogramKind = "weight" if prefix == "weight" else "gradient"
+            self._draft.patterns.setdefault(kind, {})[row] = histogram.count_patterns(tensor)
+
+    def finish(self) -> list[Tensor]:
+        """Take the update; call it after the optimizer. Returns the weights (CPU) it left non-finite."""
+        spoiled: list[Tensor] = []
+        if not self._kept:
+            return spoiled
+        now = [subsample(weight) for _, weight, _ in self._kept]
+        before = [part for _, _, part in self._kept]
+        moved = torch._foreach_norm(torch._foreach_sub(now, before))
+        sizes = torch._foreach_norm(before)
+        for index, (row, weight, part) in enumerate(self._kept):
+            move, size = number(moved[index]), number(sizes[index])
+            unchanged: Number
+            if isinstance(move, float) and isinstance(size, float):
+                ratio: Number = move / size if size else math.nan
+                # only a zero (or NaN) difference leaves a doubt, which the bits decide
+                unchanged = 0.0 if move > 0 else float(_same_bits(now[index], part))
+                if not math.isfinite(move) and not bool(torch.isfinite(weight).all()):
+                    spoiled.append(weight)
+            else:
+                ratio = torch.where(
+                    moved[index].isnan() | (sizes[index] == 0), math.nan, move / size
+                )
+                unchanged = 1 - (_bits(now[index]) != _bits(part)).any().float()
+            self._draft.put(
+                "parameter",
+                row,
+                {
+                    "update_ratio": ratio if weight.grad is not None else math.nan,
+                    "unchanged": unchanged,
+                },
+            )
+        return spoiled
+
+
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().view(_INTEGERS[tensor.dtype.itemsize])
+
+
+def _same_bits(first: Tensor, second: Tensor) -> bool:
+    return torch.equal(_bits(first), _bits(second))

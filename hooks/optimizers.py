@@ -1,0 +1,107 @@
+"""The optimizers of a training: whose parameters they hold, who counts, who has stepped."""
+
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from trainvitals.hooks.readout import Number, number
+from trainvitals.hooks.registry import Parameter, Registry
+
+
+class Optimizers:
+    """Those passed to `watch` and those seen stepping; the first of them counts the steps."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._known: list[Optimizer] = []
+        self._members: dict[int, list[Parameter]] = {}
+        self._stepped: set[int] = set()
+        self._active: Optimizer | None = None
+
+    def add(self, optimizer: Optimizer) -> None:
+        """Know this optimizer from now on."""
+        if not any(optimizer is known for known in self._known):
+            self._known.append(optimizer)
+
+    def is_primary(self, optimizer: Optimizer) -> bool:
+        """Whether this is the one that counts the steps."""
+        return optimizer is self._known[0]
+
+    def members(self, optimizer: Optimizer) -> list[Parameter]:
+        """Watched parameters that the optimizer holds."""
+        members = self._members.get(id(optimizer))
+        if members is None:
+            known = self._registry.parameters
+            members = self._members[id(optimizer)] = [
+                known[id(tensor)]
+                for group in optimizer.param_groups
+                for tensor in group["params"]
+                if id(tensor) in known
+            ]
+        return members
+
+    def forget_members(self) -> None:
+        """Look the parameters up again: models or parameter groups may have changed."""
+        self._members.clear()
+
+    def held(self) -> set[int]:
+        """Ids of all watched parameters that any optimizer holds."""
+        return {id(p.tensor) for optimizer in self._known for p in self.members(optimizer)}
+
+    def begin(self, optimizer: Optimizer) -> bool:
+        """An optimizer is about to step; whether that step is one to look at.
+
+        It is not when nothing watched is moved, or inside the step of an optimizer that wraps this one.
+        """
+        members = self.members(optimizer)
+        if not members:
+            return False
+        if self._active is not None and self._active is not optimizer:
+            outer = {id(parameter.tensor) for parameter in self.members(self._active)}
+            if any(id(parameter.tensor) in outer for parameter in members):
+                return False
+        self._active = optimizer
+        self.add(optimizer)
+        return True
+
+    def end(self, optimizer: Optimizer) -> bool:
+        """An optimizer has stepped; whether `begin` had said yes."""
+        if self._active is not optimizer:
+            return False
+        self._active = None
+        self._stepped.add(id(optimizer))
+        return True
+
+    def has_stepped(self, optimizer: Optimizer) -> bool:
+        """Whether it has stepped since `new_round`."""
+        return id(optimizer) in self._stepped
+
+    def all_stepped(self) -> bool:
+        """Whether every known optimizer has stepped since `new_round`."""
+        return all(id(optimizer) in self._stepped for optimizer in self._known)
+
+    def new_round(self) -> None:
+        """A step's record is complete."""
+        self._stepped.clear()
+
+    def rates(self) -> dict[str, Number]:
+        """`tv/lr/<i>` of every parameter group of every optimizer, in order."""
+        rates: dict[str, Number] = {}
+        groups = (group for optimizer in self._known for group in optimizer.param_groups)
+        for index, group in enumerate(groups):
+            rate = group.get("lr")
+            if isinstance(rate, Tensor):
+                rates[f"tv/lr/{index}"] = number(rate.detach().clone())
+            elif rate is not None:
+                rates[f"tv/lr/{index}"] = float(rate)
+        return rates
+
+
+def has_closure(args: Any, kwargs: Any) -> bool:
+    """Whether `step` was called with a closure: then gradients come to be inside it.
+
+    The hooks get the arguments of the unbound method, so the optimizer itself comes first.
+    """
+    given = [arg for arg in args if not isinstance(arg, Optimizer)]
+    return bool(given and callable(given[0])) or kwargs.get("closure") is not None

@@ -1,0 +1,117 @@
+"""Numbers records and brings them to the spool from a thread of its own. Loads no torch."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from trainvitals.hooks import spool
+from trainvitals.hooks.sender import say
+from trainvitals.hooks.wire import codec, limits
+from trainvitals.hooks.wire.records import End, Event, Layout, Record, Start, Step
+
+FLUSH_INTERVAL = 0.2
+"""Seconds that a record waits in memory at most: what a kill may cost."""
+MAX_BUFFERED = 50_000
+"""Records in memory; more than that means that the disk stands still, and they are dropped."""
+_ENCODE_AT_ONCE = 256
+
+_Make = Callable[[int], Record]
+
+
+class Recorder:
+    """Takes records from the training thread at the price of an append.
+
+    Records get their number when they are written, so that one that could not be written leaves no gap.
+    """
+
+    def __init__(self, writer: spool.SpoolWriter) -> None:
+        self._writer = writer
+        self._buffer: deque[_Make] = deque()  # append and popleft need no lock
+        self._next = 0
+        self._writing = threading.Lock()
+        self._stop = threading.Event()
+        self._complained = False
+        self.dropped = 0
+        """Records lost to a full disk or a standstill."""
+        self._thread = threading.Thread(target=self._work, name="trainvitals-spool", daemon=True)
+        self._thread.start()
+
+    def start(self, **fields: Any) -> None:
+        """The first record of the stream."""
+        self._add(Start, fields)
+
+    def layout(self, **fields: Any) -> None:
+        """Rows and columns of a group."""
+        self._add(Layout, fields)
+
+    def step(self, **fields: Any) -> None:
+        """What one step has to say."""
+        self._add(Step, fields)
+
+    def event(self, *, urgent: bool = False, **fields: Any) -> None:
+        """Something that happened; `urgent` writes it before returning."""
+        self._add(Event, fields)
+        if urgent:
+            self.flush()
+
+    def end(self, **fields: Any) -> None:
+        """The last record of the stream."""
+        self._add(End, fields)
+        self.flush()
+
+    def _add(self, kind: type[Record], fields: dict[str, Any]) -> None:
+        if len(self._buffer) >= MAX_BUFFERED:
+            self._drop(1, "the disk is too slow")
+            return
+        now = time.time()
+        self._buffer.append(lambda seq: kind(seq=seq, time=now, **fields))
+
+    def flush(self) -> None:
+        """Write everything that was added so far. Never raises for what the disk does."""
+        with self._writing:
+            left = len(self._buffer)
+            while left > 0:
+                count = min(left, _ENCODE_AT_ONCE)
+                self._write([self._buffer.popleft() for _ in range(count)])
+                left -= count
+
+    def _write(self, makers: list[_Make]) -> None:
+        payloads: list[bytes] = []
+        for make in makers:
+            try:
+                payload = codec.encode_record(make(self._next + len(payloads)))
+            except (TypeError, ValueError, OverflowError) as error:
+                self._drop(1, f"a record could not be encoded ({error})")
+                continue
+            if len(payload) <= limits.MAX_RECORD_BYTES:
+                payloads.append(payload)
+            else:
+                self._drop(1, f"a record of {len(payload):,} bytes is too large")
+        try:
+            self._writer.append(payloads)
+        except OSError as error:
+            self._drop(
+                len(payloads), f"cannot write {self._writer.folder}: {error.strerror or error}"
+            )
+        else:
+            self._next += len(payloads)
+
+    def _drop(self, count: int, reason: str) -> None:
+        self.dropped += count
+        if not self._complained:
+            self._complained = True
+            say(f"{reason}; records are being lost, training goes on.")
+
+    def _work(self) -> None:
+        while not self._stop.wait(FLUSH_INTERVAL):
+            self.flush()
+
+    def close(self) -> None:
+        """Write the rest and close the files."""
+        self._stop.set()
+        self._thread.join(2.0)
+        self.flush()
+        with self._writing:
+            self._writer.close()

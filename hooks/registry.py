@@ -1,0 +1,188 @@
+"""The watched models: names of their layers and parameters, and the order in which they run."""
+
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trainvitals.hooks.settings import clean_name
+from trainvitals.hooks.wire import limits
+from trainvitals.hooks.wire.records import Row
+
+
+class Parameter(NamedTuple):
+    """One parameter of a watched model."""
+
+    name: str
+    layer: str
+    type: str
+    tensor: Tensor
+
+
+class Watched(NamedTuple):
+    """One watched model, without its wrappers."""
+
+    model: nn.Module
+    prefix: str
+    include: Sequence[str]
+    exclude: Sequence[str]
+
+    def wants(self, name: str) -> bool:
+        """Whether the globs let a layer or parameter of this name in."""
+        included = not self.include or any(fnmatchcase(name, glob) for glob in self.include)
+        return included and not any(fnmatchcase(name, glob) for glob in self.exclude)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The user's own module inside DDP, DataParallel and torch.compile wrappers."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module) and isinstance(
+            model, nn.DataParallel | nn.parallel.DistributedDataParallel
+        ):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether calls of this module run compiled code."""
+    return (
+        getattr(module, "_orig_mod", None) is not None
+        or getattr(module, "_compiled_call_impl", None) is not None
+    )
+
+
+class Registry:
+    """Layers and parameters of all watched models. Cheap look-ups for the hooks; `refresh` follows changes."""
+
+    def __init__(self) -> None:
+        self.models: list[Watched] = []
+        self.layers: dict[nn.Module, str] = {}
+        """Every module of the watched models, whether statistics are wanted or not."""
+        self.wanted: set[nn.Module] = set()
+        """Modules whose outputs are wanted."""
+        self.parameters: dict[int, Parameter] = {}
+        """By the tensor's id: all parameters, tied ones once."""
+        self.wanted_parameters: set[int] = set()
+        self.order: dict[str, int] = {}
+        """Layer name to its place in the forward order, as far as it was seen."""
+        self.roots: set[nn.Module] = set()
+        """The watched models themselves."""
+        self.compiled = False
+        self._signature: tuple[object, ...] = ()
+
+    def add(self, model: nn.Module, include: Sequence[str], exclude: Sequence[str]) -> None:
+        """Watch `model`; one that is watched already keeps its prefix and gets the new globs."""
+        inner = unwrap(model)
+        if is_compiled(model) or is_compiled(inner):
+            self.compiled = True
+        for index, watched in enumerate(self.models):
+            if watched.model is inner:
+                self.models[index] = Watched(inner, watched.prefix, include, exclude)
+                break
+        else:
+            prefix = f"model{len(self.models)}" if self.models else ""
+            self.models.append(Watched(inner, prefix, include, exclude))
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Read the models again; whether names, tensors or what is trainable changed."""
+        signature: list[object] = []
+        layers: dict[nn.Module, str] = {}
+        parameters: dict[int, Parameter] = {}
+        wanted: set[nn.Module] = set()
+        wanted_parameters: set[int] = set()
+        for watched in self.models:
+            for name, module in watched.model.named_modules():
+                if is_compiled(module):
+                    self.compiled = True
+                layer = _join(watched.prefix, name)
+                if layers.setdefault(module, layer) == layer and watched.wants(layer):
+                    wanted.add(module)
+                for key, tensor in module.named_parameters(recurse=False):
+                    parameter = Parameter(_join(layer, key), layer, type(module).__name__, tensor)
+                    if parameters.setdefault(id(tensor), parameter) is parameter:
+                        signature.append((parameter.name, id(tensor), tensor.requires_grad))
+                        if watched.wants(parameter.name):
+                            wanted_parameters.add(id(tensor))
+        self.layers, self.parameters = layers, parameters
+        self.roots = {watched.model for watched in self.models}
+        self.wanted, self.wanted_parameters = wanted, wanted_parameters
+        signature.append(len(layers))
+        changed = tuple(signature) != self._signature
+        self._signature = tuple(signature)
+        return changed
+
+    def in_forward_order(self) -> list[Parameter]:
+        """All parameters by the place of their layer in the forward pass, as far as it was seen."""
+        last = len(self.order)
+        return sorted(
+            self.parameters.values(), key=lambda parameter: self.order.get(parameter.layer, last)
+        )
+
+    def saw_call(self, name: str) -> None:
+        """Note that a layer has run, in the order of the first calls."""
+        if name not in self.order:
+            self.order[name] = len(self.order)
+
+
+def _join(prefix: str, name: str) -> str:
+    joined = f"{prefix}.{name}" if prefix and name else prefix or name
+    joined = joined.replace("._orig_mod", "").replace("_orig_mod.", "")
+    return clean_name(joined) if joined else ""
+
+
+class Rows:
+    """The rows of one group. They only ever grow, so that a row keeps its place in every sample."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self._place: dict[str, int] = {}
+        self.dirty = False
+        """Whether the layout has to be sent (again)."""
+
+    def place(self, row: Row) -> int | None:
+        """Index of the row of that name, added where it is new; None when the group is full."""
+        index = self._place.get(row.name)
+        if index is None:
+            if len(self.rows) >= limits.MAX_ROWS:
+                return None
+            index = self._place[row.name] = len(self.rows)
+            self.rows.append(row)
+            self.dirty = True
+        elif self.rows[index] != row:
+            self.rows[index] = row
+            self.dirty = True
+        return index
+
+    def find(self, name: str) -> int | None:
+        """Index of a row that is there already."""
+        return self._place.get(name)
+
+
+def tensors_in(value: object, limit: int = 8, depth: int = 0) -> Iterator[Tensor]:
+    """Floating tensors with elements in an output or in arguments: tuples, dicts, dataclasses; in order."""
+    if isinstance(value, Tensor):
+        if value.is_floating_point() and value.numel() and value.layout is torch.strided:
+            yield value
+        return
+    if depth > 4:
+        return
+    if isinstance(value, dict):
+        items = list(value.values())
+    elif isinstance(value, list | tuple):
+        items = list(value)
+    elif hasattr(value, "__dataclass_fields__"):
+        items = [getattr(value, name) for name in value.__dataclass_fields__]
+    else:
+        return
+    for item in items[:64]:
+        for tensor in tensors_in(item, limit, depth + 1):
+            if limit <= 0:
+                return
+            limit -= 1
+            yield tensor

@@ -1,0 +1,278 @@
+"""One run: what `tv.init` returns."""
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trainvitals.hooks import arguments, spool
+from trainvitals.hooks.draft import Draft, Emitter
+from trainvitals.hooks.problems import Problems
+from trainvitals.hooks.readout import Number, number
+from trainvitals.hooks.recorder import Recorder
+from trainvitals.hooks.sender import Sender, say
+from trainvitals.hooks.settings import RunSettings, clean_name, clean_text, environment
+from trainvitals.hooks.watching import Watch
+from trainvitals.hooks.wire.records import EndStatus, NonFinite
+
+DELIVERY_SECONDS = 10.0
+"""How long `finish` waits for the server at most."""
+
+
+class Run:
+    """A training that is being recorded. All methods are meant for the thread that trains.
+
+    In mode "disabled" (and on ranks that record nothing) every method does nothing.
+    """
+
+    def __init__(self, settings: RunSettings) -> None:
+        """Opens the spool and starts to send, both in threads of their own."""
+        self._settings = settings
+        self._problems = Problems(self._send_problem)
+        self._pid = os.getpid()
+        self._finished = threading.Event()
+        self._early: set[str] = set()
+        self._recorder: Recorder | None = None
+        self._sender: Sender | None = None
+        self._emitter: Emitter | None = None
+        self._watch: Watch | None = None
+        if settings.mode != "disabled" and self._may_record():
+            self._open()
+
+    def _may_record(self) -> bool:
+        if self._settings.rank == 0 or os.environ.get("TRAINVITALS_RUN_ID"):
+            return True
+        say(
+            f"rank {self._settings.rank} records nothing; set TRAINVITALS_RUN_ID to the same id on "
+            "all ranks to record each of them."
+        )
+        return False
+
+    def _open(self) -> None:
+        chosen = self._settings
+        online = chosen.mode == "online"
+        meta = spool.Meta(
+            run=chosen.run,
+            attempt=chosen.attempt,
+            rank=chosen.rank,
+            url=chosen.url if online else "",
+        )
+        try:
+            writer = spool.SpoolWriter(chosen.folder, meta)
+        except OSError as error:
+            say(f"cannot write {chosen.folder}: {error.strerror or error}; nothing is recorded.")
+            return
+        self._recorder = Recorder(writer)
+        self._emitter = Emitter(self._recorder)
+        self._recorder.start(
+            project=chosen.project,
+            name=chosen.name,
+            config=chosen.config,
+            tags=chosen.tags,
+            world_size=chosen.world_size,
+            environment=environment(),
+        )
+        self._recorder.flush()
+        if online:
+            self._sender = Sender(writer.folder, meta, chosen.token, self.url)
+
+    @property
+    def id(self) -> str:
+        """The run's id, as in its page's address."""
+        return self._settings.run
+
+    @property
+    def url(self) -> str:
+        """Address of the run's page; "" unless the run is online."""
+        if self._settings.mode != "online":
+            return ""
+        return f"{self._settings.url}/runs/{self._settings.run}"
+
+    @property
+    def recording(self) -> bool:
+        """Whether records are being written."""
+        return self._recorder is not None and not self._finished.is_set()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has ended."""
+        return self._finished.is_set()
+
+    def watch(
+        self,
+        model: nn.Module | Sequence[nn.Module],
+        optimizer: Any = None,
+        *,
+        criterion: nn.Module | None = None,
+        overhead: float = 0.01,
+        interval: int | None = None,
+        include: Sequence[str] | str = (),
+        exclude: Sequence[str] | str = (),
+        strict: bool = False,
+    ) -> Self:
+        """Record the vital signs of `model` while `optimizer` trains it. `tv.watch` says it in full."""
+        asked = arguments.check(
+            model,
+            optimizer,
+            criterion=criterion,
+            overhead=overhead,
+            interval=interval,
+            include=include,
+            exclude=exclude,
+        )
+        if self._emitter is None or not self._alive():
+            return self
+        self._problems.strict = strict
+        if self._watch is None:
+            self._watch = Watch(self._emitter, self._problems, self._send_nonfinite)
+        self._watch.add(
+            asked.models,
+            asked.optimizers,
+            criterion,
+            asked.pace,
+            asked.include,
+            asked.exclude,
+        )
+        return self
+
+    def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
+        """Record numbers for the last completed step, or for `step`.
+
+        Takes floats, ints, NumPy scalars and one-element tensors; a tensor on a device is read when it is
+        there, without waiting. A key that was logged before the first step was complete keeps belonging to
+        the step that is being prepared: that is what logging before `optimizer.step()` means.
+        """
+        if self._emitter is None or not self._alive():
+            return
+        begin = perf_counter()
+        try:
+            self._log(self._emitter, values, step)
+        except Exception as error:
+            self._problems.caught("log", error)
+        if self._watch is not None:
+            self._watch.charge(perf_counter() - begin)
+
+    def _log(self, emitter: Emitter, values: Mapping[str, Any], step: int | None) -> None:
+        completed = self._watch.completed if self._watch is not None else 0
+        by_step: dict[int, Draft] = {}
+        seen: dict[str, Any] = {}
+        for given, value in values.items():
+            key = clean_name(str(given))
+            taken = _number_of(value)
+            if taken is None:
+                self._problems.note(
+                    f"log({key!r}) got {type(value).__name__}; expected a number or a tensor with one "
+                    "element. It was left out."
+                )
+                continue
+            if completed == 0:
+                self._early.add(key)
+            chosen = completed if key in self._early else completed - 1
+            place = max(step if step is not None else chosen, 0)
+            by_step.setdefault(place, Draft(place)).scalars[key] = taken
+            seen[key] = taken
+        for draft in by_step.values():
+            emitter.emit(draft)
+        if self._watch is not None:
+            self._watch.guard.saw_log(seen)
+
+    def batch(self, inputs: Any = None, labels: Any = None) -> None:
+        """Tell of a batch: its labels give the running label statistics. Never waits for a device."""
+        if self._watch is None or not self._alive() or labels is None:
+            return
+        begin = perf_counter()
+        try:
+            target = labels if isinstance(labels, Tensor) else torch.as_tensor(labels)
+            self._watch.saw_labels(target)
+        except Exception as error:
+            self._problems.caught("batch", error)
+        self._watch.charge(perf_counter() - begin)
+
+    def detach(self) -> None:
+        """Stop watching and take every hook off; the run stays open for `log`."""
+        if self._watch is not None and self._pid == os.getpid():
+            watch, self._watch = self._watch, None
+            try:
+                watch.detach()
+            except Exception as error:
+                self._problems.caught("detach", error)
+
+    def finish(self, status: EndStatus = "finished", message: str = "") -> None:
+        """End the run and deliver what is left, for at most 10 seconds. A second call does nothing."""
+        if self._finished.is_set() or self._pid != os.getpid():
+            return
+        step = max(self._watch.completed - 1, 0) if self._watch is not None else 0
+        self.detach()
+        self._finished.set()
+        if self._recorder is None:
+            return
+        if self._emitter is not None:
+            self._emitter.poll(wait=True)
+        self._recorder.end(step=step, status=status, message=clean_text(message))
+        self._recorder.close()
+        if self._sender is not None:
+            self._sender.close(DELIVERY_SECONDS)
+
+    def forget(self) -> None:
+        """Do nothing any more: this is a forked child, whose parent records."""
+        self._finished.set()
+        self._recorder = self._sender = self._emitter = None
+        if self._watch is not None:
+            self._watch.dead = True
+            self._watch = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None or (isinstance(error, SystemExit) and not error.code):
+            self.finish()
+        elif isinstance(error, KeyboardInterrupt):
+            self.finish("interrupted", "KeyboardInterrupt")
+        else:
+            self.finish("failed", f"{type(error).__name__}: {error}")
+
+    def _alive(self) -> bool:
+        return not self._finished.is_set() and self._pid == os.getpid()
+
+    def _send_problem(self, message: str) -> None:
+        if self._recorder is not None:
+            step = self._watch.completed if self._watch is not None else 0
+            self._recorder.event(step=step, kind="monitor", message=message)
+
+    def _send_nonfinite(self, step: int, found: NonFinite) -> None:
+        if self._recorder is not None:
+            self._recorder.event(
+                urgent=True,
+                step=step,
+                kind="nonfinite",
+                layer=found.layer,
+                data=msgspec.to_builtins(found),
+            )
+
+
+def _number_of(value: Any) -> Number | None:
+    """`value` as a number; None when it is none. A device's tensor is copied, so that it may change later."""
+    if isinstance(value, Tensor):
+        if value.numel() != 1 or value.is_complex():
+            return None
+        taken = number(value.detach().reshape(()))
+        return taken.clone() if isinstance(taken, Tensor) else float(taken)
+    if isinstance(value, bool | int | float):
+        return float(value)
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "biuf":
+        return None
+    return float(array.reshape(()).item())

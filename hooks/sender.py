@@ -1,0 +1,246 @@
+"""Delivers spooled records: a thread that follows a running stream, and `sync` for what was left.
+
+Loads no torch.
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from trainvitals.hooks import spool
+from trainvitals.hooks.client import Answer, Client, Outcome, encode
+from trainvitals.hooks.wire import limits
+from trainvitals.hooks.wire.codec import WireError
+
+BATCH_BYTES = 1 << 20
+"""Encoded records in one batch, about."""
+INTERVAL = 0.5
+HEARTBEAT = 5.0
+MAX_BACKOFF = 5.0
+
+
+def say(message: str) -> None:
+    """One line for the person at the terminal; a closed terminal is no reason to fail."""
+    try:
+        print(f"trainvitals: {message}", file=sys.stderr, flush=True)
+    except (OSError, ValueError, AttributeError):
+        pass
+
+
+class Delivery:
+    """Sends one stream from where the server stands; knows nothing of threads and time."""
+
+    def __init__(self, folder: Path, meta: spool.Meta, client: Client) -> None:
+        self._folder = folder
+        self._meta = meta
+        self._client = client
+        self._reader = spool.SpoolReader(folder)
+        self._reader.seek(spool.read_acked(folder))
+        self._records = limits.MAX_RECORDS
+        self._size = BATCH_BYTES
+        self._unsent: list[bytes] = []
+        self.stuck = False
+        """Whether the server found even a single record too large."""
+        self.acked = self._reader.position
+        """Number of the record that the server waits for, as far as known."""
+
+    def send(self, heartbeat: bool = False) -> Answer | None:
+        """Send the next batch; None when nothing is there to send. Raises WireError, OSError."""
+        payloads = self._unsent or self._reader.read(self._records, self._size)
+        if not payloads and not heartbeat:
+            return None
+        first = self._reader.position - len(payloads)
+        meta = self._meta
+        body = encode(meta.run, meta.attempt, meta.rank, first, payloads)
+        answer = self._client.post(meta.run, body)
+        self._unsent = payloads
+        match answer.outcome:
+            case Outcome.STORED:
+                self._unsent = []
+                self._acknowledge(answer.next)
+                if answer.next != self._reader.position:
+                    self._reader.seek(answer.next)
+            case Outcome.REWIND:
+                self._unsent = []
+                self._reader.seek(answer.next)
+                self._acknowledge(answer.next)
+            case Outcome.SMALLER if len(payloads) > 1:
+                self._unsent = []
+                self._records = max(len(payloads) // 2, 1)
+                self._reader.seek(first)
+            case Outcome.SMALLER:
+                self.stuck = True
+        return answer
+
+    def _acknowledge(self, following: int) -> None:
+        if following != self.acked:
+            self.acked = following
+            spool.write_acked(self._folder, following)
+
+    def close(self) -> None:
+        """Let go of the files and the connection."""
+        self._reader.close()
+        self._client.close()
+
+
+class Sender:
+    """The daemon thread that delivers a running stream."""
+
+    def __init__(self, folder: Path, meta: spool.Meta, token: str, page: str) -> None:
+        """`page` is the run's page, printed once the server has answered."""
+        self._folder = folder
+        self._url = meta.url
+        self._page = page
+        self._delivery = Delivery(folder, meta, Client(meta.url, token))
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._failures = 0
+        self._greeted = self._warned = False
+        self._refused = False
+        self._thread = threading.Thread(target=self._work, name="trainvitals-sender", daemon=True)
+        self._thread.start()
+
+    def close(self, timeout: float) -> bool:
+        """Deliver what is left, for at most `timeout` seconds. Whether everything is delivered."""
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(timeout)
+        return not self._thread.is_alive() and not self._refused and self._failures == 0
+
+    def _work(self) -> None:
+        try:
+            self._deliver()
+        except (WireError, OSError) as error:
+            self._refused = True
+            say(f"sending stopped: {error} The records stay in {self._folder}.")
+        finally:
+            self._delivery.close()
+
+    def _deliver(self) -> None:
+        last_contact = 0.0
+        while not self._refused:
+            closing = self._closing.is_set()
+            due = time.monotonic() - last_contact >= HEARTBEAT
+            answer = self._delivery.send(heartbeat=due and not closing)
+            if answer is None:
+                if closing:
+                    return
+                self._pause(INTERVAL)
+                continue
+            last_contact = time.monotonic()
+            self._pause(self._digest(answer))
+            if closing and self._failures > 1:
+                return
+
+    def _digest(self, answer: Answer) -> float:
+        """Say what there is to say about an answer; returns the seconds to wait before the next batch."""
+        match answer.outcome:
+            case Outcome.STORED:
+                self._failures = 0
+                if not self._greeted:
+                    self._greeted = True
+                    say(f"watching at {self._page}")
+                return INTERVAL
+            case Outcome.REWIND:
+                return 0.0 if self._failures == 0 else INTERVAL
+            case Outcome.SMALLER if not self._delivery.stuck:
+                return 0.0
+            case Outcome.LATER | Outcome.UNREACHABLE:
+                self._failures += 1
+                if answer.outcome is Outcome.UNREACHABLE and not self._warned:
+                    self._warned = True
+                    say(
+                        f"no server at {self._url}; recording to {self._folder}. "
+                        "`trainvitals sync` delivers it later."
+                    )
+                return answer.wait or min(INTERVAL * 2 ** (self._failures - 1), MAX_BACKOFF)
+            case _:
+                self._refused = True
+                say(f"the server took no records: {answer.message} They stay in {self._folder}.")
+                return 0.0
+
+    def _pause(self, seconds: float) -> None:
+        if seconds > 0:
+            self._wake.wait(min(seconds, INTERVAL) if self._closing.is_set() else seconds)
+        if not self._closing.is_set():
+            self._wake.clear()
+
+
+class SyncResult(msgspec.Struct, kw_only=True):
+    """What `sync` did."""
+
+    streams: int = 0
+    """Streams that were looked at."""
+    delivered: int = 0
+    """Records that the server has now and was not known to have before."""
+    failed: dict[str, str] = {}
+    """Stream folder to the reason why it could not be delivered in full."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything is delivered."""
+        return not self.failed
+
+
+def sync(
+    folder: Path,
+    url: str,
+    token: str = "",
+    progress: Callable[[str, int], None] | None = None,
+) -> SyncResult:
+    """Deliver all unacknowledged records of every stream at or below `folder` to the server at `url`.
+
+    Sending a record twice is harmless: the server stores each number once. `progress` is called with the
+    stream's folder and the number of records delivered of it. Raises ValueError when `folder` holds no
+    stream or `url` is no address.
+    """
+    folders = spool.find_streams(Path(folder))
+    if not folders:
+        raise ValueError(f"{folder} holds no recorded run; expected a .trainvitals folder.")
+    result = SyncResult()
+    for stream in folders:
+        result.streams += 1
+        try:
+            result.delivered += _sync_stream(stream, url, token, progress)
+        except (_NotDeliveredError, OSError, ValueError) as error:
+            result.failed[str(stream)] = str(error)
+    return result
+
+
+class _NotDeliveredError(Exception):
+    """A stream of which the server has not everything."""
+
+
+def _sync_stream(
+    folder: Path, url: str, token: str, progress: Callable[[str, int], None] | None
+) -> int:
+    meta = spool.read_meta(folder)
+    if meta.url.rstrip("/") != url.rstrip("/"):  # acknowledged by another server, not by this one
+        spool.write_acked(folder, 0)
+    delivery = Delivery(folder, meta, Client(url, token))
+    before = delivery.acked
+    attempts = 0
+    try:
+        while (answer := delivery.send()) is not None:
+            match answer.outcome:
+                case Outcome.STORED | Outcome.REWIND:
+                    attempts = 0 if answer.outcome is Outcome.STORED else attempts + 1
+                    before = min(before, delivery.acked)
+                    if progress is not None:
+                        progress(str(folder), delivery.acked - before)
+                case Outcome.SMALLER if not delivery.stuck:
+                    continue
+                case Outcome.LATER:
+                    attempts += 1
+                    time.sleep(answer.wait or 0.2 * 2**attempts)
+                case _:
+                    raise _NotDeliveredError(answer.message)
+            if attempts > 5:
+                raise _NotDeliveredError(answer.message)
+    finally:
+        delivery.close()
+    return delivery.acked - before
