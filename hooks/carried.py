@@ -27,9 +27,10 @@ class CarriedGradients:
         ]
         self._seen: list[Number | Tensor] = []
         self._probes = sorted(trainable, key=Tensor.numel)[:PROBES]
-        self._handles: list[RemovableHandle] = [
-            parameter.register_hook(self._look_at(parameter))  # type: ignore[no-untyped-call] for parameter in self._probes
-        ]
+        self._handles: list[RemovableHandle] = []
+        for probe in self._probes:
+            handle = probe.register_hook(self._look_at(probe))  # type: ignore[no-untyped-call]
+            self._handles.append(handle)
 
     def _look_at(self, parameter: Tensor) -> Callable[[Tensor], None]:
         def hook(_: Tensor) -> None:

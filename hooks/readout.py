@@ -34,7 +34,10 @@ class Readout:
 
     def ready(self) -> bool:
         """Whether `values` returns without waiting."""
-        return all(event is None or bool(event.query())  # type: ignore[no-untyped-call] for _, _, event in self._parts)
+        return all(
+            event is None or event.query()  # type: ignore[no-untyped-call]
+            for _, _, event in self._parts
+        )
 
     def values(self) -> list[list[float]]:
         """The elements of each tensor, in the order given."""
