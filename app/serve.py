@@ -58,7 +58,6 @@ def serve(settings: Settings, announce: Callable[[str], None] = print) -> None:
         Server(settings, listener, when_ready=ready).run()
     finally:
         supervisor.stop()
-        listener.close()
 
 
 def prepare(settings: Settings) -> socket.socket:
@@ -103,7 +102,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         self, settings: Settings, listener: socket.socket, when_ready: Callable[[object], None]
     ) -> None:
         self._settings = settings
-        self._listener = listener
+        self._descriptor = listener.detach()  # gunicorn closes it
         self._when_ready = when_ready
         super().__init__()
 
@@ -111,7 +110,7 @@ class Server(BaseApplication):  # type: ignore[misc]
         """Set what differs from gunicorn's defaults."""
         memory = Path("/dev/shm")
         wanted: dict[str, Any] = {
-            "bind": f"fd://{self._listener.fileno()}",
+            "bind": f"fd://{self._descriptor}",
             "worker_class": "gthread",
             "workers": self._settings.workers,
             "threads": self._settings.threads,

@@ -1,12 +1,16 @@
-"""The web server: pages for people, JSON for programs, the address that training processes send to."""
+"""The web server: pages for people, JSON for programs, the address that trainings send to."""
 
 import importlib
 import importlib.util
+from pathlib import Path
 
 from flask import Flask
 
 from trainvitals.app.settings import Settings
 from trainvitals.app.web import api, db, errors, ingest, login, security
+
+_ROOT = Path(__file__).parents[2]
+"""Folder of the package `trainvitals`: the checkout, or where it is installed."""
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -16,7 +20,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     """
     settings = Settings.from_env() if settings is None else settings
     app = Flask(
-        "trainvitals.app.web", template_folder="../../templates", static_folder="../../static"
+        "trainvitals.app.web",
+        template_folder=_ROOT / "templates",
+        static_folder=_ROOT / "static",
+        # Unused; given because Flask can't work it out for a namespace package.
+        instance_path=str(settings.database.absolute().parent),
+        root_path=str(Path(__file__).parent),
     )
     app.config["SETTINGS"] = settings
     app.url_map.strict_slashes = False

@@ -11,7 +11,6 @@ from werkzeug.exceptions import HTTPException
 
 from trainvitals.app.store import Conflict, InvalidRecord, NotFound, SequenceGap, StoreError
 from trainvitals.app.web.serialize import json_response
-from trainvitals.hooks.wire import limits
 from trainvitals.hooks.wire.codec import TooLarge, UnknownVersion, WireError
 
 logger = logging.getLogger(__name__)
@@ -119,7 +118,7 @@ def _from_http(error: HTTPException) -> ApiError:
             message = f"{request.method} is not possible here; expected {allowed}."
         case 413:
             message = (
-                f"The request is too large; at most {limits.MAX_BATCH_BYTES:,} bytes are taken. "
+                f"The request is too large; at most {request.max_content_length:,} bytes are taken. "
                 "Send less at a time."
             )
         case _:

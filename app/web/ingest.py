@@ -8,6 +8,7 @@ from trainvitals.app.web.db import get_store
 from trainvitals.app.web.errors import ApiError
 from trainvitals.app.web.security import BATCH_TYPE
 from trainvitals.app.web.serialize import json_response
+from trainvitals.hooks.wire import limits
 from trainvitals.hooks.wire.codec import WireError, decode_batch
 from trainvitals.hooks.wire.validate import validate_batch
 
@@ -26,6 +27,7 @@ def append(run_id: str) -> Response:
             "unsupported_media_type",
             f"The content type is {request.mimetype[:80]!r}; expected {BATCH_TYPE}.",
         )
+    request.max_content_length = limits.MAX_BATCH_BYTES
     batch = decode_batch(request.get_data(cache=False))
     validate_batch(batch)
     if batch.run != run_id:

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import ipaddress
+import re
 from functools import cached_property
 from typing import Literal
 from urllib.parse import urlsplit
@@ -12,16 +13,17 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 
 from trainvitals.app.settings import LOOPBACK, Settings
 from trainvitals.app.web.errors import ApiError, LoginNeeded
-from trainvitals.hooks.wire import limits
 
 Role = Literal["read", "write"]
 
 COOKIE = "trainvitals"
 COOKIE_AGE_S = 30 * 24 * 3600
+MAX_BODY_BYTES = 64 << 10
 CSRF_HEADER = "X-Trainvitals"
 BATCH_TYPE = "application/vnd.trainvitals.batch"
 """Content type of a batch. A page of another site can't send it unasked, so it needs no CSRF header."""
 
+_HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _OPEN_ENDPOINTS = frozenset({"static", "api.healthz", "api.version", "login.form", "login.enter"})
 
@@ -114,9 +116,7 @@ class Guard:
 def register(app: Flask, settings: Settings) -> None:
     """Check every request to `app` before anything else, and add the headers to every answer."""
     app.extensions["trainvitals_guard"] = Guard(settings)
-    app.config["MAX_CONTENT_LENGTH"] = limits.MAX_BATCH_BYTES
-    app.config["MAX_FORM_MEMORY_SIZE"] = 64 << 10
-    app.config["MAX_FORM_PARTS"] = 20
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES  # ingest raises it for batches
     app.before_request(check)
     app.after_request(add_headers)
 
@@ -197,14 +197,10 @@ def _refuse(writes: bool) -> None:
 
 def _host_name(header: str) -> str | None:
     """Name or address in a Host header, in lower case; None when there is none."""
-    try:
-        parts = urlsplit(f"//{header}")
-        _ = parts.port  # raises ValueError when it is no number
-    except ValueError:
+    match = _HOST.fullmatch(header.lower())
+    if match is None or int(match["port"] or 0) > 65535:
         return None
-    if parts.path or parts.query or parts.fragment or "@" in header or not parts.hostname:
-        return None
-    return parts.hostname.rstrip(".").lower()
+    return match["name"].strip("[]").removesuffix(".")
 
 
 def _is_address(name: str) -> bool:

@@ -163,7 +163,7 @@ def test_a_forged_or_foreign_cookie_is_worth_nothing(make_app):
     other.post("/login", data={"token": "another"})
     cookie = other.get_cookie("trainvitals").value
     client = make_app(read_token="reads").test_client()
-    for value in (cookie, cookie + "x", "", '"write"', "write", "x" * 5000):
+    for value in (cookie, cookie + "x", "", '"write"', "write", "x" * 3000):
         client.set_cookie("trainvitals", value)
         assert client.get("/api/v1/runs").status_code == 401
 
