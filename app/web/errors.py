@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER_S = 2
 """What a client is asked to wait while the database is busy, seconds."""
 
+MAX_UNREAD_BYTES = 32 << 20
+"""How much of a refused body is still read, bytes."""
+
 _MACHINE_PATHS = ("/api/", "/healthz", "/version")
 
 
@@ -65,7 +68,17 @@ def answer(error: ApiError) -> Response:
     else:
         response = make_response(_page(error), error.status)
     response.headers.update(error.headers)
+    _read_rest()
     return response
+
+
+def _read_rest() -> None:
+    """Take what the client is still sending: closing on unread data resets the connection, answer and all."""
+    if not request.content_length and not request.environ.get("wsgi.input_terminated"):
+        return
+    left = MAX_UNREAD_BYTES
+    while left > 0 and (chunk := request.environ["wsgi.input"].read(64 << 10)):
+        left -= len(chunk)
 
 
 def wants_json() -> bool:

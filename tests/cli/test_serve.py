@@ -134,6 +134,14 @@ def test_secrets_show_in_no_log_and_in_no_childs_command_line(serve, tmp_path):
     assert "secret-" not in (tmp_path / "stderr").read_text()
 
 
+def test_a_refused_body_still_gets_its_answer(serve):
+    _, url = serve(TRAINVITALS_TOKEN="right")
+    for size in (1 << 20, 9 << 20):  # more than socket buffers hold: an early close would reset
+        path = f"{url}/api/v1/runs/run-1/batches"
+        reply = urllib3.request("POST", path, body=bytes(size), headers=BATCH, retries=False)
+        assert reply.status == 401
+
+
 @pytest.mark.slow
 def test_the_evaluator_is_started_again_when_it_dies(serve):
     process, _ = serve()
