@@ -35,7 +35,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     errors.register(app)
     for module in (ingest, api, login):
         app.register_blueprint(module.bp)
-    for name in ("pages", "figures_api"):
+    for name in ("pages", "figures_api", "assets"):
         if importlib.util.find_spec(f"trainvitals.app.web.{name}"):
             app.register_blueprint(importlib.import_module(f"trainvitals.app.web.{name}").bp)
     return app
