@@ -8,10 +8,12 @@ from trainvitals.app.alerts.message import Alert, compose
 from trainvitals.app.alerts.plan import open_id
 from trainvitals.app.settings import Settings
 from trainvitals.app.store import Store
-from trainvitals.app.store.types import AlertRow
+from trainvitals.app.store.types import AlertRow, Delivery
 
 logger = logging.getLogger(__name__)
 
+DELIVERED, PENDING = "delivered", "pending"
+"""States of a delivery; anything else is an end without success."""
 FIRST_RETRY_S = 5.0
 LONGEST_RETRY_S = 3600.0
 LONGEST_HOLD_S = 60.0
@@ -43,7 +45,14 @@ class Dispatcher:
             return 0
         sent = 0
         for row in self._store.pending(channel.key, now, channel.burst):
-            alert = self._compose(row, channel)
+            opened = row.created
+            if row.kind == "resolved":
+                opening = self._opening(row, channel)
+                if opening is None or opening.state != DELIVERED:
+                    self._put_off(row, channel, opening, now)
+                    continue
+                opened = opening.created
+            alert = self._compose(row, opened)
             if alert is None:
                 self._store.cancel(row.id)
                 continue
@@ -59,6 +68,19 @@ class Dispatcher:
         if sent >= channel.burst:
             self._held_until[channel.key] = now + channel.pause_s
         return sent
+
+    def _put_off(
+        self, row: AlertRow, channel: Channel, opening: Delivery | None, now: float
+    ) -> None:
+        """Deal with a resolve whose opening this channel did not get, or not yet."""
+        if opening is None:  # cancelled before anyone was told: there is nothing to take back
+            self._store.cancel(row.id)
+        elif opening.state == PENDING:
+            again = now + FIRST_RETRY_S
+            self._store.mark_failed(row.id, channel.key, now, "Waits for its opening.", again)
+        else:
+            reason = "Its opening was never delivered."
+            self._store.mark_failed(row.id, channel.key, now, reason, None)
 
     def _failed(self, row: AlertRow, channel: Channel, error: ChannelError, now: float) -> bool:
         """Note the failure; return whether the channel is to be left alone for a while."""
@@ -76,24 +98,19 @@ class Dispatcher:
         self._held_until[channel.key] = now + hold
         return True
 
-    def _compose(self, row: AlertRow, channel: Channel) -> Alert | None:
+    def _compose(self, row: AlertRow, opened: float) -> Alert | None:
         run = self._store.run(row.run)
         if run is None:
             return None
-        opened = row.created
-        if row.kind != "open":
-            opening = self._opening(row, channel)
-            if opening is None and row.kind == "resolved":
-                return None  # nobody was told, so there is nothing to take back
-            opened = row.created if opening is None else opening
-        return compose(row, self._store.findings(row.run), run, self._link_base, opened=opened)
+        findings = self._store.findings(row.run)
+        return compose(row, findings, run, self._link_base, opened=opened)
 
-    def _opening(self, row: AlertRow, channel: Channel) -> float | None:
-        """When the opening of `row`'s group was noticed, if this channel got it."""
-        opening = open_id(row.id)
+    def _opening(self, row: AlertRow, channel: Channel) -> Delivery | None:
+        """What became of the message that opened `row`'s group, on this channel."""
+        wanted = open_id(row.id)
         for delivery in self._store.deliveries(row.run, limit=10_000):
-            if delivery.id == opening and delivery.channel == channel.key:
-                return delivery.created if delivery.state == "delivered" else None
+            if delivery.id == wanted and delivery.channel == channel.key:
+                return delivery
         return None
 
 
