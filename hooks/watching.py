@@ -59,6 +59,7 @@ class Watch:
         self.completed = 0
         """Steps completed so far: the index of the step that is being prepared."""
         self._samples = 0
+        self._refreshed = -1
         self._draft = Draft(0)
         self._held: Draft | None = None
         self._norms: dict[int, Number] = {}
@@ -259,9 +260,9 @@ class Watch:
         return self._draft
 
     def _prepare_statistics(self, optimizer: Optimizer, draft: Draft) -> None:
-        if self._optimizers.is_primary(optimizer) and (
-            self._samples < 2 or self._samples % HISTOGRAM_EVERY == 0
-        ):
+        follow = self._samples < 2 or self._with_histograms()
+        if follow and self._refreshed != draft.step:
+            self._refreshed = draft.step
             self._refresh()
         members = self._optimizers.members(optimizer)
         if self._optimizers.is_primary(optimizer):

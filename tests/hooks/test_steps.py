@@ -1,0 +1,369 @@
+"""Which step a number belongs to, under the training loops that people write."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import trainvitals.hooks as tv
+from trainvitals.hooks.pace import ANOMALY_BURST, BURST, Pace
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(5)
+    return nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4))
+
+
+def loss_of(model: nn.Module) -> torch.Tensor:
+    return nn.functional.cross_entropy(model(torch.randn(16, 8)), torch.zeros(16, dtype=torch.long))
+
+
+def test_a_value_logged_after_the_step_belongs_to_that_step(recorded: Any, train: Any) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, optimizer, strict=True)
+    losses = train(model, optimizer, 5, after=lambda loss: tv.log({"loss": loss}))
+    run = recorded()
+    assert run.scalar_records("loss") == list(enumerate(losses))
+    assert sorted(run.scalar("tv/grad_norm")) == [0, 1, 2, 3, 4]
+
+
+def test_a_value_logged_before_the_step_belongs_to_the_coming_step(recorded: Any) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, optimizer, strict=True)
+    losses = []
+    for _ in range(4):
+        loss = loss_of(model)
+        losses.append(loss.item())
+        tv.log({"loss": loss})
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert recorded().scalar_records("loss") == list(enumerate(losses))
+
+
+def test_an_explicit_step_is_kept(recorded: Any) -> None:
+    tv.init()
+    tv.log({"eval/accuracy": 0.5}, step=700)
+    assert recorded().scalar("eval/accuracy") == {700: 0.5}
+
+
+def test_a_key_logged_twice_makes_two_records(recorded: Any, train: Any) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, optimizer, strict=True)
+    train(model, optimizer, 1)
+    tv.log({"loss": 1.0})
+    tv.log({"loss": 2.0})
+    assert recorded().scalar_records("loss") == [(0, 1.0), (0, 2.0)]
+
+
+def test_every_kind_of_number_can_be_logged(recorded: Any) -> None:
+    tv.init()
+    values = {
+        "float": 1.5,
+        "int": 2,
+        "bool": True,
+        "numpy": np.float32(3.5),
+        "tensor": torch.tensor([4.5], requires_grad=True),
+        "nan": float("nan"),
+    }
+    tv.log(values)
+    run = recorded()
+    assert run.scalar("float")[0] == 1.5
+    assert run.scalar("int")[0] == 2.0
+    assert run.scalar("bool")[0] == 1.0
+    assert run.scalar("numpy")[0] == 3.5
+    assert run.scalar("tensor")[0] == 4.5
+    assert np.isnan(run.scalar("nan")[0])
+
+
+def test_something_that_is_no_number_is_reported_and_left_out(
+    recorded: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tv.init()
+    tv.log({"text": "high", "loss": 1.0, "many": torch.zeros(3)})
+    run = recorded()
+    assert run.scalar("loss") == {0: 1.0}
+    assert len(run.events("monitor")) == 2
+    assert "expected a number" in capsys.readouterr().err
+
+
+def test_accumulation_counts_optimizer_steps(recorded: Any) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, optimizer, strict=True)
+    for index in range(12):
+        loss_of(model).backward()
+        if index % 4 == 3:
+            optimizer.step()
+            optimizer.zero_grad()
+    run = recorded()
+    assert sorted(run.scalar("tv/grad_norm")) == [0, 1, 2]
+    assert run.samples("activation")[0]["0"]["absmax"] > 0
+
+
+def test_another_models_optimizer_does_not_count(recorded: Any, train: Any) -> None:
+    model, other = net(), net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, optimizer, strict=True)
+    train(other, torch.optim.SGD(other.parameters(), lr=0.1), 3)
+    train(model, optimizer, 2)
+    assert sorted(recorded().scalar("tv/grad_norm")) == [0, 1]
+
+
+def test_an_optimizer_that_was_not_passed_is_found_when_it_steps(recorded: Any, train: Any) -> None:
+    model = net()
+    tv.watch(model, strict=True)
+    train(model, torch.optim.SGD(model.parameters(), lr=0.1), 2)
+    run = recorded()
+    assert sorted(run.scalar("tv/lr/0")) == [0, 1]
+    assert all(row.in_optimizer for row in run.layouts("parameter")[-1].rows)
+
+
+@pytest.mark.parametrize("critic_first", [True, False])
+def test_two_optimizers_share_one_step(recorded: Any, critic_first: bool) -> None:
+    generator, critic = net(), nn.Linear(4, 1)
+    steps_g = torch.optim.SGD(generator.parameters(), lr=0.1)
+    steps_c = torch.optim.SGD(critic.parameters(), lr=0.2)
+    tv.watch([generator, critic], [steps_g, steps_c], strict=True)
+
+    def train_critic() -> None:
+        steps_c.zero_grad()
+        critic(generator(torch.randn(8, 8)).detach()).mean().backward()
+        steps_c.step()
+
+    def train_generator() -> None:
+        steps_g.zero_grad()
+        critic(generator(torch.randn(8, 8))).mean().backward()
+        steps_g.step()
+
+    order = [train_critic, train_generator]
+    for _ in range(4):
+        for act in order if critic_first else order[::-1]:
+            act()
+    run = recorded()
+    assert sorted(run.scalar("tv/grad_norm")) == [0, 1, 2, 3]
+    assert run.scalar("tv/lr/1")[2] == 0.2
+    assert set(run.scalar("tv/grad_carried").values()) == {0.0}
+    samples = run.samples("parameter")
+    for step in range(4):
+        assert samples[step]["0.weight"]["update_ratio"] > 0
+        assert samples[step]["model1.weight"]["update_ratio"] > 0
+    assert all(row.in_optimizer for row in run.layouts("parameter")[-1].rows)
+
+
+def test_two_optimizers_of_one_model_share_one_step(recorded: Any, train: Any) -> None:
+    model = net()
+    first = torch.optim.SGD(model[0].parameters(), lr=0.1)
+    second = torch.optim.Adam(model[2].parameters(), lr=0.1)
+    tv.watch(model, [first, second], strict=True)
+    for _ in range(3):
+        model.zero_grad()
+        loss_of(model).backward()
+        first.step()
+        second.step()
+    run = recorded()
+    samples = run.samples("parameter")
+    assert sorted(samples) == [0, 1, 2]
+    for rows in samples.values():
+        assert all(row["update_ratio"] > 0 for row in rows.values())
+
+
+def test_a_closure_is_measured_where_it_left_the_gradients(recorded: Any) -> None:
+    model = nn.Linear(4, 1)
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=3)
+    tv.watch(model, optimizer, strict=True)
+    inputs, targets = torch.randn(32, 4), torch.randn(32, 1)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(model(inputs), targets)
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        optimizer.step(closure)
+    run = recorded()
+    norms = run.scalar("tv/grad_norm")
+    assert sorted(norms) == [0, 1, 2]
+    assert norms[0] > 0
+    assert run.samples("parameter")[0]["weight"]["grad_rms"] > 0
+
+
+def test_evaluation_passes_are_not_sampled(recorded: Any, train: Any) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, optimizer, strict=True)
+    with torch.no_grad():
+        model(torch.full((1, 8), 1e6))
+    train(model, optimizer, 1)
+    assert recorded().samples("activation")[0]["0"]["absmax"] < 1e3
+
+
+def test_a_layer_unfrozen_later_changes_the_layout(recorded: Any, train: Any) -> None:
+    model = net()
+    model[0].requires_grad_(False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, optimizer, interval=1, strict=True)
+    train(model, optimizer, 3)
+    model[0].requires_grad_(True)
+    train(model, optimizer, 6)
+    layouts = recorded().layouts("parameter")
+    assert [layout.rows[0].trainable for layout in layouts] == [False, True]
+
+
+def test_a_module_added_later_gets_its_rows(recorded: Any, train: Any) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, optimizer, interval=1, strict=True)
+    train(model, optimizer, 2)
+    model.append(nn.Linear(4, 4))
+    optimizer.add_param_group({"params": model[3].parameters()})
+    train(model, optimizer, 8)
+    run = recorded()
+    assert [row.name for row in run.layouts("parameter")[-1].rows][-2:] == ["3.weight", "3.bias"]
+    assert run.samples("activation")[9]["3"]["absmax"] > 0
+    assert run.samples("parameter")[9]["3.weight"]["update_ratio"] > 0
+
+
+def test_include_and_exclude_choose_the_rows(recorded: Any, train: Any) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, optimizer, include="[02]*", exclude=["*.bias"], strict=True)
+    train(model, optimizer, 1)
+    run = recorded()
+    assert [row.name for row in run.layouts("activation")[-1].rows] == ["0", "2"]
+    assert [row.name for row in run.layouts("parameter")[-1].rows] == ["0.weight", "2.weight"]
+
+
+def test_watching_the_same_model_again_replaces(recorded: Any, train: Any) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, optimizer, strict=True)
+    train(model, optimizer, 2)
+    tv.watch(model, optimizer, strict=True)
+    train(model, optimizer, 2)
+    run = recorded()
+    assert [step for step, _ in run.scalar_records("tv/grad_norm")] == [0, 1, 2, 3]
+    assert {row.name for row in run.layouts("activation")[-1].rows} == {"0", "1", "2"}
+
+
+def test_a_second_init_finishes_the_first_run() -> None:
+    first = tv.init(name="one")
+    second = tv.init(name="two")
+    assert first.finished and not second.finished
+    assert first.id != second.id
+
+
+def test_waiting_for_data_is_measured(recorded: Any) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, optimizer, strict=True)
+    for (inputs,) in DataLoader(TensorDataset(torch.randn(12, 8)), 4):
+        optimizer.zero_grad()
+        model(inputs).sum().backward()
+        optimizer.step()
+    waits = recorded().scalar("tv/data_wait")
+    assert sorted(waits) == [0, 1, 2]
+    assert all(wait > 0 for wait in waits.values())
+
+
+def test_criterion_gives_loss_and_labels(recorded: Any) -> None:
+    model, criterion = net(), nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, optimizer, criterion=criterion, strict=True)
+    labels = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3, -100])
+    optimizer.zero_grad()
+    loss = criterion(model(torch.randn(9, 8)), labels)
+    loss.backward()
+    optimizer.step()
+    run = recorded()
+    assert run.scalar("tv/loss")[0] == pytest.approx(loss.item())
+    assert run.scalar("tv/label_entropy")[0] == pytest.approx(np.log(4))
+    assert run.scalar("tv/label_classes")[0] == 4
+    assert run.scalar("tv/label_count")[0] == 8
+
+
+def test_real_valued_labels_give_their_variance(recorded: Any, train: Any) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, optimizer, strict=True)
+    batches = [torch.randn(50) * 3 + 1000 for _ in range(4)]
+    for labels in batches:
+        tv.batch(None, labels)
+        train(model, optimizer, 1)
+    variance = recorded().scalar("tv/label_variance")[3]
+    assert variance == pytest.approx(torch.cat(batches).double().var(correction=0).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model": "net"}, "torch.nn.Module; got str"),
+        ({"optimizer": 3}, "torch.optim.Optimizer"),
+        ({"overhead": 0}, "overhead is a share"),
+        ({"interval": 0}, "interval is a number of steps"),
+        ({"criterion": nn.functional.cross_entropy}, "criterion must be a module"),
+        ({"include": [3]}, "include takes globs"),
+    ],
+)
+def test_wrong_arguments_raise_at_once(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        tv.watch(**{"model": net(), **arguments})
+
+
+def test_first_steps_are_all_sampled_then_the_budget_rules() -> None:
+    pace = Pace(overhead=0.01)
+    sampled = []
+    for step in range(5000):
+        due = pace.due(step)
+        sampled.append(due)
+        pace.spent(step, 0.010 + (0.005 if due else 0.0), 0.005 if due else 0.0, due)
+    assert all(sampled[:BURST])
+    share = sum(sampled[BURST:]) * 0.005 / ((5000 - BURST) * 0.010)
+    assert 0.008 < share <= 0.0105
+
+
+def test_interval_fixes_the_samples() -> None:
+    pace = Pace(interval=7)
+    assert [step for step in range(30) if pace.due(step)] == [0, 7, 14, 21, 28]
+
+
+def test_a_norm_that_stands_out_starts_a_burst() -> None:
+    pace = Pace(overhead=0.01)
+    for step in range(2000):
+        due = pace.due(step)
+        pace.saw_norm(1.0)
+        pace.spent(step, 0.01, 0.002 if due else 0.0, due)
+    pace.saw_norm(50.0)
+    burst = 0
+    for step in range(2000, 2000 + ANOMALY_BURST):
+        due = pace.due(step)
+        burst += due
+        pace.spent(step, 0.01, 0.002 if due else 0.0, due)
+    assert burst == ANOMALY_BURST
+
+
+def test_carried_gradients(recorded: Callable[[], Any]) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    tv.watch(model, optimizer, interval=1, strict=True)
+    for step in range(9):
+        if step < 3:  # as it should be
+            optimizer.zero_grad()
+            loss_of(model).backward()
+        elif step < 6:  # accumulation of two
+            optimizer.zero_grad(set_to_none=False)
+            loss_of(model).backward()
+            loss_of(model).backward()
+        else:  # zero_grad forgotten
+            loss_of(model).backward()
+        optimizer.step()
+    carried = recorded().scalar("tv/grad_carried")
+    assert carried == {1: 0, 2: 0, 3: 0, 4: 0, 5: 0, 6: 1, 7: 1, 8: 1}
