@@ -12,8 +12,6 @@ from trainvitals.app.store.types import AlertRow, Delivery
 
 logger = logging.getLogger(__name__)
 
-DELIVERED, PENDING = "delivered", "pending"
-"""States of a delivery; anything else is an end without success."""
 FIRST_RETRY_S = 5.0
 LONGEST_RETRY_S = 3600.0
 LONGEST_HOLD_S = 60.0
@@ -46,10 +44,14 @@ class Dispatcher:
         sent = 0
         for row in self._store.pending(channel.key, now, channel.burst):
             opened = row.created
-            if row.kind == "resolved":
+            if row.kind != "open":
                 opening = self._opening(row, channel)
-                if opening is None or opening.state != DELIVERED:
+                if opening is None or opening.state != "delivered":
                     self._put_off(row, channel, opening, now)
+                    continue
+                if row.kind == "escalated" and opening.updated >= row.created:
+                    # the opening was sent after that and told it already
+                    self._store.mark_delivered(row.id, channel.key, now)
                     continue
                 opened = opening.created
             alert = self._compose(row, opened)
@@ -72,10 +74,10 @@ class Dispatcher:
     def _put_off(
         self, row: AlertRow, channel: Channel, opening: Delivery | None, now: float
     ) -> None:
-        """Deal with a resolve whose opening this channel did not get, or not yet."""
-        if opening is None:  # cancelled before anyone was told: there is nothing to take back
+        """Deal with a later message whose opening this channel did not get, or not yet."""
+        if opening is None or opening.state == "cancelled":  # nobody was told
             self._store.cancel(row.id)
-        elif opening.state == PENDING:
+        elif opening.state == "pending":
             again = now + FIRST_RETRY_S
             self._store.mark_failed(row.id, channel.key, now, "Waits for its opening.", again)
         else:

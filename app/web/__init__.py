@@ -1,13 +1,20 @@
 """The web server: pages for people, JSON for programs, the address that trainings send to."""
 
-import importlib
-import importlib.util
 from pathlib import Path
 
 from flask import Flask
 
 from trainvitals.app.settings import Settings
-from trainvitals.app.web import api, db, errors, ingest, login, security
+from trainvitals.app.web import (
+    api,
+    db,
+    errors,
+    figures_api,
+    ingest,
+    login,
+    pages,
+    security,
+)
 
 _ROOT = Path(__file__).parents[2]
 """Folder of the package `trainvitals`: the checkout, or where it is installed."""
@@ -33,9 +40,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     db.register(app, settings)
     security.register(app, settings)
     errors.register(app)
-    for module in (ingest, api, login):
+    for module in (ingest, api, login, pages, figures_api):
         app.register_blueprint(module.bp)
-    for name in ("pages", "figures_api", "assets"):
-        if importlib.util.find_spec(f"trainvitals.app.web.{name}"):
-            app.register_blueprint(importlib.import_module(f"trainvitals.app.web.{name}").bp)
     return app

@@ -1,6 +1,5 @@
-"""The store of the current request."""
+"""The store of the current app."""
 
-import os
 import threading
 
 from flask import Flask, current_app
@@ -9,41 +8,35 @@ from trainvitals.app.settings import Settings
 from trainvitals.app.store import Store
 
 
-class Stores:
-    """One open store for each thread of each process: a SQLite connection survives neither a fork nor a hand-over."""
+class LazyStore:
+    """A store that is opened at its first use: an app may be made before its database can be reached."""
 
     def __init__(self, settings: Settings) -> None:
         self._path = settings.database
-        self._local = threading.local()
         self._lock = threading.Lock()
-        self._opened: list[tuple[int, Store]] = []
+        self._store: Store | None = None
 
     def get(self) -> Store:
-        """This thread's store, opened at its first use. Raises StoreError."""
-        if getattr(self._local, "pid", None) != os.getpid():
-            self._local.store = Store.open(self._path)
-            self._local.pid = os.getpid()
-            with self._lock:
-                self._opened.append((os.getpid(), self._local.store))
-        store: Store = self._local.store
-        return store
+        """The store, for any thread. Raises StoreError."""
+        with self._lock:
+            if self._store is None:
+                self._store = Store.open(self._path)
+            return self._store
 
     def close(self) -> None:
-        """Close what this process opened."""
+        """Close it; the next use opens it again."""
         with self._lock:
-            opened, self._opened = self._opened, []
-        for pid, store in opened:
-            if pid == os.getpid():
-                store.close()
-        self._local = threading.local()
+            store, self._store = self._store, None
+        if store is not None:
+            store.close()
 
 
 def register(app: Flask, settings: Settings) -> None:
-    """Give `app` its stores; nothing is opened yet."""
-    app.extensions["trainvitals_stores"] = Stores(settings)
+    """Give `app` its store; nothing is opened yet."""
+    app.extensions["trainvitals_store"] = LazyStore(settings)
 
 
 def get_store() -> Store:
     """The store to use in this request. Raises StoreError."""
-    stores: Stores = current_app.extensions["trainvitals_stores"]
-    return stores.get()
+    lazy: LazyStore = current_app.extensions["trainvitals_store"]
+    return lazy.get()

@@ -137,6 +137,23 @@ def test_what_came_and_went_before_it_was_sent_is_told_in_order(
     ]
 
 
+def test_a_worse_severity_is_told_once(outbox, channel, dispatcher, finding):
+    outbox.find(finding("a"))
+    outbox.find(finding("a", severity="critical"))  # before the opening was sent
+    for second in range(20):
+        dispatcher.tick(outbox.now + second)
+    assert [(alert.kind, alert.severity) for alert in channel.got] == [("open", "critical")]
+    outbox.find(finding("b"))
+    dispatcher.tick(outbox.now + 20)
+    outbox.now += 60
+    outbox.find(finding("b", severity="critical"))
+    dispatcher.tick(outbox.now + 20)
+    assert [(alert.group, alert.kind) for alert in channel.got[1:]] == [
+        ("b", "open"),
+        ("b", "escalated"),
+    ]
+
+
 def test_a_failed_delivery_is_tried_again_later(outbox, channel, dispatcher, finding):
     outbox.find(finding("a"))
     channel.error = ChannelError("No answer.")

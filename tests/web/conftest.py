@@ -25,7 +25,7 @@ def make_app(tmp_path):
 
     yield make
     for app in made:
-        app.extensions["trainvitals_stores"].close()
+        app.extensions["trainvitals_store"].close()
 
 
 @pytest.fixture
