@@ -18,6 +18,8 @@ OBVIOUS: Final = 0.6
 POSITIONS: Final = 10_000
 FEW_POSITIONS: Final = 1_000
 BATCHES: Final = 20
+GIVEN_BACK: Final = 0.25
+"""Share of its fall that the loss has lost again."""
 IN_A_ROW: Final = 3
 
 
@@ -90,9 +92,11 @@ class DeadReluUnits(Rule):
             unit.first = dead
         over = silent or few or (enough and dead > NOTE)
         known = silent or zeros < 1.0
-        unit.held.update(
-            step, over, calm=known and dead < NOTE / 2 and not silent, k=IN_A_ROW, n=IN_A_ROW
-        )
+        # Samples may be far apart. A whole layer silent and the loss gone up at the same time are
+        # two signs that need no third.
+        sure = bool(silent) and context.loss.regained > GIVEN_BACK
+        calm = bool(known and dead < NOTE / 2 and not silent)
+        unit.held.update(step, bool(over), calm=calm, k=IN_A_ROW, n=IN_A_ROW, sure=sure)
         if over:
             unit.share = max(unit.share, 1.0 if silent else dead)
         if unit.held.fired and dead >= DEAD and 0 <= unit.silent_since < unit.held.onset:

@@ -44,6 +44,7 @@ EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "dead-relu-units": (
         "gradient-vanishing-depth",
+        "loss-divergence",
         "unchanged-parameter",
         "loss-stuck-at-prior",
     ),
@@ -108,6 +109,10 @@ def _explains(cause: Finding, effect: Finding) -> bool:
         return _names(cause) == cause.rule
     if cause.rule == "trainable-not-in-optimizer" and effect.rule == "unchanged-parameter":
         return bool(set(cause.layers) & set(effect.layers))
+    if {cause.rule, effect.rule} == {"update-ratio-high", "gradient-exploding"}:
+        # Updates are sampled, norms are not, so their onsets cannot decide; the rate can.
+        rate = cause if cause.rule == "update-ratio-high" else effect
+        return bool(rate.evidence.get("rate_rose")) == (rate is cause)
     if cause.rule in EXPLAINS.get(effect.rule, ()):  # either way round: the earlier one
         return (cause.first_step, _rank(cause)) < (effect.first_step, _rank(effect))
     slack = SLACK

@@ -140,6 +140,7 @@ NOTE_AFTER: Final = 100
 WARN_AFTER: Final = 200
 STUCK_AFTER: Final = 500
 BLOCKS: Final = 64
+TRIFLE: Final = 0.002
 LEARNING: Final = 0.01
 """Fall from the first to the last third of the stretch, as a share of the prior, that is learning."""
 
@@ -311,11 +312,24 @@ class LossStuckAtPrior(Rule):
 
 
 def _learning(stretch: list[Block], prior: float) -> bool:
-    """Whether the loss falls within the stretch, by more than its noise and not by a trifle."""
+    """Whether the stretch shows learning: the loss ends below the prior, or still falls towards it.
+
+    Both by more than their noise and not by a trifle. Without learning a loss comes down to the
+    prior from above, and stays at it or above it.
+    """
     third = len(stretch) // 3
     if not third:
         return False
     first, last = stretch[:third], stretch[-third:]
-    fall = sum(block.mean for block in first) / third - sum(block.mean for block in last) / third
-    error = math.sqrt(sum(block.error**2 for block in first + last)) / third
-    return fall > 2 * error and fall > LEARNING * prior
+    end, error = _mean(last)
+    if end < prior * (1 - TRIFLE) and end < prior - 3 * error:
+        return True
+    start, start_error = _mean(first)
+    fall = start - end
+    return fall > 2 * math.hypot(error, start_error) and fall > LEARNING * prior
+
+
+def _mean(blocks: list[Block]) -> tuple[float, float]:
+    """Mean over blocks, and its standard error."""
+    error = math.sqrt(sum(block.error**2 for block in blocks)) / len(blocks)
+    return sum(block.mean for block in blocks) / len(blocks), error

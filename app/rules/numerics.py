@@ -61,6 +61,9 @@ class NonFiniteRule(Rule):
     finite_gradients: int = 0
     """Finite gradient norms that rank 0 had after that."""
 
+    loss: tuple[str, int] = ("", -1)
+    """First step at which rank 0's training loss was not finite."""
+
     def on_event(self, context: Context, position: tuple[str, int, int], event: Event) -> None:
         if event.kind != "nonfinite":
             return
@@ -79,6 +82,8 @@ class NonFiniteRule(Rule):
         if context.attempt != self.attempt:
             self.attempt, self.attempt_start = context.attempt, view.step
         self.reached = view.step
+        if self.loss[1] < 0 and view.loss is not None and not math.isfinite(view.loss):
+            self.loss = (context.attempt, view.step)
         if self._nonfinite(view):
             self.printed = True
             self._see(Sighting(context.attempt, view.step, True, 0))
@@ -106,7 +111,9 @@ class NonFiniteRule(Rule):
         if self.first is None:
             return []
         first = self.first
-        origin = self.origin or first
+        origin = self._origin or first
+        if first.vague and origin.step == first.step and _rule_of(origin) == self.id:
+            first = origin
         data = first.origin or NonFinite(direction="loss")
         layer = data.layer
         named = bool(first.origin) and data.direction in self.directions
@@ -127,6 +134,19 @@ class NonFiniteRule(Rule):
                 remedy=_remedy(origin.origin, origin.step),
             )
         ]
+
+    @property
+    def _origin(self) -> Sighting | None:
+        """The earliest origin. Gradients of a loss that was not finite itself are the loss's fault."""
+        origin = self.origin
+        if origin is None or origin.origin is None or origin.origin.direction != "backward":
+            return origin
+        if (origin.attempt, origin.step) != self.loss:
+            return origin
+        data = msgspec.structs.replace(
+            origin.origin, direction="loss", layer="", parameter="", type=""
+        )
+        return msgspec.structs.replace(origin, origin=data)
 
     @property
     def _latest(self) -> tuple[str, int]:
@@ -220,6 +240,10 @@ def _earlier(one: Sighting, other: Sighting) -> Sighting:
         return (sighting.attempt, sighting.step, sighting.vague, sighting.rank)
 
     return one if order(one) <= order(other) else other
+
+
+def _rule_of(sighting: Sighting) -> str:
+    return RULE_OF[sighting.origin.direction] if sighting.origin else ""
 
 
 def _kind(data: NonFinite) -> str:

@@ -168,8 +168,9 @@ class UnchangedParameter(ParameterRule):
             unchanged = table.column("unchanged")
             size = table.column("grad_absmax")
             moves = max(rates) * size > RESOLUTION * table.column("weight_absmax")
-            nothing = np.isnan(size) | (size == 0)
-            wrong = table.group.trainable & (unchanged == 1) & (moves | nothing)
+            broken = (table.column("weight_nonfinite") > 0) | (table.column("grad_nonfinite") > 0)
+            nothing = (np.isnan(size) | (size == 0)) & ~broken
+            wrong = table.group.trainable & (unchanged == 1) & (moves | nothing) & ~broken
             self._take(view.step, table, wrong, ~np.isnan(unchanged), moves)
 
     def findings(self, context: Context) -> list[Finding]:

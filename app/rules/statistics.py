@@ -83,12 +83,20 @@ class Persistence(msgspec.Struct):
     resolved: bool = False
 
     def update(
-        self, step: int, over: bool, *, calm: bool, k: int, n: int, sure: bool = False
+        self,
+        step: int,
+        over: bool,
+        *,
+        calm: bool,
+        k: int,
+        n: int,
+        sure: bool = False,
+        calm_n: int = 0,
     ) -> None:
         """Take a sample.
 
-        over: the condition holds. calm: it is below half its threshold; `n` such samples in a row
-        resolve it. sure: fire without waiting for `k` of `n`.
+        over: the condition holds. calm: it is below half its threshold; `n` such samples in a row,
+        or `calm_n`, resolve it. sure: fire without waiting for `k` of `n`.
         """
         self.count += 1
         self.over = [entry for entry in self.over if entry[0] > self.count - n]
@@ -101,5 +109,5 @@ class Persistence(msgspec.Struct):
             if not self.fired:
                 self.onset = self.over[0][1]
             self.fired, self.resolved, self.last = True, False, step
-        elif self.fired and self.calm >= n:
+        elif self.fired and self.calm >= (calm_n or n):
             self.resolved = True

@@ -20,6 +20,11 @@ OVERWHELMING: Final = 5.0
 SMALL_INIT: Final = 0.3
 """Weights are never taken as smaller than this times 1/√fan-in. PyTorch's own start is 0.58 of it,
 GPT-2's 0.55; a layer that starts at or near zero grows by design, whatever its ratio."""
+WINDOW: Final = 20
+"""Samples in which ten must be over `HIGH`, or the mean of all, each counted as at most 1: a short
+burst that replaces the weights altogether weighs as much as a long one."""
+CALM: Final = 10
+"""Samples below half the limit that resolve it."""
 AFTERMATH: Final = 50
 """Steps in which the loss must answer an extreme step for the two to count as one."""
 
@@ -33,6 +38,14 @@ class UpdateRatioHigh(Rule):
     extreme: Persistence = msgspec.field(default_factory=Persistence)
     curve: Curve = msgspec.field(default_factory=Curve)
     samples: int = 0
+    recent: list[float] = msgspec.field(default_factory=list)
+    """Levels of the last `WINDOW` samples."""
+    previous: int = -1
+    """Step of the sample before."""
+    start: int = -1
+    """First sample of the latest burst, or the step of the rise in rate just before it."""
+    rate_rose: bool = True
+    """Whether that burst came with a rise of the learning rate, or at the very start."""
     peak: float = 0.0
     """Largest median so far."""
     worst: dict[str, float] = msgspec.field(default_factory=dict)
@@ -78,6 +91,7 @@ class UpdateRatioHigh(Rule):
             third = middle
         level = max(middle, third, most / 10)
         self.samples += 1
+        self.recent = [*self.recent[-WINDOW + 1 :], min(level, 1.0)]
         self.peak = max(self.peak, middle)
         self.curve.add(step, middle)
         if level > HIGH:
@@ -88,12 +102,25 @@ class UpdateRatioHigh(Rule):
                 self.worst[layer] = max(self.worst.get(layer, 0.0), float(ratios[index]))
         if level > EXTREME and self.burst_step < 0:
             self.burst_step, self.burst_loss = step, context.loss.fast
-        calm = level < HIGH / 2
-        answered = self.answers >= 2
-        sure = middle > OVERWHELMING
-        self.high.update(step, level > HIGH, calm=calm, k=10, n=20, sure=sure or answered)
-        self.extreme.update(
-            step, level > EXTREME, calm=level < EXTREME / 2, k=3, n=20, sure=sure or answered
+        if level > HIGH:
+            self._note_rate(context, step)
+        sure = middle > OVERWHELMING or self.answers >= 2
+        replaced = sum(self.recent) > HIGH * WINDOW
+        self._hold(self.high, step, level, HIGH, 10, sure or replaced)
+        self._hold(self.extreme, step, level, EXTREME, 3, sure)
+        self.previous = step
+
+    def _note_rate(self, context: Context, step: int) -> None:
+        """Whether the learning rate rose shortly before: then it is to blame, not a gradient."""
+        if not self.high.over:
+            self.rate_rose = context.rate_top_step >= self.previous - AFTERMATH
+            rose = max(self.previous + 1, context.rate_top_step)
+            self.start = rose if self.previous < context.rate_top_step <= step else step
+
+    @staticmethod
+    def _hold(held: Persistence, step: int, level: float, limit: float, k: int, sure: bool) -> None:
+        held.update(
+            step, level > limit, calm=level < limit / 2, k=k, n=WINDOW, sure=sure, calm_n=CALM
         )
 
     def _watch_aftermath(self, context: Context, view: StepView) -> None:
@@ -118,6 +145,8 @@ class UpdateRatioHigh(Rule):
             return []
         starts = [held.onset for held in (self.high, self.extreme) if held.fired]
         onset = min(starts) if starts else self.burst_step
+        if self.rate_rose and 0 <= onset - self.start <= AFTERMATH:
+            onset = self.start  # between two samples, and the rate tells at which step
         last = max(self.high.last, self.extreme.last, onset)
         over = not extreme or not self.extreme.fired or self.extreme.resolved
         resolved = over and (not self.high.fired or self.high.resolved) and starts != []
@@ -145,6 +174,7 @@ class UpdateRatioHigh(Rule):
                     "where": listing(layers),
                     "ratio": number(ratio),
                     "learning_rate": number(self.rate),
+                    "rate_rose": self.rate_rose,
                     "curve": self.curve.evidence("Update ratio, median matrix", None, HIGH),
                 },
                 title=f"Learning rate{rate} is too high: one step changed {top or 'the weights'} by "

@@ -41,7 +41,10 @@ def test_a_tenth_is_a_note(script):
 
 def test_an_obvious_case_needs_a_thousand_positions(script):
     found = sample(script().relu_stack(2), range(3), {"relu1": dead(0.7, 1280.0)}).findings()
-    assert (found["dead-relu-units"].severity, found["dead-relu-units"].first_step) == ("warning", 0)
+    assert (found["dead-relu-units"].severity, found["dead-relu-units"].first_step) == (
+        "warning",
+        0,
+    )
     assert not sample(script().relu_stack(2), range(9), {"relu1": dead(0.7, 640.0)}).findings()
 
 

@@ -73,7 +73,7 @@ def test_a_recovered_loss_resolves(script):
     assert run_of(script, losses).findings()["loss-divergence"].state == "resolved"
 
 
-def stuck(count, level=math.log(10), size=0.05, seed=1):
+def stuck(count, level=2.302585, size=0.05, seed=1):
     return [level + x for x in noise(count, size, seed)]
 
 

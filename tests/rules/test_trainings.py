@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -34,7 +34,8 @@ class Training:
     labels: bool = True
     criterion: nn.Module | None = None
     batch: int = BATCH
-    extra: dict[str, object] = field(default_factory=dict)
+    interval: int | None = None
+    """Fixed where a thing happens late: how often the budget samples such a tiny net is chance."""
 
 
 def data_of(name):
@@ -58,7 +59,13 @@ def train(training, steps, folder, seed=0):
     optimizers = training.optimizers
     order, place = torch.randperm(len(x), generator=generator), 0
     with tv.init(project="rules", mode="offline", dir=folder):
-        tv.watch(training.model, optimizers, criterion=training.criterion, strict=True)
+        tv.watch(
+            training.model,
+            optimizers,
+            criterion=training.criterion,
+            interval=training.interval,
+            strict=True,
+        )
         for step in range(steps):
             if place + training.batch > len(x):
                 order, place = torch.randperm(len(x), generator=generator), 0
@@ -284,7 +291,7 @@ def sick_rate(optimizer, lr, model=mlp):
 
 def sick_rate_jump():
     model = mlp(3)
-    training = Training(model, sgd(model, 0.05))
+    training = Training(model, sgd(model, 0.05), interval=7)
 
     def jump(step):
         if step == 150:
@@ -310,7 +317,7 @@ def sick_bias():
 
 def sick_bias_later():
     model = mlp(3, 128)
-    training = Training(model, adam(model))
+    training = Training(model, adam(model), interval=7)
 
     def kill(step):
         if step == 120:
