@@ -145,6 +145,7 @@ class SpoolReader:
     def seek(self, number: int) -> None:
         """Go on with record `number`. Raises WireError when the stream is shorter than that."""
         self.close()
+        self._segment = self.position = 0
         while self.position < number:
             skipped = self._next_frames(number - self.position, 1 << 62)
             if not skipped:

@@ -66,7 +66,9 @@ def test_forward_names_the_layer_that_made_it(recorded: Any, train: Any, step: i
     assert inputs["min"] == 0.0 and inputs["max"] > 0 and inputs["nonfinite"] == 0
 
 
-def test_code_between_layers_is_blamed_on_the_layer_that_holds_it(recorded: Any, train: Any) -> None:
+def test_code_between_layers_is_blamed_on_the_layer_that_holds_it(
+    recorded: Any, train: Any
+) -> None:
     class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()

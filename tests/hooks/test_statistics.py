@@ -122,7 +122,9 @@ def test_recorded_rows_match_the_tensors_of_the_step(recorded: Callable[[], Any]
     assert run.scalar("tv/lr/0") == {0: 0.1}
 
 
-def test_histograms_count_every_element_of_every_row(recorded: Callable[[], Any], train: Any) -> None:
+def test_histograms_count_every_element_of_every_row(
+    recorded: Callable[[], Any], train: Any
+) -> None:
     model = small_net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     tv.watch(model, optimizer, strict=True)

@@ -120,7 +120,9 @@ def test_model_and_optimizer_can_be_copied_and_pickled_while_watched(train: Any)
     train(model, optimizer, 2, shape=(4, 64))
     assert list(model.state_dict()) == keys
     for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), copied.parameters(), strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(model.parameters(), copied.parameters(), strict=True)
+        )
     copied_optimizer = pickle.loads(pickle.dumps(optimizer))
     assert str(copied_optimizer.state_dict()) == str(optimizer.state_dict())
 
