@@ -68,11 +68,12 @@ class GradientVanishingDepth(Rule):
         """Of the most numerous type of layer; None when too few layers can be compared."""
         group = table.group
         gradient, weight = table.column("grad_rms"), table.column("weight_rms")
-        judged = group.matrix & ~group.head & np.isfinite(gradient) & (weight > 1e-8)
-        rows = np.flatnonzero(judged)
+        deep = np.flatnonzero(group.matrix & ~group.head)
+        names = [group.rows[index].type for index in deep]
+        self.comparable = max((names.count(name) for name in names), default=0)
+        rows = deep[np.isfinite(gradient[deep]) & (weight[deep] > 1e-8)]
         types = [group.rows[index].type for index in rows]
-        self.comparable = max((types.count(name) for name in types), default=0)
-        if self.comparable < COMPARABLE:
+        if max((types.count(name) for name in types), default=0) < COMPARABLE:
             return None
         kind = max(types, key=types.count)
         rows = np.array([row for row, name in zip(rows, types, strict=True) if name == kind])

@@ -178,7 +178,7 @@ class UpdateRatioHigh(Rule):
                     "curve": self.curve.evidence("Update ratio, median matrix", None, HIGH),
                 },
                 title=f"Learning rate{rate} is too high: one step changed {top or 'the weights'} by "
-                f"{100 * ratio:.3g} % of its size, since step {onset}",
+                f"{_times(ratio)} its size, since step {onset}",
                 remedy=self._remedy(),
             )
         ]
@@ -203,3 +203,7 @@ class UpdateRatioHigh(Rule):
         return self._state(
             "ok", f"Median update ratio at most {self.peak:.2g} in {self.samples} samples."
         )
+
+
+def _times(ratio: float) -> str:
+    return f"{100 * ratio:.3g} % of" if ratio < 10 else f"{ratio:.2g} times"
