@@ -1,0 +1,145 @@
+"""What all charts share: axes, event lines, packed arrays."""
+
+import base64
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trainvitals.app.figures.text import label
+from trainvitals.app.figures.types import Figure, Floats, Mark
+
+PACK_FROM = 200
+"""Values from which an array travels as base64 of its bytes instead of as a list."""
+
+MAX_MARKS = 12
+"""Event lines in one chart; further ones would hide the data."""
+
+_TYPES = {"float32": "f4", "float64": "f8", "int32": "i4", "int8": "i1", "uint8": "u1"}
+
+
+def array(values: npt.NDArray[Any]) -> list[Any] | dict[str, str]:
+    """`values` (any shape) as Plotly takes it: a list, or typed bytes where it is large.
+
+    NaN and infinity become null in a list. Typed bytes keep NaN, which Plotly reads as missing; infinity is
+    made NaN.
+    """
+    if values.dtype.kind == "f":
+        values = np.where(np.isfinite(values), values, np.nan).astype(values.dtype, copy=False)
+    if values.size < PACK_FROM:
+        return _with_nulls(values.tolist())
+    if values.dtype.kind in "iu" and values.dtype.itemsize == 8:
+        values = values.astype(np.float64)  # JavaScript's own; exact up to 2^53
+    packed = {"dtype": _TYPES[values.dtype.name], "bdata": _base64(values)}
+    if values.ndim > 1:
+        packed["shape"] = ", ".join(str(size) for size in values.shape)
+    return packed
+
+
+def _base64(values: npt.NDArray[Any]) -> str:
+    little = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False)
+    return base64.b64encode(little.tobytes()).decode()
+
+
+def _with_nulls(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_nulls(item) for item in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+def axis(**more: Any) -> dict[str, Any]:
+    """An axis in the quiet style of all charts."""
+    style = {
+        "gridcolor": "--grid",
+        "linecolor": "--line",
+        "tickcolor": "--line",
+        "zeroline": False,
+        "ticks": "outside",
+        "ticklen": 3,
+        "tickfont": {"size": 11, "color": "--muted"},
+    }
+    return style | more
+
+
+def layout(
+    *,
+    yaxis: dict[str, Any] | None = None,
+    marks: Sequence[Mark] = (),
+    numbers: bool = False,
+    summary: str = "",
+    **more: Any,
+) -> dict[str, Any]:
+    """A chart's layout over a step axis. `numbers`: whether marks carry their label, else only a line.
+
+    `summary` is the chart in words, for those who can't see it.
+    """
+    meta = {"summary": summary} | more.pop("meta", {})
+    return {
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "system-ui, sans-serif", "size": 12, "color": "--text"},
+        "showlegend": False,
+        "dragmode": "zoom",
+        "hovermode": "x",
+        "hoverlabel": {"bgcolor": "--card", "bordercolor": "--line", "font": {"color": "--text"}},
+        "margin": {"l": 52, "r": 14, "t": 20 if numbers and marks else 8, "b": 24},
+        "xaxis": axis(showgrid=False, tickformat=",d", nticks=7),
+        "yaxis": axis(fixedrange=True, nticks=5) | (yaxis or {}),
+        "shapes": [line(mark) for mark in marks[:MAX_MARKS]],
+        "annotations": _labels(marks[:MAX_MARKS]) if numbers else [],
+        "meta": meta,
+    } | more
+
+
+def line(mark: Mark) -> dict[str, Any]:
+    """The vertical line of an event."""
+    return {
+        "type": "line",
+        "x0": mark.step,
+        "x1": mark.step,
+        "y0": 0,
+        "y1": 1,
+        "yref": "paper",
+        "line": {"color": mark.color, "width": 1.3, "dash": "dot"},
+    }
+
+
+def _labels(marks: Iterable[Mark]) -> list[dict[str, Any]]:
+    return [
+        {
+            "x": mark.step,
+            "y": 1,
+            "yref": "paper",
+            "text": label(mark.label, 30),
+            "showarrow": False,
+            "xanchor": "auto",
+            "yanchor": "bottom",
+            "font": {"size": 11, "color": mark.color},
+        }
+        for mark in marks
+        if mark.label
+    ]
+
+
+def wants_log(values: Floats) -> bool:
+    """Whether `values` span so much that a log axis tells more: all positive, over a decade from 2 % to 98 %."""
+    finite = values[np.isfinite(values)]
+    if finite.size < 3 or finite.min() <= 0:
+        return False
+    low, high = np.quantile(finite, [0.02, 0.98])
+    return bool(high > 10 * low)
+
+
+def log_axis() -> dict[str, Any]:
+    """A log axis with few, readable ticks."""
+    return {"type": "log", "exponentformat": "e", "nticks": 4}
+
+
+def empty(message: str) -> Figure:
+    """A chart that says why it is empty."""
+    note = {"text": label(message, 120), "showarrow": False, "xref": "paper", "yref": "paper"}
+    hidden = {"visible": False}
+    made = layout(summary=message, yaxis=hidden, annotations=[note | {"x": 0.5, "y": 0.5}])
+    made["xaxis"] = hidden
+    return {"data": [], "layout": made}

@@ -1,0 +1,213 @@
+"""The page of one layer: small multiples over one step axis, and histograms over time."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from trainvitals.app.figures import bands
+from trainvitals.app.figures.base import array, axis, empty, layout, log_axis, wants_log
+from trainvitals.app.figures.text import hover, label, number
+from trainvitals.app.figures.types import Figure, Floats, Ints, Mark, SeriesLike
+from trainvitals.hooks.wire.bins import ZERO_BIN, centers
+
+COLORS = ("--train", "--val", "--high", "--low", "--ok", "--val2")
+
+
+def activation(row: Mapping[str, SeriesLike], marks: Sequence[Mark] = ()) -> Figure:
+    """Mean ± std of a layer's output, and its largest absolute value."""
+    mean, std = row.get("mean"), row.get("std")
+    if mean is None or std is None or not len(mean.steps):
+        return empty("No activation was recorded.")
+    x = array(mean.steps)
+    edge = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "x": x}
+    data = [
+        edge | {"y": array(mean.mean - std.mean)},
+        edge | {"y": array(mean.mean + std.mean), "fill": "tonexty", "fillcolor": "--raw"},
+        _curve(mean.steps, mean.mean, "--train", "mean"),
+    ]
+    top = row.get("absmax")
+    if top is not None and len(top.steps):
+        data.append(_curve(top.steps, top.max, "--high", "abs-max", dash="dot"))
+    told = f"Activation mean {number(_last(mean))}, std {number(_last(std))}."
+    return {"data": data, "layout": layout(marks=marks, summary=told)}
+
+
+def spread(std: SeriesLike | None, marks: Sequence[Mark] = ()) -> Figure:
+    """Activation std with the band around its own start."""
+    if std is None or not len(std.steps):
+        return empty("No activation was recorded.")
+    base = float(bands.baseline(std.mean[None, :])[0])
+    band = (base / bands.DRIFT, base * bands.DRIFT) if base > bands.STD_FLOOR else None
+    return lines({"std": std}, marks, band=band, logarithmic=True)
+
+
+def shares(row: Mapping[str, SeriesLike], marks: Sequence[Mark] = ()) -> Figure:
+    """Zero fraction and dead units, in per cent; the band ends where dead units become a finding."""
+    named = {"zero": row.get("zero_fraction"), "dead": row.get("dead_fraction")}
+    known = {key: item for key, item in named.items() if item is not None and _any(item)}
+    if not known:
+        return empty("This layer has no flat zero side, or was not sampled yet.")
+    made = lines(known, marks, band=(0.0, bands.DEAD) if "dead" in known else None, percent=True)
+    made["layout"]["yaxis"]["range"] = [-0.02, 1.02]
+    return made
+
+
+def update_ratio(parameters: Mapping[str, SeriesLike], marks: Sequence[Mark] = ()) -> Figure:
+    """Update ratio of each parameter, log10, over the band in which healthy runs are."""
+    known = {key: item for key, item in parameters.items() if _any(item)}
+    if not known:
+        return empty("No optimizer step changed a parameter of this layer at a sampled step.")
+    return lines(known, marks, band=(7e-6, 3e-2), logarithmic=True)
+
+
+def lines(
+    named: Mapping[str, SeriesLike],
+    marks: Sequence[Mark] = (),
+    *,
+    band: tuple[float, float] | None = None,
+    logarithmic: bool = False,
+    percent: bool = False,
+) -> Figure:
+    """Up to six curves in one small chart; the first has its range in grey, `band` is shaded green."""
+    known = {key: item for key, item in list(named.items())[: len(COLORS)] if _any(item)}
+    if not known:
+        return empty("Nothing was recorded.")
+    values = np.concatenate([item.mean for item in known.values()])
+    finite = values[np.isfinite(values)]
+    log = bool(finite.size and finite[finite > 0].size > 0.9 * finite.size) and (
+        logarithmic or wants_log(finite)
+    )
+    data: list[dict[str, Any]] = []
+    for index, (key, item) in enumerate(known.items()):
+        if index == 0 and not np.array_equal(item.min, item.max, equal_nan=True):
+            edge = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
+            data.append(edge | {"x": array(item.steps), "y": array(item.min)})
+            data.append(edge | {"x": array(item.steps), "y": array(item.max), "fill": "tonexty"})
+            data[-1]["fillcolor"] = "--raw"
+        shown = ":.1%" if percent else ":.3g"
+        data.append(_curve(item.steps, item.mean, COLORS[index], key, shown=shown))
+    style: dict[str, Any] = log_axis() if log else {"exponentformat": "e"}
+    if percent:
+        style = {"tickformat": ".0%"}
+    told = "; ".join(f"{key} {number(_last(item))}" for key, item in known.items())
+    made = layout(yaxis=style, marks=marks, summary=f"Now {told}.")
+    if band is not None:
+        made["shapes"].insert(0, _shade(band))
+        if log:
+            made["yaxis"]["range"] = _range(finite[finite > 0], band)
+    made["showlegend"] = len(known) > 1
+    made["legend"] = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
+    if len(known) > 1:
+        made["margin"]["t"] = 26
+    return {"data": data, "layout": made}
+
+
+def histogram(steps: Ints, counts: Ints, marks: Sequence[Mark] = (), *, what: str) -> Figure:
+    """Histograms over time, counts `(times, bins)`: share of values in each signed-log bin.
+
+    Bins that never held a value are cut off on both sides; the values axis is labelled in powers of ten.
+    """
+    total = counts.sum(axis=1) if len(counts) else np.zeros(0)
+    if not len(steps) or not total.any():
+        return empty(f"No histogram of {what} was recorded.")
+    used = np.flatnonzero(counts.sum(axis=0))
+    first, last = int(used[0]), int(used[-1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = (counts[:, first : last + 1] / total[:, None]).T
+        tone = np.where(share > 0, np.log10(share), np.nan).astype(np.float32)
+    heat = {
+        "type": "heatmap",
+        "x": array(steps),
+        "y0": first,
+        "dy": 1,
+        "z": array(tone),
+        "zmin": -4,
+        "zmax": -0.3,
+        "colorscale": [[0, "--mid"], [1, "--deep"]],
+        "showscale": False,
+        "hoverinfo": "none",
+    }
+    middle = centers()
+    told = f"{len(steps)} histograms of {what}, values from {number(float(middle[first]))}"
+    made = layout(
+        yaxis=_bin_axis(first, last),
+        marks=marks,
+        hovermode="closest",
+        summary=f"{told} to {number(float(middle[last]))}.",
+        meta={
+            "bins": [float(value) for value in middle[first : last + 1]],
+            "steps": steps.tolist(),
+        },
+    )
+    return {"data": [heat], "layout": made}
+
+
+def _bin_axis(first: int, last: int) -> dict[str, Any]:
+    """Ticks at powers of ten; bin i > ZERO_BIN begins at 2^(i - ZERO_BIN - 33)."""
+    places: list[tuple[float, str]] = [(ZERO_BIN, "0")] if first <= ZERO_BIN <= last else []
+    for power in range(-9, 5):
+        offset = power / np.log10(2) + 32 + 0.5
+        for sign in (1, -1):
+            place = ZERO_BIN + sign * offset
+            if first <= place <= last:
+                text = {0: "1", 1: "10"}.get(power, f"1e{power}")
+                places.append((place, text if sign > 0 else f"−{text}"))
+    kept: list[tuple[float, str]] = []
+    gap = max((last - first) / 7, 2.0)
+    for place, text in sorted(places, key=lambda p: (p[1] != "0", -abs(p[0] - ZERO_BIN))):
+        if all(abs(place - other) >= gap for other, _ in kept):
+            kept.append((place, text))
+    kept.sort()
+    return axis(
+        fixedrange=True,
+        showgrid=False,
+        range=[first - 0.5, last + 0.5],
+        tickvals=[place for place, _ in kept],
+        ticktext=[text for _, text in kept],
+    )
+
+
+def _curve(
+    steps: Ints, values: Floats, color: str, name: str, *, dash: str = "solid", shown: str = ":.3g"
+) -> dict[str, Any]:
+    text = label(name)
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": array(steps),
+        "y": array(values),
+        "name": text,
+        "line": {"color": color, "width": 1.5, "dash": dash},
+        "hovertemplate": f"{hover(name)} %{{y{shown}}}<extra></extra>",
+    }
+
+
+def _shade(band: tuple[float, float]) -> dict[str, Any]:
+    return {
+        "type": "rect",
+        "xref": "paper",
+        "x0": 0,
+        "x1": 1,
+        "y0": band[0],
+        "y1": band[1],
+        "fillcolor": "--band",
+        "line": {"width": 0},
+        "layer": "below",
+    }
+
+
+def _range(values: Floats, band: tuple[float, float]) -> list[float]:
+    """Exponents that show the values and at least some of the band."""
+    low, high = float(np.log10(values.min())), float(np.log10(values.max()))
+    edges = np.log10(band)
+    return [min(low - 0.3, max(edges[0], low - 1.5)), max(high + 0.3, min(edges[1], high + 1.5))]
+
+
+def _last(series: SeriesLike) -> float:
+    finite = series.mean[np.isfinite(series.mean)]
+    return float(finite[-1]) if finite.size else float("nan")
+
+
+def _any(series: SeriesLike) -> bool:
+    return bool(len(series.steps) and np.isfinite(series.mean).any())

@@ -1,0 +1,194 @@
+"""Curves of scalars: the loss, and every other metric as a small chart."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from trainvitals.app.figures.base import array, empty, layout, log_axis, wants_log
+from trainvitals.app.figures.text import hover, label, number
+from trainvitals.app.figures.types import Figure, Floats, Mark, SeriesLike
+
+SMOOTHING = 60
+"""The smoothed line averages over about this part of the chart's width."""
+
+MAX_VALIDATION = 3
+
+
+def loss(
+    training: SeriesLike | None,
+    validation: Mapping[str, SeriesLike],
+    marks: Sequence[Mark] = (),
+    *,
+    name: str = "loss",
+) -> Figure:
+    """The training loss: its range in each bucket in grey, a smoothed line, validation, events.
+
+    Buckets with a NaN or infinite loss have a mark at the chart's top.
+    """
+    if training is None or not len(training.steps):
+        return empty("No loss yet. Log one: tv.log({'loss': loss})")
+    logarithmic = wants_log(np.concatenate([training.mean, *(v.mean for v in validation.values())]))
+    data = _range(training)
+    smoothed = smooth(training.mean)
+    data.append(
+        _curve(training.steps, smoothed, "--train", 2.0, f"{hover(name)} %{{y:.3g}}<extra></extra>")
+    )
+    colors = ["--val", "--val2", "--val3"]
+    ends = [_end(training, smoothed, "train", "--train")]
+    for (key, series), color in zip(
+        list(validation.items())[:MAX_VALIDATION], colors, strict=False
+    ):
+        told = f"{hover(key)} %{{y:.3g}}<extra></extra>"
+        data.append(_curve(series.steps, series.mean, color, 1.8, told, gaps=True))
+        ends.append(_end(series, series.mean, _short(key), color))
+    data += _broken(training)
+    scale = log_axis() if logarithmic else {}
+    made = layout(yaxis=scale, marks=marks, numbers=True, summary=_told(name, training, validation))
+    made["margin"] = {"l": 52, "r": 56, "t": 22, "b": 24}
+    made["annotations"] += [end | _height(end["y"], logarithmic) for end in ends if end]
+    return {"data": data, "layout": made}
+
+
+def small(
+    series: SeriesLike,
+    *,
+    title: str = "",
+    unit: str = "",
+    scale: str = "linear",
+    marks: Sequence[Mark] = (),
+    others: Mapping[str, SeriesLike] | None = None,
+) -> Figure:
+    """A small chart of one scalar (and `others` with it): range in grey, mean as a line.
+
+    `unit` "fraction" is shown in per cent, "s" in seconds; `scale` "log" asks for a log axis where possible.
+    """
+    if not len(series.steps):
+        return empty("Nothing recorded.")
+    shown = ":.1%" if unit == "fraction" else ":.3s" if unit == "s" else ":.3g"
+    suffix = "s" if unit == "s" else ""
+    data = _range(series)
+    told = f"%{{y{shown}}}{suffix}<extra></extra>"
+    data.append(_curve(series.steps, series.mean, "--train", 1.5, told))
+    colors = ["--val", "--high", "--low", "--ok", "--val2", "--val3"]
+    for (key, other), color in zip((others or {}).items(), colors, strict=False):
+        data.append(
+            _curve(
+                other.steps, other.mean, color, 1.5, f"{hover(key)} %{{y{shown}}}<extra></extra>"
+            )
+        )
+    data += _broken(series)
+    style: dict[str, Any] = log_axis() if scale == "log" and wants_log(series.mean) else {}
+    if unit == "fraction":
+        style = {"tickformat": ".0%" if _top(series) > 0.05 else ".1%", "rangemode": "tozero"}
+    elif unit == "s":
+        style |= {"tickformat": "~s", "ticksuffix": "s"}
+    elif not style:
+        style = {"exponentformat": "e"}
+    last = number(float(series.last[-1]))
+    return {
+        "data": data,
+        "layout": layout(yaxis=style, marks=marks, summary=f"{title}: now {last}."),
+    }
+
+
+def smooth(values: Floats) -> Floats:
+    """Exponential average over about a `SMOOTHING`th of the values, without the lag of its start.
+
+    NaN stays NaN and does not spread.
+    """
+    share = 1 / max(len(values) / SMOOTHING, 1.0)
+    result = np.full(len(values), np.nan)
+    level, weight = 0.0, 0.0
+    for index, value in enumerate(values):
+        if np.isfinite(value):
+            level = (1 - share) * level + share * value
+            weight = (1 - share) * weight + share
+            result[index] = level / weight
+    return result
+
+
+def _range(series: SeriesLike) -> list[dict[str, Any]]:
+    common = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "type": "scatter"}
+    x = array(series.steps)
+    if np.array_equal(series.min, series.max, equal_nan=True):
+        raw = {"type": "scatter", "mode": "lines", "x": x, "y": array(series.mean)}
+        return [raw | {"line": {"width": 1, "color": "--raw"}, "hoverinfo": "skip"}]
+    return [
+        common | {"x": x, "y": array(series.min)},
+        common | {"x": x, "y": array(series.max), "fill": "tonexty", "fillcolor": "--raw"},
+    ]
+
+
+def _curve(
+    steps: Any, values: Floats, color: str, width: float, hover: str, *, gaps: bool = False
+) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": array(steps),
+        "y": array(values),
+        "line": {"color": color, "width": width},
+        "connectgaps": gaps,
+        "hovertemplate": hover,
+    }
+
+
+def _broken(series: SeriesLike) -> list[dict[str, Any]]:
+    """Marks on a second, hidden axis at the top where a bucket holds NaN or infinity."""
+    steps = series.steps[np.asarray(series.nonfinite) > 0]
+    if not len(steps):
+        return []
+    finite = series.mean[np.isfinite(series.mean)]
+    height = float(finite.max()) if finite.size else 1.0
+    return [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": array(steps),
+            "y": [height] * len(steps),
+            "marker": {"symbol": "x-thin", "size": 7, "line": {"width": 1.6, "color": "--nan"}},
+            "hovertemplate": "NaN or Inf<extra></extra>",
+        }
+    ]
+
+
+def _end(series: SeriesLike, values: Floats, text: str, color: str) -> dict[str, Any]:
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return {}
+    return {
+        "x": 1,
+        "xref": "paper",
+        "xanchor": "left",
+        "xshift": 4,
+        "y": float(finite[-1]),
+        "text": label(text, 9),
+        "showarrow": False,
+        "font": {"size": 12, "color": color},
+    }
+
+
+def _height(value: float, logarithmic: bool) -> dict[str, float]:
+    return {"y": float(np.log10(value)) if logarithmic and value > 0 else value}
+
+
+def _short(name: str) -> str:
+    return name.replace("_", "/").split("/", 1)[0] or name
+
+
+def _top(series: SeriesLike) -> float:
+    finite = series.max[np.isfinite(series.max)]
+    return float(finite.max()) if finite.size else 0.0
+
+
+def _told(name: str, training: SeriesLike, validation: Mapping[str, SeriesLike]) -> str:
+    finite = training.mean[np.isfinite(training.mean)]
+    if not finite.size:
+        return f"{name} is NaN or infinite at every step."
+    text = f"{name} went from {number(float(finite[0]))} to {number(float(finite[-1]))}"
+    for key, series in list(validation.items())[:MAX_VALIDATION]:
+        values = series.mean[np.isfinite(series.mean)]
+        if values.size:
+            text += f"; {key} is {number(float(values[-1]))}, at best {number(float(values.min()))}"
+    return text + f", up to step {number(int(training.steps[-1]))}."

@@ -1,0 +1,172 @@
+"""The vitals map: every layer over every step, coloured by how far it is from healthy."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from trainvitals.app.figures import bands
+from trainvitals.app.figures.base import array, empty, layout
+from trainvitals.app.figures.cells import Cells, Line
+from trainvitals.app.figures.text import label, number
+from trainvitals.app.figures.types import Figure, Flags, Floats, Ints, Mark
+
+ALL_LABELS = 34
+"""Rows up to which each has its name on the axis; above it, each block has."""
+
+SCORES = {
+    "update_ratio": bands.update_ratio,
+    "std": bands.activation_std,
+    "dead_fraction": bands.dead_units,
+    "grad_rms": bands.gradient_rms,
+}
+TITLES = {
+    "update_ratio": "update ratio",
+    "std": "activation std",
+    "dead_fraction": "dead units",
+    "grad_rms": "gradient RMS",
+    "zero_fraction": "zero fraction",
+}
+
+DIVERGING = [[0, "--low"], [0.36, "--low1"], [0.5, "--mid"], [0.64, "--high1"], [1, "--high"]]
+SEQUENTIAL = [[0, "--mid"], [1, "--deep"]]
+
+
+def vitals(
+    lines: Sequence[Line],
+    cells: Mapping[str, Cells],
+    broken: Flags,
+    *,
+    stop: int,
+    marks: Sequence[Mark] = (),
+    names: Sequence[str] = (),
+) -> Figure:
+    """The map over `cells` (statistic -> values on one grid); several statistics: the worst of each cell.
+
+    broken: `(rows, buckets)`, where NaN or infinity was counted. stop: first step after the last bucket.
+    names: layers that findings speak of; they stay legible.
+    """
+    if not lines or not cells or not len(next(iter(cells.values())).steps):
+        return empty("No layer was measured yet. The first sample comes within a few steps.")
+    steps = next(iter(cells.values())).steps
+    if set(cells) == {"zero_fraction"}:
+        score = cells["zero_fraction"].mean
+        which = np.zeros(score.shape, np.int8)
+        colors = {"colorscale": SEQUENTIAL, "zmin": 0, "zmax": 1}
+    else:
+        score, which = worst({key: SCORES[key](value) for key, value in cells.items()})
+        colors = {"colorscale": DIVERGING, "zmin": -bands.FULL, "zmax": bands.FULL}
+    edges = np.append(steps, max(stop, int(steps[-1]) + 1))
+    heat: dict[str, Any] = {"type": "heatmap", "x": array(edges), "showscale": False}
+    heat |= {"hoverinfo": "none", "y0": 0, "dy": 1}
+    data = [heat | colors | {"z": array(score.astype(np.float32))}]
+    if broken.any():
+        flags = np.where(broken, 1.0, np.nan).astype(np.float32)
+        solid = {"colorscale": [[0, "--nan"], [1, "--nan"]], "zmin": 0, "zmax": 1}
+        data.append(heat | solid | {"z": array(flags)})
+    order = _severity(score, broken)
+    made = layout(
+        yaxis=_rows(lines, order, names),
+        marks=marks,
+        summary=_told(lines, score, broken, steps),
+        hovermode="closest",
+        meta=_meta(lines, cells, which, broken, steps),
+    )
+    made["plot_bgcolor"] = "--unseen"
+    made["xaxis"]["range"] = [int(edges[0]), int(edges[-1])]
+    made["margin"] = {"l": 138, "r": 14, "t": 6, "b": 24}
+    return {"data": data, "layout": made}
+
+
+def worst(scores: Mapping[str, Floats]) -> tuple[Floats, np.ndarray[Any, Any]]:
+    """The score farthest from 0 in each cell, and the index of the statistic that has it (int8)."""
+    stack = np.stack(list(scores.values()))
+    size = np.where(np.isnan(stack), -1.0, np.abs(stack))
+    which = size.argmax(axis=0)
+    return np.take_along_axis(stack, which[None], axis=0)[0], which.astype(np.int8)
+
+
+def _severity(score: Floats, broken: Flags) -> Ints:
+    """Row indices, the sickest first; healthy rows left out."""
+    ill = np.nansum(np.abs(np.nan_to_num(score)), axis=1) + 3.0 * broken.sum(axis=1)
+    return np.array([index for index in np.argsort(-ill, kind="stable") if ill[index] > 0], int)
+
+
+def _rows(lines: Sequence[Line], order: Ints, names: Sequence[str]) -> dict[str, Any]:
+    count = len(lines)
+    if count <= ALL_LABELS:
+        ticks = dict.fromkeys(range(count))
+    else:
+        ticks = dict.fromkeys(_block_middles(lines))
+    told = {index for index, line in enumerate(lines) if line.name in names}
+    bold = set(list(told)[:6]) | set(order[:3].tolist())
+    if count > ALL_LABELS:
+        near = max(count // ALL_LABELS, 1)
+        for index in bold:
+            ticks = {t: None for t in ticks if abs(t - index) > near or t in bold}
+        ticks |= dict.fromkeys(bold)
+    places = sorted(ticks)
+    whole = count <= ALL_LABELS
+    texts = []
+    for index in places:
+        name = lines[index].name if whole or index in bold else _block(lines[index].name)
+        text = label(name, 21)
+        texts.append(f"<b>{text}</b>" if index in bold else text)
+    return {
+        "range": [count - 0.5, -0.5],
+        "tickvals": places,
+        "ticktext": texts,
+        "ticks": "",
+        "showgrid": False,
+    }
+
+
+def _block(name: str) -> str:
+    return name.rpartition(".")[0] or name
+
+
+def _block_middles(lines: Sequence[Line]) -> list[int]:
+    groups: dict[str, list[int]] = {}
+    for index, line in enumerate(lines):
+        groups.setdefault(_block(line.name), []).append(index)
+    middles = sorted(members[len(members) // 2] for members in groups.values())
+    every = max(1, -(-len(middles) // ALL_LABELS))
+    return middles[::every]
+
+
+def _meta(
+    lines: Sequence[Line],
+    cells: Mapping[str, Cells],
+    which: np.ndarray[Any, Any],
+    broken: Flags,
+    steps: Ints,
+) -> dict[str, Any]:
+    return {
+        "rows": [
+            {"name": line.name, "type": line.type, "frozen": not line.trainable} for line in lines
+        ],
+        "statistics": [{"key": key, "title": TITLES[key]} for key in cells],
+        "values": [array(value.mean.astype(np.float32)) for value in cells.values()],
+        "which": which.tolist() if which.size < 400 else array(which),
+        "nonfinite": np.argwhere(broken)[:20_000].tolist(),
+        "steps": steps.tolist(),
+    }
+
+
+def _told(lines: Sequence[Line], score: Floats, broken: Flags, steps: Ints) -> str:
+    text = f"{len(lines)} layers up to step {number(int(steps[-1]))}: "
+    ill = np.nan_to_num(np.abs(score)).max(axis=1) > 0
+    if not ill.any() and not broken.any():
+        return text + "all within their healthy bands."
+    parts = []
+    if broken.any():
+        row, bucket = np.argwhere(broken)[np.argwhere(broken)[:, 1].argmin()]
+        parts.append(
+            f"NaN or infinity in {int(broken.any(axis=1).sum())} layers, "
+            f"first in {lines[row].name or '(root)'} at step {number(int(steps[bucket]))}"
+        )
+    if ill.any():
+        names = [lines[index].name or "(root)" for index in np.flatnonzero(ill)[:5]]
+        more = f" and {int(ill.sum()) - 5} more" if ill.sum() > 5 else ""
+        parts.append(f"outside the healthy band at times: {', '.join(names)}{more}")
+    return text + "; ".join(parts) + "."

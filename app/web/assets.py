@@ -1,0 +1,51 @@
+"""plotly.min.js from the installed plotly package, compressed once, cached forever under its version."""
+
+import gzip
+import threading
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+
+from flask import Blueprint, Response, request
+
+from trainvitals.app.web.errors import ApiError
+
+bp = Blueprint("assets", __name__)
+
+FOREVER = "public, max-age=31536000, immutable"
+_lock = threading.Lock()
+
+
+@cache
+def plotly_version() -> str:
+    """Version of the plotly package, which names the file's address."""
+    return version("plotly")
+
+
+def plotly_js() -> tuple[bytes, bytes]:
+    """The script, plain and gzip-compressed; read and compressed at the first use."""
+    with _lock:
+        return _load()
+
+
+@cache
+def _load() -> tuple[bytes, bytes]:
+    plain = files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
+    return plain, gzip.compress(plain, compresslevel=6, mtime=0)
+
+
+@bp.get("/assets/plotly-<wanted>.min.js")
+def plotly(wanted: str) -> Response:
+    """plotly.js of this installation's version."""
+    if wanted != plotly_version():
+        raise ApiError(
+            404, "not_found", f"This server has plotly {plotly_version()}. Reload the page."
+        )
+    plain, packed = plotly_js()
+    takes_gzip = "gzip" in request.headers.get("Accept-Encoding", "")
+    response = Response(packed if takes_gzip else plain, mimetype="text/javascript")
+    if takes_gzip:
+        response.headers["Content-Encoding"] = "gzip"
+    response.headers["Cache-Control"] = FOREVER
+    response.headers["Vary"] = "Accept-Encoding"
+    return response

@@ -1,0 +1,212 @@
+"""What the pages and the figures read of a run: its losses, layers, event lines, verdict and numbers."""
+
+import math
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
+
+import msgspec
+import numpy as np
+
+from trainvitals.app.figures.cells import Line
+from trainvitals.app.figures.text import number
+from trainvitals.app.figures.types import Mark
+from trainvitals.app.rules.context import LOSS_NAMES, is_training_loss
+from trainvitals.app.rules.engine import Engine
+from trainvitals.app.rules.finding import Finding, RuleState
+from trainvitals.app.store import Store
+from trainvitals.app.store.status import status
+from trainvitals.app.store.types import Run
+from trainvitals.app.web.verdict import Verdict, verdict
+from trainvitals.hooks.wire.records import Layout
+
+COLORS = {"critical": "--crit", "warning": "--warn", "info": "--muted"}
+RULE_WORDS = {"lr": "learning rate", "nan": "NaN", "grad": "gradient", "relu": "ReLU"}
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """A number in the header: `more` is a small addition to it."""
+
+    label: str
+    value: str
+    more: str = ""
+
+
+class View(msgspec.Struct, frozen=True):
+    """Everything about a run that the page's text shows."""
+
+    run: Run
+    status: str
+    verdict: Verdict
+    findings: list[Finding]
+    states: list[RuleState]
+
+    @property
+    def roots(self) -> list[Finding]:
+        """Findings that no other explains, as ranked: firing before resolved."""
+        roots = [item for item in self.findings if item.root]
+        return sorted(roots, key=lambda item: item.state == "resolved")
+
+    def consequences(self, root: Finding) -> list[Finding]:
+        """What followed from `root`, the earliest first."""
+        return sorted(
+            (item for item in self.findings if item.cause == root.key),
+            key=lambda item: item.first_step,
+        )
+
+
+def view(store: Store, run: Run, now: float) -> View:
+    """Read what the page of `run` says in words."""
+    findings = store.findings(run.id)
+    state = store.evaluation(run.id).state
+    states = [] if state is None else Engine.load(state).states()
+    current = status(run, now)
+    judged = verdict(findings, states, current, last_step(run), run.end_message)
+    return View(run, current, judged, findings, states)
+
+
+def last_step(run: Run) -> int:
+    """The run's last step; -1 before the first."""
+    return -1 if run.last_step is None else int(run.last_step)
+
+
+def training_loss(names: Sequence[str]) -> str | None:
+    """The scalar that is the training loss, by name; None when nothing looks like it."""
+    for name in LOSS_NAMES:
+        if name in names:
+            return name
+    return next((name for name in sorted(names) if is_training_loss(name)), None)
+
+
+def validation_losses(names: Sequence[str]) -> list[str]:
+    """Scalars that are losses on data not trained on."""
+    marks = ("val", "valid", "eval", "test")
+    return [name for name in names if "loss" in name.lower() and name.lower().startswith(marks)]
+
+
+def rule_words(rule: str) -> str:
+    """A rule's id as words: "update-ratio-high" is "update ratio high"."""
+    return " ".join(RULE_WORDS.get(part, part) for part in rule.replace("_", "-").split("-"))
+
+
+def marks(store: Store, run: Run, findings: Sequence[Finding]) -> list[Mark]:
+    """Event lines: root findings by their number, the first NaN, jumps of the learning rate."""
+    result = []
+    for index, item in enumerate((item for item in findings if item.root), start=1):
+        result.append(
+            Mark(item.first_step, f"{index} {rule_words(item.rule)}", COLORS[item.severity])
+        )
+    taken = {mark.step for mark in result}
+    seen = set()
+    for event in store.events(run.id, limit=500):
+        text, color = {"nonfinite": ("first NaN/Inf", "--nan"), "lr": ("lr change", "--muted")}.get(
+            event.kind, ("", "")
+        )
+        if not text or event.step in taken or (event.kind == "nonfinite" and event.kind in seen):
+            continue
+        seen.add(event.kind)
+        taken.add(event.step)
+        result.append(Mark(event.step, text, color))
+    return _thinned(result, last_step(run))
+
+
+def _thinned(found: list[Mark], last: int) -> list[Mark]:
+    """Marks whose label would run into an earlier one keep only its first word, which may be a number."""
+    kept: list[Mark] = []
+    labelled: list[int] = []
+    for mark in found:
+        free = all(abs(mark.step - other) > 0.22 * max(last, 1) for other in labelled)
+        if free:
+            labelled.append(mark.step)
+        first = mark.label.split(" ", 1)[0]
+        short = first if first.isdigit() else ""
+        kept.append(mark if free else Mark(mark.step, short, mark.color))
+    return kept
+
+
+def lines(layouts: Sequence[Layout]) -> list[Line]:
+    """The layers of a run in forward order; those that only have parameters come last."""
+    types: dict[str, str] = {}
+    owned: dict[str, list[str]] = {}
+    weights: dict[str, list[str]] = {}
+    frozen: dict[str, bool] = {}
+    for layout in sorted(layouts, key=lambda layout: layout.kind):
+        for row in layout.rows:
+            layer = row.layer if layout.kind == "parameter" else row.name
+            types.setdefault(layer, row.type)
+            if layout.kind == "parameter":
+                owned.setdefault(layer, []).append(row.name)
+                frozen[layer] = frozen.get(layer, True) and not row.trainable
+                if len(row.shape) >= 2:
+                    weights.setdefault(layer, []).append(row.name)
+    return [
+        Line(
+            name=name,
+            type=kind,
+            trainable=not frozen.get(name, False),
+            parameters=owned.get(name, []),
+            weights=weights.get(name, []),
+        )
+        for name, kind in types.items()
+    ]
+
+
+def facts(store: Store, run: Run, names: Sequence[str]) -> list[Fact]:
+    """Four numbers that people look for first: losses, accuracy or gradient norm, the step."""
+    loss = training_loss(names)
+    validation = validation_losses(names)[:1]
+    accuracy = [name for name in names if "acc" in name.lower() and not name.startswith("tv/")]
+    accuracy.sort(key=lambda name: not name.lower().startswith("val"))
+    wanted = [name for name in (loss, *validation, *accuracy[:1]) if name]
+    rest = ["tv/lr/0", "tv/grad_norm"]
+    wanted += [name for name in rest if name in names][: max(3 - len(wanted), 0)]
+    read = store.series(run.id, wanted, points=120) if wanted else {}
+    result = []
+    for name in wanted:
+        series = read.get(name)
+        if series is None or not len(series.steps):
+            continue
+        last = float(series.last[-1])
+        more = ""
+        if name in validation:
+            best = float(np.nanmin(series.min)) if np.isfinite(series.min).any() else math.nan
+            more = f"best {number(best)}"
+        if name in accuracy and 0 <= last <= 1:
+            result.append(Fact(_fact_label(name, loss), f"{number(round(100 * last, 1))} %", more))
+        else:
+            result.append(Fact(_fact_label(name, loss), number(last), more))
+    step = last_step(run)
+    result.append(Fact("step", number(step) if step >= 0 else "–"))
+    return result[-4:]
+
+
+def loss_curve(store: Store, run: Run, points: int = 60) -> tuple[list[float], float | None]:
+    """The training loss for a sparkline, and its last value; ([], None) without one."""
+    name = training_loss(store.scalar_names(run.id))
+    if name is None:
+        return [], None
+    series = store.series(run.id, [name], points=points).get(name)
+    if series is None or not len(series.steps):
+        return [], None
+    values = np.where(np.asarray(series.nonfinite) > 0, np.nan, series.mean)
+    return values.tolist(), float(series.last[-1])
+
+
+def layer_address(run: str, name: str) -> str:
+    """Address of a layer's page. A name that can't be a part of a path goes into the query."""
+    base = f"/runs/{quote(run)}/layers/"
+    awkward = not name or "//" in name or name.startswith("/") or name.endswith("/")
+    if awkward or any(part in (".", "..") for part in name.split("/")):
+        return f"{base}?name={quote(name, safe='')}"
+    return base + quote(name, safe="")
+
+
+def indices(names: Mapping[str, int], wanted: Sequence[str]) -> list[int]:
+    """Positions of the `wanted` names that are known."""
+    return [names[name] for name in wanted if name in names]
+
+
+def _fact_label(name: str, loss: str | None) -> str:
+    if name == loss:
+        return "train loss"
+    words = {"tv/grad_norm": "gradient norm", "tv/lr/0": "learning rate"}
+    return words.get(name, name.replace("_", " ").replace("/", " "))

@@ -1,0 +1,91 @@
+"""A run's health in one sentence: what is wrong first of all, and what to do. Pure."""
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from trainvitals.app.figures.text import number
+from trainvitals.app.rules.finding import SEVERITIES, Finding, RuleState
+
+Level = Literal["ok", "warn", "crit", "wait"]
+
+ENOUGH_STEPS = 20
+"""Steps before which silence says nothing."""
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """`state` is a word ("Healthy."), `sentence` why, `action` what to do ("" for nothing)."""
+
+    level: Level
+    state: str
+    sentence: str
+    action: str = ""
+
+
+def verdict(
+    findings: Sequence[Finding],
+    states: Sequence[RuleState],
+    status: str,
+    last_step: int,
+    message: str = "",
+) -> Verdict:
+    """Judge a run by its findings (ranked by the rules) and the rules' states.
+
+    status: of the run. message: what it ended with, if anything.
+    """
+    roots = [item for item in findings if item.root]
+    firing = [item for item in roots if item.state == "firing" and item.severity != "info"]
+    if firing:
+        return _sick(firing)
+    if status == "failed":
+        said = f" {message.splitlines()[0][:300]}" if message.strip() else ""
+        return Verdict(
+            "warn",
+            "Failed.",
+            f"The training ended with an error at step {number(last_step)}.{said}",
+            "read the error where the training ran; the rules found no cause in the numbers.",
+        )
+    checked = sum(state.state in ("ok", "resolved", "firing") for state in states)
+    waiting = sum(state.state == "not enough data" for state in states)
+    if last_step < ENOUGH_STEPS or waiting > checked or not states:
+        return _gathering(status, last_step)
+    over = [item for item in roots if item.state == "resolved" and item.severity != "info"]
+    if over:
+        text = f"{_sentence(over[0].title)} It has passed since step {number(over[0].last_step)}."
+        return Verdict("ok", "Healthy again.", text)
+    word = "found" if status in ("finished", "interrupted") else "find"
+    text = f"{checked} rules {word} nothing wrong in {number(last_step + 1)} steps."
+    return Verdict("ok", "Healthy.", text)
+
+
+def first_sentence(text: str) -> str:
+    """Up to the first full stop that ends a sentence (not the one in "0.03" or "stage3.1")."""
+    return re.split(r"(?<=[.!?])\s+(?=[A-ZÄÖÜ])", text.strip(), maxsplit=1)[0]
+
+
+def _sick(firing: Sequence[Finding]) -> Verdict:
+    worst = max(firing, key=lambda item: SEVERITIES.index(item.severity))
+    critical = worst.severity == "critical"
+    text = _sentence(worst.title)
+    if len(firing) > 1:
+        others = len(firing) - 1
+        text += f" {others} more finding{'s' if others > 1 else ''} below."
+    action = first_sentence(worst.remedy)
+    return Verdict(
+        "crit" if critical else "warn", "Unhealthy." if critical else "Warning.", text, action
+    )
+
+
+def _gathering(status: str, last_step: int) -> Verdict:
+    if status in ("finished", "failed", "interrupted"):
+        text = f"The run ended after {number(last_step + 1)} steps, too few to judge its health."
+        return Verdict("wait", "Too short.", text)
+    text = "The rules need some samples before they can tell; the charts below are live."
+    return Verdict("wait", "Gathering.", text)
+
+
+def _sentence(title: str) -> str:
+    title = title.strip()
+    return title if title.endswith((".", "!", "?")) else f"{title}."

@@ -1,0 +1,32 @@
+// Asks once a second whether something changed, while the tab is visible. Slower when the run has ended or the
+// server is away.
+
+const EVERY_MS = 1000;
+const ENDED_MS = 10000;
+const LONGEST_MS = 15000;
+
+/** Call `ask` (async; returns whether the run is still going) again and again, one call at a time. */
+export function poll(ask) {
+  let wait = EVERY_MS;
+  let timer = 0;
+  let busy = false;
+
+  async function turn() {
+    clearTimeout(timer);
+    if (busy) return;
+    if (document.hidden) return; // visibilitychange goes on
+    busy = true;
+    try {
+      wait = (await ask()) ? EVERY_MS : ENDED_MS;
+    } catch {
+      wait = Math.min(Math.max(wait, EVERY_MS) * 2, LONGEST_MS);
+    }
+    busy = false;
+    timer = setTimeout(turn, wait);
+  }
+
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) turn();
+  });
+  timer = setTimeout(turn, wait);
+}
