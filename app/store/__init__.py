@@ -1,0 +1,259 @@
+"""The store: runs, their records and what was found in them, in one SQLite file.
+
+All SQL of the server is in this package. Everything is reached by `Store`; what it takes and gives is in `types`.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from trainvitals.app.rules.finding import Finding
+from trainvitals.app.store import append, catalog, findings, outbox, read, replay
+from trainvitals.app.store.connection import Database
+from trainvitals.app.store.types import (
+    AlertRow,
+    Conflict,
+    Delivery,
+    Evaluation,
+    HistogramSeries,
+    InvalidRecord,
+    Matrix,
+    NotFound,
+    Receipt,
+    Run,
+    SequenceGap,
+    Series,
+    StoreError,
+    Stream,
+)
+from trainvitals.hooks.wire.records import Batch, Event, GroupKind, HistogramKind, Layout, Record
+
+__all__ = ["Conflict", "InvalidRecord", "NotFound", "SequenceGap", "Store", "StoreError"]
+
+
+class Store:
+    """A database of runs. Any thread and any number of processes may use one file at the same time.
+
+    Each method is one transaction. Steps go from `start` to before `stop`, None for no limit. Of a run that is not
+    there, reads find nothing. Only rank 0 feeds the charts; where a later attempt records steps anew, it stands in
+    for the earlier one from its first step on. Every method raises StoreError when the database fails.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """The store in the file `path`, created with its folder where it is missing.
+
+        Raises StoreError, also for a database of a later release.
+        """
+        return cls(Database(path))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def append(self, batch: Batch, received: float) -> Receipt:
+        """Store what is new in `batch`, which came at `received` (Unix seconds). An empty batch is a heartbeat.
+
+        Once it returns the records are stored for good. Raises SequenceGap when records before the batch are missing,
+        InvalidRecord when one does not fit; then nothing of the batch is stored.
+        """
+        return append.append(self._database, batch, received)
+
+    def next_seq(self, run: str, attempt: str, rank: int) -> int:
+        """`seq` of the record of a stream that is expected next; 0 for an unknown stream."""
+        with self._database.read() as connection:
+            return catalog.next_seq(connection, run, attempt, rank)
+
+    def runs(self, *, limit: int = 1000) -> list[Run]:
+        """The newest runs, newest first."""
+        with self._database.read() as connection:
+            return catalog.runs(connection, limit)
+
+    def run(self, run: str) -> Run | None:
+        """One run."""
+        with self._database.read() as connection:
+            return catalog.run(connection, run)
+
+    def delete_run(self, run: str) -> bool:
+        """Remove all there is of a run; whether there was one."""
+        with self._database.write() as connection:
+            return catalog.delete_run(connection, run)
+
+    def layouts(self, run: str) -> list[Layout]:
+        """The newest layout of each group of the newest attempt that has any, by group number."""
+        with self._database.read() as connection:
+            return catalog.layouts(connection, run)
+
+    def scalar_names(self, run: str) -> list[str]:
+        """Names of the scalars, in the order of their first appearance."""
+        with self._database.read() as connection:
+            return read.scalar_names(connection, run)
+
+    def events(self, run: str, limit: int = 1000) -> list[Event]:
+        """The newest events of all ranks in the order of their steps, without those of steps recorded anew."""
+        with self._database.read() as connection:
+            return catalog.events(connection, run, limit)
+
+    def series(
+        self,
+        run: str,
+        names: list[str],
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        points: int = 1000,
+    ) -> dict[str, Series]:
+        """Scalars in at most `points` buckets each. Names that were never logged are left out."""
+        with self._database.read() as connection:
+            return read.series(connection, run, names, start, stop, points)
+
+    def matrix(
+        self,
+        run: str,
+        kind: GroupKind,
+        statistic: str,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        buckets: int = 400,
+    ) -> Matrix:
+        """A statistic of all layers or parameters in at most `buckets` buckets.
+
+        Rows are those of the newest layout, then those that only earlier layouts had.
+        """
+        with self._database.read() as connection:
+            return read.matrix(connection, run, kind, statistic, start, stop, buckets)
+
+    def row(
+        self,
+        run: str,
+        kind: GroupKind,
+        name: str,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        points: int = 600,
+    ) -> dict[str, Series]:
+        """All statistics of one layer or parameter in at most `points` buckets each."""
+        with self._database.read() as connection:
+            return read.row(connection, run, kind, name, start, stop, points)
+
+    def histograms(
+        self,
+        run: str,
+        kind: HistogramKind,
+        name: str,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        times: int = 300,
+    ) -> HistogramSeries:
+        """Histograms of one layer or parameter at no more than `times` steps, evenly chosen, always the newest."""
+        with self._database.read() as connection:
+            return read.histograms(connection, run, kind, name, start, stop, times)
+
+    def latest(
+        self, run: str, kind: GroupKind
+    ) -> tuple[Layout, int, npt.NDArray[np.float32]] | None:
+        """The newest sample: its layout, its step, its values of shape (rows, columns). None before the first.
+
+        What was not recorded has the bits of `columns.MISSING_BITS`, which is a NaN.
+        """
+        with self._database.read() as connection:
+            return read.latest(connection, run, kind)
+
+    def replay(
+        self, run: str, cursor: Mapping[str, int], limit: int = 2000
+    ) -> list[tuple[Stream, Record]]:
+        """The next records as they came in, histograms left out: by attempt, rank and `seq`.
+
+        cursor: `seq` of the first record to read by `Stream.key`; a stream that is not in it is read from its start.
+        """
+        with self._database.read() as connection:
+            return replay.replay(connection, run, cursor, limit)
+
+    def claim(self, owner: str, ttl_s: float, now: float) -> list[str]:
+        """Lease to `owner` the runs with records that were not evaluated yet, and name them.
+
+        A lease lasts until `commit_evaluation`, or `ttl_s` seconds from `now` (Unix seconds).
+        """
+        return findings.claim(self._database, owner, ttl_s, now)
+
+    def evaluation(self, run: str) -> Evaluation:
+        """The last evaluation of a run."""
+        with self._database.read() as connection:
+            return findings.evaluation(connection, run)
+
+    def commit_evaluation(
+        self,
+        run: str,
+        owner: str,
+        cursor: Mapping[str, int],
+        state: bytes | None,
+        findings_now: Sequence[Finding],
+        alerts: Sequence[AlertRow],
+        now: float,
+    ) -> None:
+        """Keep an evaluation, its findings in place of the earlier ones and its alerts, and hand back the lease.
+
+        An alert whose id is known already is not added. Raises Conflict when the lease was lost, NotFound when the run
+        was deleted; then nothing is kept.
+        """
+        with self._database.write() as connection:
+            findings.commit(connection, run, owner, cursor, state, findings_now, alerts)
+
+    def findings(self, run: str) -> list[Finding]:
+        """What was found in a run, in the order in which it was committed."""
+        with self._database.read() as connection:
+            return findings.findings(connection, run)
+
+    def finding_counts(self) -> dict[str, dict[str, int]]:
+        """How many root findings are firing, by run and severity; runs without any are left out."""
+        with self._database.read() as connection:
+            return findings.counts(connection)
+
+    def pending(self, channel: str, now: float, limit: int) -> list[AlertRow]:
+        """The alerts to send on a channel at `now`, in order. One waits for the earlier ones of its group."""
+        with self._database.read() as connection:
+            return outbox.pending(connection, channel, now, limit)
+
+    def mark_delivered(self, alert: str, channel: str, now: float) -> None:
+        """Note that an alert was sent."""
+        with self._database.write() as connection:
+            outbox.mark(connection, alert, channel, now, "delivered")
+
+    def mark_failed(
+        self, alert: str, channel: str, now: float, error: str, retry_at: float | None
+    ) -> None:
+        """Note that an alert could not be sent; to be tried again at `retry_at` (Unix seconds), None for never."""
+        state = "failed" if retry_at is None else "pending"
+        with self._database.write() as connection:
+            outbox.mark(connection, alert, channel, now, state, error=error, retry_at=retry_at)
+
+    def cancel(self, alert: str) -> None:
+        """Send an alert on no channel any more."""
+        with self._database.write() as connection:
+            outbox.cancel(connection, alert)
+
+    def deliveries(self, run: str | None = None, limit: int = 200) -> list[Delivery]:
+        """The delivery log, the newest first; of one run where it is given."""
+        with self._database.read() as connection:
+            return outbox.deliveries(connection, run, limit)

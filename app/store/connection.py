@@ -1,0 +1,115 @@
+"""Connections: one for each thread of each process, and transactions on them."""
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trainvitals.app.store.migrations import migrate
+from trainvitals.app.store.types import StoreError
+
+BUSY_S = 10.0
+"""How long a writer waits for another one, seconds."""
+
+
+class Database:
+    """The database file. May be used by any thread; survives a fork, as the child opens connections of its own."""
+
+    def __init__(self, path: Path | str) -> None:
+        """Open or create the database at `path`. Raises StoreError."""
+        self.path = Path(path)
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._opened: list[tuple[int, sqlite3.Connection]] = []
+        self._closed = False
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.write() as connection:
+                migrate(connection)
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be created: {error}.") from error
+        except StoreError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connections of this process. Nothing can be read or written from then on."""
+        self._closed = True
+        with self._lock:
+            opened, self._opened = self._opened, []
+        for pid, connection in opened:
+            if pid == os.getpid():
+                connection.close()
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that sees one state of the database. Raises StoreError."""
+        with self._transaction("BEGIN") as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that writes; undone when the block raises. Raises StoreError.
+
+        It takes the write lock at its start: one that takes it later may find that it cannot, however long it waits.
+        """
+        with self._transaction("BEGIN IMMEDIATE") as connection:
+            yield connection
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        try:
+            connection = self._connection()
+            connection.execute(begin)
+            try:
+                yield connection
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise StoreError(f"{error}") from error
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._closed:
+            raise StoreError(f"{self.path} was closed.")
+        if getattr(self._local, "pid", None) != os.getpid():
+            connection = _connect(self.path)
+            with self._lock:
+                self._opened.append((os.getpid(), connection))
+            self._local.connection, self._local.pid = connection, os.getpid()
+        held: sqlite3.Connection = self._local.connection
+        return held
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # close() may come from another thread than the one that opened it
+    connection = sqlite3.connect(
+        path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+    )
+    try:
+        _use_wal(connection)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA cache_size = -16384")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switching the journal does not wait for a lock by itself, so several first openers try again."""
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)

@@ -1,0 +1,278 @@
+"""Answers for the charts."""
+
+import sqlite3
+
+import numpy as np
+import numpy.typing as npt
+
+from trainvitals.app.store import catalog, groups, tiles
+from trainvitals.app.store.groups import Group
+from trainvitals.app.store.plan import Buckets, plan
+from trainvitals.app.store.pyramid import Nodes
+from trainvitals.app.store.types import HistogramSeries, Matrix, Series
+from trainvitals.hooks.wire.bins import BINS
+from trainvitals.hooks.wire.records import GroupKind, HistogramKind, Layout, Row
+
+_FIRST = np.zeros(1, np.intp)
+
+
+def series(
+    connection: sqlite3.Connection,
+    run_id: str,
+    names: list[str],
+    start: int | None,
+    stop: int | None,
+    points: int,
+) -> dict[str, Series]:
+    """Scalars over the steps; see `Store.series`."""
+    run = catalog.find_key(connection, run_id)
+    if run is None:
+        return {}
+    known = catalog.names(connection, run)
+    answer = plan(connection, run, "scalar", start, stop, points)
+    found = {}
+    for name in names:
+        if name in known:
+            buckets = Buckets(1, answer.edges)
+            for segment in answer.segments:
+                nodes = segment.nodes(connection, known[name], 0, 1)
+                buckets.add(_FIRST, segment.steps, nodes)
+            found[name] = _series(answer.edges, buckets.nodes)
+    return found
+
+
+def _series(edges: npt.NDArray[np.int64], nodes: Nodes) -> Series:
+    kept = (nodes.finite[0] + nodes.nonfinite[0]) > 0
+    own = nodes[0, kept]
+    return Series(edges[kept], own.min, own.max, own.mean, own.last, own.nonfinite)
+
+
+def matrix(
+    connection: sqlite3.Connection,
+    run_id: str,
+    kind: GroupKind,
+    statistic: str,
+    start: int | None,
+    stop: int | None,
+    buckets: int,
+) -> Matrix:
+    """One statistic of all rows over the steps; see `Store.matrix`."""
+    run = catalog.find_key(connection, run_id)
+    rows = {} if run is None else _rows(connection, run, kind, statistic)
+    position = {name: index for index, name in enumerate(rows)}
+    if run is None or not rows:
+        gathered = Buckets(0, np.empty(0, np.int64))
+        edges = np.empty(0, np.int64)
+    else:
+        answer = plan(connection, run, kind, start, stop, buckets)
+        edges = answer.edges
+        gathered = Buckets(len(rows), edges)
+        for segment in answer.segments:
+            layout = segment.group.layout
+            if statistic not in layout.columns:
+                continue
+            column = layout.columns.index(statistic)
+            targets = np.array([position[row.name] for row in layout.rows])
+            for low in range(0, len(targets), tiles.NODE_ROWS):
+                high = min(low + tiles.NODE_ROWS, len(targets))
+                nodes = segment.nodes(connection, column, low, high)
+                gathered.add(targets[low:high], segment.steps, nodes)
+    nodes = gathered.nodes
+    with np.errstate(over="ignore", invalid="ignore"):
+        return Matrix(
+            list(rows.values()),
+            edges,
+            nodes.min.astype(np.float32),
+            nodes.max.astype(np.float32),
+            nodes.mean.astype(np.float32),
+            nodes.nonfinite,
+            (nodes.finite + nodes.nonfinite) > 0,
+        )
+
+
+def _rows(
+    connection: sqlite3.Connection, run: int, kind: GroupKind, statistic: str
+) -> dict[str, Row]:
+    """Rows by name: those of the newest layouts in their order, then those that are gone since."""
+    found = connection.execute(
+        f"SELECT {groups.FIELDS}, s.attempt FROM groups g JOIN streams s ON s.key = g.stream "
+        "WHERE s.run = ? AND s.rank = 0 AND g.kind = ? ORDER BY s.attempt DESC, g.key DESC",
+        (run, kind),
+    ).fetchall()
+    layouts = [(row[-1], Group(*row[:-1]).layout) for row in found]
+    newest = {layout.group for attempt, layout in layouts if attempt == layouts[0][0]}
+    current: dict[int, Layout] = {}
+    for attempt, layout in layouts:
+        if attempt == layouts[0][0] and layout.group in newest:
+            current.setdefault(layout.group, layout)
+    ordered = [current[number] for number in sorted(current)]
+    ordered += [layout for _, layout in layouts if layout not in ordered]
+    rows: dict[str, Row] = {}
+    for layout in ordered:
+        if statistic in layout.columns:
+            for row in layout.rows:
+                rows.setdefault(row.name, row)
+    return rows
+
+
+def row(
+    connection: sqlite3.Connection,
+    run_id: str,
+    kind: GroupKind,
+    name: str,
+    start: int | None,
+    stop: int | None,
+    points: int,
+) -> dict[str, Series]:
+    """All statistics of one row over the steps; see `Store.row`."""
+    run = catalog.find_key(connection, run_id)
+    if run is None:
+        return {}
+    answer = plan(connection, run, kind, start, stop, points)
+    found: dict[str, Buckets] = {}
+    for segment in answer.segments:
+        layout = segment.group.layout
+        index = next((i for i, row in enumerate(layout.rows) if row.name == name), None)
+        if index is None:
+            continue
+        for column, statistic in enumerate(layout.columns):
+            nodes = segment.nodes(connection, column, index, index + 1)
+            buckets = found.setdefault(statistic, Buckets(1, answer.edges))
+            buckets.add(_FIRST, segment.steps, nodes)
+    return {statistic: _series(answer.edges, buckets.nodes) for statistic, buckets in found.items()}
+
+
+def histograms(
+    connection: sqlite3.Connection,
+    run_id: str,
+    kind: HistogramKind,
+    name: str,
+    start: int | None,
+    stop: int | None,
+    times: int,
+) -> HistogramSeries:
+    """Histograms of one row, thinned to `times`; see `Store.histograms`."""
+    none = HistogramSeries(np.empty(0, np.int64), np.empty((0, BINS), np.int64))
+    run = catalog.find_key(connection, run_id)
+    if run is None:
+        return none
+    ends = catalog.view_ends(connection, run)
+    at: dict[int, tuple[int, int, int, int]] = {}
+    for attempt, *fields in connection.execute(
+        f"SELECT s.attempt, {groups.FIELDS} FROM groups g JOIN streams s ON s.key = g.stream "
+        "WHERE s.run = ? AND s.rank = 0 AND g.number >= 0 ORDER BY s.attempt, g.key",
+        (run,),
+    ).fetchall():
+        group = Group(*fields)
+        index = next((i for i, r in enumerate(group.layout.rows) if r.name == name), None)
+        if index is None:
+            continue
+        limits = [limit for limit in (stop, ends[attempt]) if limit is not None]
+        low, high = start or 0, min(limits, default=2**62)
+        for step, seq in connection.execute(
+            "SELECT step, seq FROM histograms WHERE grp = ? AND kind = ? AND step >= ? AND step < ? "
+            "ORDER BY step, seq",
+            (group.key, kind, low, high),
+        ):
+            at[step] = (group.key, seq, group.rows, index)
+    if not at:
+        return none
+    steps = np.array(sorted(at), np.int64)
+    if len(steps) > times:
+        steps = steps[np.linspace(len(steps) - 1, 0, times).round().astype(np.int64)[::-1]]
+    counts = np.zeros((len(steps), BINS), np.int64)
+    for position, step in enumerate(steps.tolist()):
+        key, seq, rows, index = at[step]
+        (body,) = connection.execute(
+            "SELECT body FROM histograms WHERE grp = ? AND kind = ? AND step = ? AND seq = ?",
+            (key, kind, step, seq),
+        ).fetchone()
+        counts[position] = _counts(tiles.decompress(body), rows, index)
+    filled = counts.any(axis=1)  # a row of zeros is "none"
+    return HistogramSeries(steps[filled], counts[filled])
+
+
+def _counts(packed: bytes, rows: int, index: int) -> npt.NDArray[np.int64]:
+    """One row of `codec.unpack_counts`, without unpacking the others; shape (BINS,)."""
+    first = packed[index]
+    lengths = np.frombuffer(packed, np.uint8, rows, rows).astype(np.int64)
+    offset = 2 * rows + 4 * int(lengths[:index].sum())
+    counts = np.zeros(BINS, np.int64)
+    counts[first : first + lengths[index]] = np.frombuffer(packed, "<u4", lengths[index], offset)
+    return counts
+
+
+def latest(
+    connection: sqlite3.Connection, run_id: str, kind: GroupKind
+) -> tuple[Layout, int, npt.NDArray[np.float32]] | None:
+    """The newest record of a kind; see `Store.latest`."""
+    found = connection.execute(
+        f"SELECT {groups.FIELDS} FROM groups g JOIN streams s ON s.key = g.stream "
+        "JOIN runs r ON r.key = s.run WHERE r.id = ? AND s.rank = 0 AND g.kind = ? AND g.count > 0 "
+        "ORDER BY s.attempt DESC, g.key DESC LIMIT 1",
+        (run_id, kind),
+    ).fetchone()
+    if found is None:
+        return None
+    group = Group(*found)
+    steps, values = Records(connection).read(group, group.count - 1)
+    return group.layout, steps, values
+
+
+class Records:
+    """Single records of groups, as they came in. Keeps the block that was read last of each group."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._held: dict[int, tuple[int, npt.NDArray[np.int64], npt.NDArray[np.float32]]] = {}
+        self._groups: dict[int, Group] = {}
+
+    def group(self, key: int) -> Group:
+        """The group of that key."""
+        if key not in self._groups:
+            fields = self._connection.execute(
+                f"SELECT {groups.FIELDS} FROM groups g WHERE g.key = ?", (key,)
+            ).fetchone()
+            self._groups[key] = Group(*fields)
+        return self._groups[key]
+
+    def read(self, group: Group, number: int) -> tuple[int, npt.NDArray[np.float32]]:
+        """The step and the values, shape (rows, columns), of record `number`."""
+        compacted = number < group.compacted
+        block = number // group.block if compacted else -1
+        if group.key not in self._held or self._held[group.key][0] != block:
+            if compacted:
+                self._held[group.key] = (block, *self._block(group, block))
+            else:
+                tail = groups.read_tail(self._connection, group)
+                self._held[group.key] = (block, tail.steps, tail.values)
+        _, steps, values = self._held[group.key]
+        offset = number - (block * group.block if compacted else group.compacted)
+        return int(steps[offset]), values[offset]
+
+    def _block(
+        self, group: Group, block: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        (steps,) = self._connection.execute(
+            "SELECT steps FROM blocks WHERE grp = ? AND level = 0 AND block = ?",
+            (group.key, block),
+        ).fetchone()
+        values = np.empty((group.columns, group.rows, group.block), "<f4")
+        for column in range(group.columns):
+            for tile, low in enumerate(range(0, group.rows, tiles.TILE_ROWS)):
+                (body,) = self._connection.execute(
+                    "SELECT body FROM tiles WHERE grp = ? AND level = 0 AND col = ? AND tile = ? "
+                    "AND block = ?",
+                    (group.key, column, tile, block),
+                ).fetchone()
+                height = min(tiles.TILE_ROWS, group.rows - low)
+                values[column, low : low + height] = tiles.unpack_values(
+                    body, "<f4", height, group.block
+                )
+        return tiles.unpack_steps(steps), np.ascontiguousarray(values.transpose(2, 1, 0))
+
+
+def scalar_names(connection: sqlite3.Connection, run_id: str) -> list[str]:
+    """Names of a run's scalars; see `Store.scalar_names`."""
+    run = catalog.find_key(connection, run_id)
+    return [] if run is None else list(catalog.names(connection, run))

@@ -1,0 +1,18 @@
+"""How a run is doing, as people read it."""
+
+from typing import Literal
+
+from trainvitals.app.store.types import Run
+
+Status = Literal["running", "lost contact", "finished", "failed", "interrupted"]
+
+LOST_S = 15.0
+"""Silence after which a run counts as lost, seconds. Heartbeats come more often than that."""
+
+
+def status(run: Run, now: float) -> Status:
+    """The state of `run` at `now` (Unix seconds, by the server's clock)."""
+    match run.status_reported:
+        case "finished" | "failed" | "interrupted" as reported:
+            return reported
+    return "lost contact" if now - run.last_seen > LOST_S else "running"

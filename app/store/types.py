@@ -1,0 +1,176 @@
+"""What goes into the store and comes out of it: plain values, no SQL."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from trainvitals.hooks.wire.records import Row
+
+Floats = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.int64]
+AlertKind = Literal["open", "escalated", "resolved"]
+DeliveryState = Literal["pending", "delivered", "failed", "cancelled"]
+
+
+class StoreError(Exception):
+    """The database cannot be read or written, or does not accept what it was given."""
+
+
+class SequenceGap(StoreError):  # noqa: N818 - reads as what it says
+    """Records are missing before a batch."""
+
+    def __init__(self, expected: int) -> None:
+        super().__init__(f"Records are missing before this batch; expected number {expected}.")
+        self.expected = expected
+        """`seq` of the record that has to come next."""
+
+
+class InvalidRecord(StoreError):  # noqa: N818
+    """A record that does not fit its stream so far. Nothing of its batch was stored."""
+
+
+class Conflict(StoreError):  # noqa: N818
+    """Somebody else did it meanwhile: the lease on the run is lost."""
+
+
+class NotFound(StoreError):  # noqa: N818
+    """There is no such run."""
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """What became of a batch."""
+
+    next: int
+    """`seq` of the record that is expected next: all before it are stored for good."""
+    stored: int
+    """How many records of the batch were new."""
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One training."""
+
+    id: str
+    project: str
+    name: str
+    config: dict[str, Any]
+    tags: list[str]
+    environment: dict[str, str]
+    world_size: int
+    attempts: list[str]
+    """Ids of its process lives, in order."""
+    created: float
+    """Unix seconds."""
+    last_seen: float
+    """When the server last heard of it, Unix seconds by the server's clock."""
+    last_step: int
+    """The newest step of its newest attempt, -1 before the first."""
+    status_reported: str
+    """How the newest attempt said it ended: finished, failed or interrupted; "" while it has not."""
+    end_message: str
+    version: int
+    """Grows with each stored batch and each evaluation."""
+
+
+class Stream(msgspec.Struct, frozen=True):
+    """One process of a run."""
+
+    attempt: str
+    rank: int
+
+    @property
+    def key(self) -> str:
+        """As it names the stream in a cursor."""
+        return f"{self.attempt}/{self.rank}"
+
+
+class Evaluation(msgspec.Struct, frozen=True):
+    """How far the rules have read a run."""
+
+    cursor: dict[str, int]
+    """`seq` of the next record to read by `Stream.key`."""
+    state: bytes | None
+    """As it was committed last; None before the first evaluation."""
+
+
+class AlertRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A message to send, as it waits in the outbox."""
+
+    id: str
+    """Unique; a second row of the same id is not added."""
+    run: str
+    group: str
+    """Key of the root finding it is about."""
+    kind: AlertKind
+    created: float
+    """Unix seconds."""
+    not_before: float
+    """Unix seconds; sent from then on."""
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the delivery log: one alert on one channel."""
+
+    id: str
+    run: str
+    group: str
+    kind: AlertKind
+    created: float
+    """When the alert came into being, Unix seconds."""
+    channel: str
+    state: DeliveryState
+    """pending: failed so far, to be tried again; failed: given up."""
+    attempts: int
+    error: str
+    """What went wrong at the last try, "" for nothing."""
+    updated: float
+    """When it was last tried, Unix seconds."""
+    retry_at: float | None
+    """When it is tried again, Unix seconds; None for never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One number over the steps, in n buckets in rising order. Buckets without a record are left out.
+
+    min, max and mean are over a bucket's finite values, NaN where there is none; last is the last value, which
+    may be NaN or infinite.
+    """
+
+    steps: Ints
+    """First step of each bucket; shape (n,)."""
+    min: Floats
+    max: Floats
+    mean: Floats
+    last: Floats
+    nonfinite: Ints
+    """How many values were NaN or infinite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """One statistic of all layers or parameters over the steps, in b buckets."""
+
+    rows: list[Row]
+    steps: Ints
+    """First step of each bucket; shape (b,)."""
+    min: Floats
+    """float32, shape (rows, b), over finite values; NaN where there is none. The same for max and mean."""
+    max: Floats
+    mean: Floats
+    nonfinite: Ints
+    """How many values were NaN or infinite; shape (rows, b)."""
+    recorded: npt.NDArray[np.bool_]
+    """Where there was any value, NaN included; shape (rows, b)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistogramSeries:
+    """Histograms of one layer or parameter over the steps."""
+
+    steps: Ints
+    """Shape (n,), rising."""
+    counts: Ints
+    """Shape (n, bins.BINS)."""
