@@ -47,7 +47,7 @@ class Dispatcher:
             if row.kind != "open":
                 opening = self._opening(row, channel)
                 if opening is None or opening.state != "delivered":
-                    self._put_off(row, channel, opening, now)
+                    self._drop(row, channel, opening, now)
                     continue
                 if row.kind == "escalated" and opening.updated >= row.created:
                     # the opening was sent after that and told it already
@@ -71,15 +71,13 @@ class Dispatcher:
             self._held_until[channel.key] = now + channel.pause_s
         return sent
 
-    def _put_off(
-        self, row: AlertRow, channel: Channel, opening: Delivery | None, now: float
-    ) -> None:
-        """Deal with a later message whose opening this channel did not get, or not yet."""
+    def _drop(self, row: AlertRow, channel: Channel, opening: Delivery | None, now: float) -> None:
+        """Deal with a later message whose opening this channel did not get.
+
+        While the opening is still being tried, the store holds back what follows it.
+        """
         if opening is None or opening.state == "cancelled":  # nobody was told
             self._store.cancel(row.id)
-        elif opening.state == "pending":
-            again = now + FIRST_RETRY_S
-            self._store.mark_failed(row.id, channel.key, now, "Waits for its opening.", again)
         else:
             reason = "Its opening was never delivered."
             self._store.mark_failed(row.id, channel.key, now, reason, None)

@@ -5,7 +5,6 @@ import secrets
 import sqlite3
 
 from flask import Flask, Response, make_response, render_template, request
-from jinja2 import TemplateNotFound
 from markupsafe import escape
 from werkzeug.exceptions import HTTPException
 
@@ -178,7 +177,8 @@ def _unexpected(error: Exception) -> ApiError:
 def _page(error: ApiError) -> str:
     try:
         return render_template("error.html", status=error.status, message=error.message)
-    except TemplateNotFound:
+    except Exception:  # the error page must not hide the error that it is about
+        logger.exception("The error page can't be rendered.")
         return (
             "<!doctype html><meta charset=utf-8><title>trainvitals</title>"
             f'<h1>{error.status}</h1><p>{escape(error.message)}</p><p><a href="/">All runs</a></p>'

@@ -1,8 +1,6 @@
 """The login page: a token becomes a cookie, so that a browser can read a protected server."""
 
 from flask import Blueprint, Response, make_response, redirect, render_template, request
-from jinja2 import TemplateNotFound
-from markupsafe import escape
 
 from trainvitals.app.web.errors import LoginNeeded, answer, wants_json
 from trainvitals.app.web.security import COOKIE, COOKIE_AGE_S, get_guard
@@ -46,18 +44,7 @@ def ask(error: LoginNeeded) -> Response:
 def login_page(problem: str = "", *, status: int = 200, goal: str | None = None) -> Response:
     """The form as a page; `goal` is where to go after it (default: the parameter `next`)."""
     goal = _local(request.values.get("next", "") if goal is None else goal)
-    try:
-        page = render_template("login.html", problem=problem, next=goal)
-    except TemplateNotFound:
-        page = (
-            "<!doctype html><html lang=en><meta charset=utf-8><title>trainvitals: log in</title>"
-            f'<h1>trainvitals</h1><p role="alert">{escape(problem)}</p>'
-            '<form method="post" action="/login">'
-            f'<input type="hidden" name="next" value="{escape(goal)}">'
-            '<label>Token <input type="password" name="token" autocomplete="current-password"'
-            " required autofocus></label> <button>Log in</button></form></html>"
-        )
-    response = make_response(page, status)
+    response = make_response(render_template("login.html", problem=problem, next=goal), status)
     response.headers["Cache-Control"] = "no-store"
     return response
 

@@ -96,6 +96,9 @@ def _validate_step(step: Step) -> None:
         _check_name(name, "metric")
     if len(step.samples) > 256 or len(step.histograms) > 256:
         raise TooLarge("More than 256 samples at one step.")
+    for item in (*step.samples, *step.histograms):
+        if not 0 <= item.group < 256:
+            raise WireError(f"Group {item.group} is out of range; expected 0 to 255.")
 
 
 def _check_name(name: str, what: str, *, empty: bool = False) -> None:

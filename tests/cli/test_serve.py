@@ -27,13 +27,14 @@ def serve(tmp_path):
 
     def start(*options, port=0, **environ):
         clean = {key: value for key, value in os.environ.items() if "TRAINVITALS" not in key}
-        process = subprocess.Popen(
-            [*COMMAND, "--port", str(port), "--database", str(tmp_path / "t.db"), *options],
-            env=clean | environ,
-            stdout=subprocess.PIPE,
-            stderr=(tmp_path / "stderr").open("ab"),
-            text=True,
-        )
+        with (tmp_path / "stderr").open("ab") as log:
+            process = subprocess.Popen(
+                [*COMMAND, "--port", str(port), "--database", str(tmp_path / "t.db"), *options],
+                env=clean | environ,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
         started.append(process)
         line = process.stdout.readline()
         match = LINE.fullmatch(line)
