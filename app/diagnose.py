@@ -27,7 +27,9 @@ def diagnose(target: str | Path, database: Path | None = None) -> list[Finding]:
     if path.is_dir():
         return _judge_spool(path)
     if path.is_file():
-        if path.open("rb").read(len(SQLITE)) != SQLITE:
+        with path.open("rb") as file:
+            head = file.read(len(SQLITE))
+        if head != SQLITE:
             raise NoSuchRun(f"{path} is neither a spool folder nor a trainvitals database.")
         return _judge_database(path, None)
     if database is None:

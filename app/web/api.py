@@ -5,6 +5,7 @@ from importlib.metadata import version as package_version
 
 from flask import Blueprint, Response, request
 
+from trainvitals.app.rules.engine import Engine, StateError
 from trainvitals.app.rules.finding import Finding
 from trainvitals.app.store import NotFound, Store
 from trainvitals.app.store.status import status
@@ -15,6 +16,7 @@ from trainvitals.app.web.params import choice, known_run, step_range, whole
 from trainvitals.app.web.serialize import json_response, plain, timestamp
 from trainvitals.hooks.wire import limits
 from trainvitals.hooks.wire.columns import ACTIVATION, PARAMETER
+from trainvitals.hooks.wire.records import GroupKind
 
 bp = Blueprint("api", __name__)
 
@@ -22,7 +24,7 @@ MAX_NAMES = 50
 """Series in one answer."""
 _MAX_RANKS = 64
 
-_STATISTICS = {
+_STATISTICS: dict[GroupKind, list[str]] = {
     "activation": [column.key for column in ACTIVATION],
     "parameter": [column.key for column in PARAMETER],
 }
@@ -91,11 +93,12 @@ def list_findings(run_id: str) -> Response:
 @bp.get("/api/v1/runs/<run_id>/states")
 def list_states(run_id: str) -> Response:
     """Where every rule stands, also those that found nothing or don't apply."""
-    from trainvitals.app.rules.engine import Engine
-
     known_run(run_id)
     state = get_store().evaluation(run_id).state
-    engine = Engine() if state is None else Engine.load(state)
+    try:
+        engine = Engine() if state is None else Engine.load(state)
+    except StateError:  # of another release; the evaluator judges the run anew
+        engine = Engine()
     return json_response({"states": engine.states()})
 
 

@@ -1,6 +1,7 @@
 """What comes in by address: ids and query parameters, checked, with errors that say what was expected."""
 
 from collections.abc import Collection
+from typing import TypeVar
 
 from flask import request
 
@@ -8,6 +9,8 @@ from trainvitals.app.store.types import Run
 from trainvitals.app.web.db import get_store
 from trainvitals.app.web.errors import ApiError
 from trainvitals.hooks.wire import limits
+
+Option = TypeVar("Option", bound=str)
 
 
 def known_run(run_id: str) -> Run:
@@ -54,11 +57,12 @@ def step_range() -> tuple[int | None, int | None]:
     return start, stop
 
 
-def choice(name: str, options: Collection[str], default: str | None = None) -> str:
+def choice(name: str, options: Collection[Option], default: Option | None = None) -> Option:
     """The query parameter `name`, one of `options`. Raises ApiError 400."""
     text = request.args.get(name, default)
-    if text is not None and text in options:
-        return text
+    for option in options:
+        if option == text:
+            return option
     given = "is missing" if text is None else f"= {text[:80]!r} is not possible"
     raise ApiError(
         400,
