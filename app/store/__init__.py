@@ -18,6 +18,7 @@ from trainvitals.app.store.types import (
     AlertRow,
     Conflict,
     Delivery,
+    DeliveryState,
     Evaluation,
     HistogramSeries,
     InvalidRecord,
@@ -244,14 +245,14 @@ class Store:
         self, alert: str, channel: str, now: float, error: str, retry_at: float | None
     ) -> None:
         """Note that an alert could not be sent; to be tried again at `retry_at` (Unix seconds), None for never."""
-        state = "failed" if retry_at is None else "pending"
+        state: DeliveryState = "failed" if retry_at is None else "pending"
         with self._database.write() as connection:
             outbox.mark(connection, alert, channel, now, state, error=error, retry_at=retry_at)
 
-    def cancel(self, alert: str) -> None:
-        """Send an alert on no channel any more."""
+    def cancel(self, alert: str, channel: str | None = None) -> None:
+        """Do not send an alert on `channel`, or on any channel where none is given."""
         with self._database.write() as connection:
-            outbox.cancel(connection, alert)
+            outbox.cancel(connection, alert, channel)
 
     def deliveries(self, run: str | None = None, limit: int = 200) -> list[Delivery]:
         """The delivery log, the newest first; of one run where it is given."""

@@ -59,22 +59,29 @@ def mark(
     *,
     error: str = "",
     retry_at: float | None = None,
-    tried: bool = True,
 ) -> None:
     """Note what became of an alert on a channel. An alert whose run was deleted meanwhile is left alone."""
     connection.execute(
         "INSERT INTO deliveries (alert, channel, state, attempts, error, updated, retry_at) "
-        "SELECT key, ?, ?, ?, ?, ?, ? FROM alerts WHERE id = ? "
+        "SELECT key, ?, ?, 1, ?, ?, ? FROM alerts WHERE id = ? "
         "ON CONFLICT (alert, channel) DO UPDATE SET state = excluded.state, "
         "attempts = attempts + excluded.attempts, error = excluded.error, "
         "updated = excluded.updated, retry_at = excluded.retry_at",
-        (channel, state, int(tried), error, now, retry_at, alert_id),
+        (channel, state, error, now, retry_at, alert_id),
     )
 
 
-def cancel(connection: sqlite3.Connection, alert_id: str) -> None:
-    """Send an alert nowhere any more."""
-    connection.execute("UPDATE alerts SET cancelled = 1 WHERE id = ?", (alert_id,))
+def cancel(connection: sqlite3.Connection, alert_id: str, channel: str | None) -> None:
+    """Send an alert on that channel, or on none at all, no more."""
+    if channel is None:
+        connection.execute("UPDATE alerts SET cancelled = 1 WHERE id = ?", (alert_id,))
+        return
+    connection.execute(
+        "INSERT INTO deliveries (alert, channel, state, attempts, error, updated, retry_at) "
+        "SELECT key, ?, 'cancelled', 0, '', created, NULL FROM alerts WHERE id = ? "
+        "ON CONFLICT (alert, channel) DO UPDATE SET state = 'cancelled', retry_at = NULL",
+        (channel, alert_id),
+    )
 
 
 def deliveries(connection: sqlite3.Connection, run_id: str | None, limit: int) -> list[Delivery]:
