@@ -1,10 +1,14 @@
 """What all tests share: the option for pictures, and made-up runs that look like real ones."""
 
 import math
+import time
 
 import numpy as np
 import pytest
 
+from trainvitals.app.evaluator import Evaluator
+from trainvitals.app.settings import Settings
+from trainvitals.app.store import Store
 from trainvitals.hooks.wire.bins import BINS, bin_of
 from trainvitals.hooks.wire.codec import pack_counts, pack_floats
 from trainvitals.hooks.wire.columns import ACTIVATION, PARAMETER
@@ -75,9 +79,7 @@ class MadeRun:
     def batches(self, size=200):
         for first in range(0, len(self.records), size):
             part = self.records[first : first + size]
-            yield Batch(
-                version=1, run=self.run, attempt="a1", rank=0, first=first, records=part
-            )
+            yield Batch(version=1, run=self.run, attempt="a1", rank=0, first=first, records=part)
 
     def grow(self, step):
         """The batch of one more step."""
@@ -92,7 +94,8 @@ class MadeRun:
 
     def _layouts(self):
         activations = [
-            Row(name=name, layer=name, type=kind, shape=(128, 16, 8, 8)) for name, kind in self.layers
+            Row(name=name, layer=name, type=kind, shape=(128, 16, 8, 8))
+            for name, kind in self.layers
         ]
         parameters = []
         for name, kind in self.layers:
@@ -114,7 +117,9 @@ class MadeRun:
             loss = loss * 1.02 ** (step - BLOW_UP) + 0.4
         scalars = {
             "loss": math.nan if nan else loss,
-            "tv/grad_norm": math.nan if nan else 0.8 * self.random.lognormal(0, 0.3) * (9 if ill else 1),
+            "tv/grad_norm": math.nan
+            if nan
+            else 0.8 * self.random.lognormal(0, 0.3) * (9 if ill else 1),
             "tv/step_time": 0.032 * self.random.lognormal(0, 0.08),
             "tv/data_wait": 0.002 * self.random.lognormal(0, 0.4),
             "tv/overhead": 0.008 * self.random.lognormal(0, 0.1),
@@ -124,7 +129,9 @@ class MadeRun:
             scalars["val/loss"] = 2.3 * (1 + step / 20) ** -0.7 + 0.08 + (0.8 if ill else 0)
             scalars["val/accuracy"] = min(0.97, 0.1 + 0.25 * math.log10(1 + step))
         sampled = step % self.every == 0
-        samples = [self._activations(step, ill, nan), self._parameters(step, ill, nan)] if sampled else []
+        samples = (
+            [self._activations(step, ill, nan), self._parameters(step, ill, nan)] if sampled else []
+        )
         shapes = self._histograms(step, ill) if step % 20 == 0 else []
         self._add(Step, step=step, scalars=scalars, samples=samples, histograms=shapes)
         if self.sick and step == FIRST_NAN:
@@ -137,7 +144,9 @@ class MadeRun:
         dead = np.array([0.01 if kind == "ReLU" else math.nan for _, kind in self.layers])
         if ill:
             std[6:] *= 1.06 ** min(step - BLOW_UP, 90)
-            dead[7:10] = np.where(np.isnan(dead[7:10]), dead[7:10], min(0.95, 0.02 * (step - BLOW_UP)))
+            dead[7:10] = np.where(
+                np.isnan(dead[7:10]), dead[7:10], min(0.95, 0.02 * (step - BLOW_UP))
+            )
         values = np.stack(
             [
                 std * 0.4,
@@ -168,7 +177,18 @@ class MadeRun:
             weight[6:] *= 1.02 ** min(step - BLOW_UP, 100)
         zero = np.zeros(count)
         broken = np.where(np.arange(count) >= 6, 9.0, 0.0) if nan else zero
-        columns = [weight, weight, weight * 1.7, zero, gradient, gradient, gradient * 6, broken, ratio, zero]
+        columns = [
+            weight,
+            weight,
+            weight * 1.7,
+            zero,
+            gradient,
+            gradient,
+            gradient * 6,
+            broken,
+            ratio,
+            zero,
+        ]
         values = np.stack(columns, axis=1)
         if nan:
             values[6:, 4:7] = math.nan
@@ -195,3 +215,21 @@ class MadeRun:
 def made_run():
     """Make the records of a run; see `MadeRun`."""
     return MadeRun
+
+
+@pytest.fixture
+def fill():
+    """Write runs into a database file and let the rules judge them."""
+
+    def write(path, *runs, received=None):
+        store = Store.open(path)
+        for run in runs:
+            for batch in run.batches():
+                store.append(batch, run.time if received is None else received)
+        store.close()
+        evaluator = Evaluator(path, Settings(database=path))
+        while evaluator.tick(time.time()):
+            pass
+        evaluator.close()
+
+    return write

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainvitals.app.figures.text import label
+from trainvitals.app.figures.text import label, number
 from trainvitals.app.figures.types import Figure, Floats, Mark
 
 PACK_FROM = 200
 """Values from which an array travels as base64 of its bytes instead of as a list."""
+
+MARGIN = {"l": 128, "r": 52, "t": 6, "b": 24}
+"""Of the loss and the map, so that their step axes lie above each other, pixels."""
 
 MAX_MARKS = 12
 """Event lines in one chart; further ones would hide the data."""
@@ -28,7 +31,8 @@ def array(values: npt.NDArray[Any]) -> list[Any] | dict[str, str]:
     if values.dtype.kind == "f":
         values = np.where(np.isfinite(values), values, np.nan).astype(values.dtype, copy=False)
     if values.size < PACK_FROM:
-        return _with_nulls(values.tolist())
+        nested: list[Any] = _with_nulls(values.tolist())
+        return nested
     if values.dtype.kind in "iu" and values.dtype.itemsize == 8:
         values = values.astype(np.float64)  # JavaScript's own; exact up to 2^53
     packed = {"dtype": _TYPES[values.dtype.name], "bdata": _base64(values)}
@@ -131,9 +135,17 @@ def wants_log(values: Floats) -> bool:
     return bool(high > 10 * low)
 
 
-def log_axis() -> dict[str, Any]:
-    """A log axis with few, readable ticks."""
-    return {"type": "log", "exponentformat": "e", "nticks": 4}
+def log_axis(values: Floats) -> dict[str, Any]:
+    """A log axis with few, readable ticks around the positive ones of `values`."""
+    some = values[np.isfinite(values) & (values > 0)]
+    if not some.size:
+        return {"type": "log"}
+    low, high = int(np.floor(np.log10(some.min()))) - 2, int(np.ceil(np.log10(some.max()))) + 2
+    span = high - low - 4
+    powers = range(low, high + 1, max(1, -(-span // 5)))
+    digits = (1, 2, 5) if span <= 2 else (1,)
+    ticks = [float(f"{digit}e{power}") for power in powers for digit in digits]
+    return {"type": "log", "tickvals": ticks, "ticktext": [number(tick) for tick in ticks]}
 
 
 def empty(message: str) -> Figure:

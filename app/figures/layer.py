@@ -87,7 +87,7 @@ def lines(
             data[-1]["fillcolor"] = "--raw"
         shown = ":.1%" if percent else ":.3g"
         data.append(_curve(item.steps, item.mean, COLORS[index], key, shown=shown))
-    style: dict[str, Any] = log_axis() if log else {"exponentformat": "e"}
+    style: dict[str, Any] = log_axis(finite) if log else {"exponentformat": "e"}
     if percent:
         style = {"tickformat": ".0%"}
     told = "; ".join(f"{key} {number(_last(item))}" for key, item in known.items())

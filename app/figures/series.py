@@ -1,11 +1,12 @@
 """Curves of scalars: the loss, and every other metric as a small chart."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from trainvitals.app.figures.base import array, empty, layout, log_axis, wants_log
+from trainvitals.app.figures.base import MARGIN, array, empty, layout, log_axis, wants_log
 from trainvitals.app.figures.text import hover, label, number
 from trainvitals.app.figures.types import Figure, Floats, Mark, SeriesLike
 
@@ -28,7 +29,8 @@ def loss(
     """
     if training is None or not len(training.steps):
         return empty("No loss yet. Log one: tv.log({'loss': loss})")
-    logarithmic = wants_log(np.concatenate([training.mean, *(v.mean for v in validation.values())]))
+    everything = np.concatenate([training.mean, *(v.mean for v in validation.values())])
+    logarithmic = wants_log(everything)
     data = _range(training)
     smoothed = smooth(training.mean)
     data.append(
@@ -43,10 +45,11 @@ def loss(
         data.append(_curve(series.steps, series.mean, color, 1.8, told, gaps=True))
         ends.append(_end(series, series.mean, _short(key), color))
     data += _broken(training)
-    scale = log_axis() if logarithmic else {}
+    scale = log_axis(everything) if logarithmic else {}
     made = layout(yaxis=scale, marks=marks, numbers=True, summary=_told(name, training, validation))
-    made["margin"] = {"l": 52, "r": 56, "t": 22, "b": 24}
-    made["annotations"] += [end | _height(end["y"], logarithmic) for end in ends if end]
+    made["margin"] = MARGIN | {"t": 22}
+    placed = [end | _height(end["y"], logarithmic) for end in ends if end]
+    made["annotations"] += _apart(placed, everything, logarithmic)
     return {"data": data, "layout": made}
 
 
@@ -78,7 +81,9 @@ def small(
             )
         )
     data += _broken(series)
-    style: dict[str, Any] = log_axis() if scale == "log" and wants_log(series.mean) else {}
+    style: dict[str, Any] = (
+        log_axis(series.mean) if scale == "log" and wants_log(series.mean) else {}
+    )
     if unit == "fraction":
         style = {"tickformat": ".0%" if _top(series) > 0.05 else ".1%", "rangemode": "tozero"}
     elif unit == "s":
@@ -167,6 +172,21 @@ def _end(series: SeriesLike, values: Floats, text: str, color: str) -> dict[str,
         "showarrow": False,
         "font": {"size": 12, "color": color},
     }
+
+
+def _apart(ends: list[dict[str, Any]], values: Floats, logarithmic: bool) -> list[dict[str, Any]]:
+    """Labels of curves' ends; those that would lie on each other are moved apart."""
+    shown = (
+        values[np.isfinite(values) & (values > 0)] if logarithmic else values[np.isfinite(values)]
+    )
+    shown = np.log10(shown) if logarithmic else shown
+    span = float(np.ptp(shown)) or 1.0
+    ordered = sorted(ends, key=lambda end: float(end["y"]))
+    for below, above in pairwise(ordered):
+        if above["y"] - below["y"] < 0.11 * span:
+            below["yshift"] = below.get("yshift", 0) - 7
+            above["yshift"] = 7
+    return ordered
 
 
 def _height(value: float, logarithmic: bool) -> dict[str, float]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from trainvitals.app.figures import bands
-from trainvitals.app.figures.base import array, empty, layout
+from trainvitals.app.figures.base import MARGIN, array, empty, layout
 from trainvitals.app.figures.cells import Cells, Line
 from trainvitals.app.figures.text import label, number
 from trainvitals.app.figures.types import Figure, Flags, Floats, Ints, Mark
@@ -74,7 +74,7 @@ def vitals(
     )
     made["plot_bgcolor"] = "--unseen"
     made["xaxis"]["range"] = [int(edges[0]), int(edges[-1])]
-    made["margin"] = {"l": 138, "r": 14, "t": 6, "b": 24}
+    made["margin"] = dict(MARGIN)
     return {"data": data, "layout": made}
 
 
@@ -110,7 +110,7 @@ def _rows(lines: Sequence[Line], order: Ints, names: Sequence[str]) -> dict[str,
     texts = []
     for index in places:
         name = lines[index].name if whole or index in bold else _block(lines[index].name)
-        text = label(name, 21)
+        text = label(name, 18)
         texts.append(f"<b>{text}</b>" if index in bold else text)
     return {
         "range": [count - 0.5, -0.5],

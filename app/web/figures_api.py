@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 from flask import Blueprint, Response, render_template, request
@@ -20,6 +20,7 @@ from trainvitals.app.web.errors import ApiError
 from trainvitals.app.web.params import choice, known_run, optional_whole, step_range
 from trainvitals.app.web.serialize import json_response
 from trainvitals.hooks.wire.columns import SCALARS
+from trainvitals.hooks.wire.records import GroupKind, HistogramKind
 
 bp = Blueprint("figures_api", __name__)
 
@@ -204,12 +205,12 @@ def histogram(run_id: str) -> Response:
     """Histograms over time of the layer `name`; `kind`: weight, gradient (of its first weight) or activation."""
     run = known_run(run_id)
     line = known_line(run_id, request.args.get("name", ""))
-    kind = choice("kind", ("weight", "gradient", "activation"))
+    kind = cast(HistogramKind, choice("kind", get_args(HistogramKind)))
     start, stop = step_range()
     owner = line.name if kind == "activation" else next(iter(line.weights or line.parameters), None)
     if owner is None:
         return json_response(empty("This layer has no parameters."))
-    read = get_store().histograms(run_id, kind, owner, start=start, stop=stop, times=300)  # type: ignore[arg-type]
+    read = get_store().histograms(run_id, kind, owner, start=start, stop=stop, times=300)
     what = {"weight": "weights", "gradient": "gradients", "activation": "activations"}[kind]
     marks = [Mark(mark.step, "", mark.color) for mark in _marks(run, start, stop)]
     figure = layer_figures.histogram(read.steps, read.counts, marks, what=what)
@@ -225,10 +226,10 @@ def known_line(run_id: str, name: str) -> Line:
 
 
 def _matrix(run_id: str, key: str, start: int | None, stop: int | None) -> Matrix:
-    return get_store().matrix(run_id, _kind(key), key, start=start, stop=stop, buckets=BUCKETS)  # type: ignore[arg-type]
+    return get_store().matrix(run_id, _kind(key), key, start=start, stop=stop, buckets=BUCKETS)
 
 
-def _kind(key: str) -> str:
+def _kind(key: str) -> GroupKind:
     known = (*ACTIVATION_STATISTICS, *COUNTS["activation"])
     return "activation" if key in known else "parameter"
 

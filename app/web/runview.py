@@ -1,8 +1,10 @@
 """What the pages and the figures read of a run: its losses, layers, event lines, verdict and numbers."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 from urllib.parse import quote
+from weakref import WeakKeyDictionary
 
 import msgspec
 import numpy as np
@@ -18,6 +20,13 @@ from trainvitals.app.store.status import status
 from trainvitals.app.store.types import Run
 from trainvitals.app.web.verdict import Verdict, verdict
 from trainvitals.hooks.wire.records import Layout
+
+T = TypeVar("T")
+
+MAX_REMEMBERED = 2_000
+"""Entries of texts kept for unchanged runs, for each store."""
+
+_memory: WeakKeyDictionary[Store, dict[tuple[str, str], tuple[int, Any]]] = WeakKeyDictionary()
 
 COLORS = {"critical": "--crit", "warning": "--warn", "info": "--muted"}
 RULE_WORDS = {"lr": "learning rate", "nan": "NaN", "grad": "gradient", "relu": "ReLU"}
@@ -56,12 +65,27 @@ class View(msgspec.Struct, frozen=True):
 
 def view(store: Store, run: Run, now: float) -> View:
     """Read what the page of `run` says in words."""
-    findings = store.findings(run.id)
-    state = store.evaluation(run.id).state
-    states = [] if state is None else Engine.load(state).states()
+    findings, states = _remembered(store, run, "findings", lambda: _judged(store, run))
     current = status(run, now)
     judged = verdict(findings, states, current, last_step(run), run.end_message)
     return View(run, current, judged, findings, states)
+
+
+def _judged(store: Store, run: Run) -> tuple[list[Finding], list[RuleState]]:
+    state = store.evaluation(run.id).state
+    return store.findings(run.id), [] if state is None else Engine.load(state).states()
+
+
+def _remembered(store: Store, run: Run, what: str, read: Callable[[], T]) -> T:
+    """What `read` gave for this version of the run: the list asks again every second for all runs."""
+    memory = _memory.setdefault(store, {})
+    version, value = memory.get((run.id, what), (-1, None))
+    if version != run.version:
+        value = read()
+        if len(memory) >= MAX_REMEMBERED:
+            memory.clear()
+        memory[run.id, what] = (run.version, value)
+    return cast(T, value)
 
 
 def last_step(run: Run) -> int:
@@ -179,8 +203,12 @@ def facts(store: Store, run: Run, names: Sequence[str]) -> list[Fact]:
     return result[-4:]
 
 
-def loss_curve(store: Store, run: Run, points: int = 60) -> tuple[list[float], float | None]:
+def loss_curve(store: Store, run: Run) -> tuple[list[float], float | None]:
     """The training loss for a sparkline, and its last value; ([], None) without one."""
+    return _remembered(store, run, "curve", lambda: _loss_curve(store, run))
+
+
+def _loss_curve(store: Store, run: Run, points: int = 60) -> tuple[list[float], float | None]:
     name = training_loss(store.scalar_names(run.id))
     if name is None:
         return [], None

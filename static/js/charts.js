@@ -24,7 +24,9 @@ function plotly() {
 export function coloured(value, colour) {
   if (typeof value === "string") return value.startsWith("--") ? colour(value) : value;
   if (Array.isArray(value)) {
-    return typeof value[0] === "number" ? value : value.map((item) => coloured(item, colour));
+    // numbers, but not a stop of a colour scale: [0.5, "--mid"]
+    const plain = typeof value[0] === "number" && typeof value.at(-1) !== "string";
+    return plain ? value : value.map((item) => coloured(item, colour));
   }
   if (value && typeof value === "object" && !value.bdata) {
     return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, coloured(v, colour)]));
@@ -47,7 +49,13 @@ function narrowed(layout) {
   if (innerWidth > 640) return layout;
   const margin = { ...layout.margin, l: Math.min(layout.margin?.l ?? 50, 96) };
   margin.r = Math.min(margin.r ?? 14, 40);
-  return { ...layout, margin, xaxis: { ...layout.xaxis, nticks: 4 } };
+  // of an event's label only the finding's number has room
+  const annotations = (layout.annotations ?? []).map((note) =>
+    note.yref === "paper" && note.xref !== "paper"
+      ? { ...note, text: /^\d*/.exec(note.text)[0] }
+      : note,
+  );
+  return { ...layout, annotations, margin, xaxis: { ...layout.xaxis, nticks: 4 } };
 }
 
 /** Draw or update `figure` in `element`. */

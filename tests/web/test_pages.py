@@ -1,0 +1,138 @@
+"""What the pages say, as HTML."""
+
+import re
+from urllib.parse import urlsplit
+
+import pytest
+
+HOSTILE = {
+    "head.fc2": "<b>fc</b><img src=x onerror=alert(1)>\"'&amp;%{x}",
+    "block1.conv1": "x" * 480,
+    "block2.relu1": "שלום\u202eevil",
+    "head.fc1": "a/b//c 🚀?#",
+    "block1.conv2": "../..",
+}
+
+
+@pytest.fixture
+def site(make_app, tmp_path, fill, made_run):
+    fill(
+        tmp_path / "trainvitals.db",
+        made_run("healthy", steps=300, name="steady").end(),
+        made_run("sick", steps=400, sick=True).end("failed", "RuntimeError: loss is NaN"),
+        made_run("young", steps=4),
+        made_run("hostile", steps=40, name="<script>alert(1)</script>", names=HOSTILE),
+    )
+    return make_app().test_client()
+
+
+def text(response):
+    assert response.status_code == 200
+    return response.get_data(as_text=True)
+
+
+def test_without_runs_the_list_shows_how_to_attach(client):
+    page = text(client.get("/"))
+    assert "No runs yet" in page
+    assert "tv.watch(model, optimizer)" in page
+
+
+def test_the_list_tells_each_run_s_health_in_a_word(site):
+    page = text(site.get("/"))
+    assert page.index("Healthy.") > 0
+    assert page.index("Unhealthy.") > 0
+    assert page.index("Gathering.") > 0
+    assert "digits /" in page
+
+
+def test_a_healthy_run_says_so(site):
+    page = text(site.get("/runs/healthy"))
+    assert 'data-level="ok"' in page
+    assert "Healthy." in page
+    assert "No findings" in page
+
+
+def test_a_sick_run_leads_with_its_root_cause_and_the_remedy(site):
+    page = text(site.get("/runs/sick"))
+    verdict = page[page.index('class="card verdict') : page.index('id="findings"')]
+    assert "Unhealthy." in verdict
+    assert re.search("learning rate", verdict, re.I)
+    assert "Do this:" in verdict
+    assert "What followed" in page
+    assert "RuntimeError: loss is NaN" in page
+
+
+def test_a_run_of_a_few_steps_is_not_called_healthy(site):
+    page = text(site.get("/runs/young"))
+    assert "Gathering." in page
+    assert "Healthy." not in page
+
+
+def test_hostile_names_stay_text(site):
+    for path in ("/", "/runs/hostile", "/runs/hostile/layers/stem.conv"):
+        page = text(site.get(path))
+        assert "<script>alert" not in page
+        assert "<img src=x" not in page
+    assert "&lt;script&gt;" in text(site.get("/runs/hostile"))
+
+
+def test_every_layer_has_a_page_whatever_its_name(site):
+    rows = site.get("/api/v1/runs/hostile/figures/vitals").json["layout"]["meta"]["rows"]
+    assert {row["name"] for row in rows} >= set(HOSTILE.values())
+    for row in rows:
+        assert not urlsplit(row["link"]).netloc
+        page = text(site.get(row["link"]))
+        assert "place" in page
+
+
+def test_a_layer_s_page_names_its_findings_and_neighbours(site):
+    page = text(site.get("/runs/sick/layers/block2.conv1"))
+    assert "16×16×3×3" in page
+    assert 'rel="prev"' in page
+    assert 'rel="next"' in page
+    assert "Findings that touch this layer" in page
+
+
+def test_an_unknown_run_or_layer_says_so(site):
+    for path in ("/runs/none", "/runs/healthy/layers/none"):
+        response = site.get(path)
+        assert response.status_code == 404
+        assert b"All runs" in response.data
+
+
+def test_alerts_show_the_root_causes(site):
+    page = text(site.get("/alerts"))
+    assert "Inbox" in page
+    assert "Do this:" in page
+    assert "Nothing was sent" in page
+
+
+def test_no_page_has_an_inline_script_or_handler(site):
+    paths = ("/", "/runs/sick", "/runs/sick/layers/stem.conv", "/alerts", "/login", "/nothing")
+    for path in paths:
+        page = site.get(path).get_data(as_text=True)
+        assert not re.search(r"<script(?![^>]*\bsrc=)", page)
+        assert not re.search(r"<[^>]+\son\w+=", page)
+        assert not re.search(r"<[^>]+\sstyle=", page)
+        assert not re.search(r"(src|href)=\"(https?:)?//", page)
+
+
+def test_plotly_is_served_compressed_and_cached_under_its_version(site):
+    page = text(site.get("/"))
+    address = re.search(r'data-plotly="([^"]+)"', page)[1]
+    packed = site.get(address, headers={"Accept-Encoding": "gzip"})
+    plain = site.get(address)
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert "immutable" in packed.headers["Cache-Control"]
+    assert len(packed.data) < len(plain.data) / 2
+    assert site.get("/assets/plotly-0.0.0.min.js").status_code == 404
+
+
+def test_news_come_with_a_new_version_only(site):
+    first = site.get("/api/v1/runs/sick/live").json
+    assert first["changed"]
+    assert "Unhealthy." in first["verdict"]
+    again = site.get(f"/api/v1/runs/sick/live?version={first['version']}").json
+    assert not again["changed"]
+    assert "verdict" not in again
+    assert again["status"] == "failed"
