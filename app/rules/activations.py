@@ -102,7 +102,7 @@ class DeadReluUnits(Rule):
         silent = zeros == 1.0
         if enough and unit.first < 0:
             unit.first = dead
-        active = (1 - zeros) * unit.width
+        active = float((1 - zeros) * unit.width)
         starving = unit.width >= WIDE and active < STARVING
         over = silent or few or starving or (enough and dead > NOTE)
         known = silent or zeros < 1.0
