@@ -12,14 +12,24 @@ from trainvitals.hooks.registry import Parameter, Rows
 from trainvitals.hooks.stats import moments, subsample, values_of
 from trainvitals.hooks.wire.records import HistogramKind
 
+FEW = 1 << 15
+"""Elements that are few: see `GradientNorm`."""
+
 
 class GradientNorm:
     """The global norm over the gradients of one optimizer, and what is needed to find a bad one."""
 
-    def __init__(self, gradients: list[Tensor], scale: Tensor | None = None) -> None:
-        """`scale`: what a gradient scaler left the gradients multiplied with (fused optimizers)."""
+    def __init__(
+        self, gradients: list[Tensor], scale: Tensor | None = None, few: bool = False
+    ) -> None:
+        """`scale`: what a gradient scaler left the gradients multiplied with (fused optimizers).
+
+        `few`: there are so few elements that one copy and one norm are faster than a norm for each tensor.
+        """
         self._gradients = gradients
-        norms = _norms(gradients)
+        norms = _flat(gradients) if few and gradients else None
+        if norms is None:
+            norms = _norms(gradients)
         if norms is None:
             self.value: Number = 0.0
             return
@@ -42,6 +52,15 @@ class GradientNorm:
         ]
 
 
+def _flat(tensors: list[Tensor]) -> Tensor | None:
+    """All elements in one tensor; None where they do not fit into one."""
+    try:
+        flat: Tensor = torch._C._nn.flatten_dense_tensors(tensors)
+    except (RuntimeError, NotImplementedError):  # sparse, or on several devices
+        return None
+    return flat if flat.dtype.itemsize >= 4 else flat.float()
+
+
 def _norms(tensors: list[Tensor], dtype: torch.dtype | None = None) -> Tensor | None:
     """Norm of each tensor as one tensor, on the first one's device; None for an empty list."""
     if not tensors:
@@ -52,14 +71,21 @@ def _norms(tensors: list[Tensor], dtype: torch.dtype | None = None) -> Tensor | 
         groups.setdefault((dense.device, dense.dtype), []).append(dense)
     parts: list[Tensor] = []
     for (_, kind), members in groups.items():
-        wider = dtype or (torch.float32 if kind.itemsize < 4 else None)
-        norms = (
-            torch._foreach_norm(members, 2, dtype=wider) if wider else torch._foreach_norm(members)
-        )
-        parts.append(torch.stack(norms))
+        wider = dtype or (torch.float32 if kind.itemsize < 4 else kind)
+        parts.append(torch.stack(torch._foreach_norm(members, 2, dtype=wider)))
     if len(parts) == 1:
         return parts[0]
     return torch.cat([part.to(parts[0].device, torch.float64) for part in parts])
+
+
+def root_of_squares(norms: list[Number]) -> Number:
+    """The norm over several groups of gradients, from the norm of each."""
+    if len(norms) == 1:
+        return norms[0]
+    total: Number = 0.0
+    for norm in norms:
+        total = total + norm * norm
+    return total**0.5
 
 
 def all_finite(tensors: list[Tensor]) -> bool:

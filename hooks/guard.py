@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from trainvitals.hooks.nonfinite import (
 from trainvitals.hooks.registry import Parameter, Registry
 from trainvitals.hooks.wire.records import NonFinite
 
+_Call: TypeAlias = tuple[nn.Module, tuple[Any, ...], dict[str, Any], Any]
+_current_graph_task_id = torch._C._current_graph_task_id
+
 
 class Guard:
     """Collects the calls of a forward pass and looks only at its final output.
@@ -31,7 +34,7 @@ class Guard:
     def __init__(self, registry: Registry, report: Callable[[int, NonFinite], None]) -> None:
         self._registry = registry
         self._report = report
-        self._calls: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any], Any]] = []
+        self._calls: list[_Call] = []
         self._outermost: set[nn.Module] = set()
         self._undecided: tuple[int, NonFinite] | None = None
         self._last_bad = -2
@@ -42,32 +45,32 @@ class Guard:
         """Seconds that one look-up takes in a step without samples."""
 
     def _calibrate(self) -> float:
-        layers, module = self._registry.layers, nn.Identity()
+        call: _Call = (nn.Identity(), (), {}, None)
         begin = perf_counter()
         for _ in range(64):
-            if not torch.compiler.is_compiling() and layers.get(module) is None:
-                torch.is_grad_enabled()
-            self._calls.append((module, (), {}, None))
+            if call[0] not in self._registry.layers and torch.is_grad_enabled():
+                self.collect(call)
         cost = (perf_counter() - begin) / 64
         self._calls.clear()
         return cost
 
-    def saw(
-        self,
-        step: int,
-        module: nn.Module,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        output: Any,
-    ) -> None:
-        """A watched module has returned. A recomputation inside backward is none of a pass's calls."""
-        if torch._C._current_graph_task_id() != -1:
-            return
-        self._calls.append((module, args, kwargs, output))
-        if module in self._outermost or module in self._registry.roots:
-            self._finish_pass(step, output)
+    def collect(self, call: _Call) -> bool:
+        """A watched module has returned; whether that was the end of a pass, to be looked at.
 
-    def _finish_pass(self, step: int, output: Any) -> None:
+        A recomputation inside backward belongs to no pass.
+        """
+        if not self.active or _current_graph_task_id() != -1:
+            return False
+        self._calls.append(call)
+        return call[0] in self._registry.roots or call[0] in self._outermost
+
+    @property
+    def call_count(self) -> int:
+        """Calls of the pass that is under way."""
+        return len(self._calls)
+
+    def finish_pass(self, step: int, output: Any) -> None:
+        """Look at a pass's final output, explain it if it is bad, and let go of the calls."""
         try:
             if is_bad(output):
                 found = explain_forward([Call(*call) for call in self._calls], self._registry)

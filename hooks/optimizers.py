@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from trainvitals.hooks.gradients import FEW
 from trainvitals.hooks.readout import Number, number
 from trainvitals.hooks.registry import Parameter, Registry
 
@@ -16,6 +17,7 @@ class Optimizers:
         self._registry = registry
         self._known: list[Optimizer] = []
         self._members: dict[int, list[Parameter]] = {}
+        self._few: dict[int, bool] = {}
         self._stepped: set[int] = set()
         self._active: Optimizer | None = None
 
@@ -41,9 +43,18 @@ class Optimizers:
             ]
         return members
 
+    def has_few_elements(self, optimizer: Optimizer) -> bool:
+        """Whether all its parameters together are small."""
+        few = self._few.get(id(optimizer))
+        if few is None:
+            size = sum(parameter.tensor.numel() for parameter in self.members(optimizer))
+            few = self._few[id(optimizer)] = size <= FEW
+        return few
+
     def forget_members(self) -> None:
         """Look the parameters up again: models or parameter groups may have changed."""
         self._members.clear()
+        self._few.clear()
 
     def held(self) -> set[int]:
         """Ids of all watched parameters that any optimizer holds."""

@@ -72,7 +72,10 @@ class Registry:
         """Layer name to its place in the forward order, as far as it was seen."""
         self.roots: set[nn.Module] = set()
         """The watched models themselves."""
+        self.on_cpu = False
+        """Whether any parameter lives on the CPU."""
         self.compiled = False
+        """Whether any watched module runs compiled code, which hooks would only break up."""
         self._signature: tuple[object, ...] = ()
 
     def add(self, model: nn.Module, include: Sequence[str], exclude: Sequence[str]) -> None:
@@ -111,6 +114,7 @@ class Registry:
                             wanted_parameters.add(id(tensor))
         self.layers, self.parameters = layers, parameters
         self.roots = {watched.model for watched in self.models}
+        self.on_cpu = any(p.tensor.device.type == "cpu" for p in parameters.values())
         self.wanted, self.wanted_parameters = wanted, wanted_parameters
         signature.append(len(layers))
         changed = tuple(signature) != self._signature

@@ -225,7 +225,7 @@ class Run:
         self._finished.set()
         self._recorder = self._sender = self._emitter = None
         if self._watch is not None:
-            self._watch.dead = True
+            self._watch.drop()
             self._watch = None
 
     def __enter__(self) -> Self:

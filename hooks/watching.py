@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor, is_grad_enabled, nn
+from torch.compiler import is_compiling
+from torch.nn.modules.loss import _Loss
 from torch.nn.modules.module import register_module_forward_hook
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
@@ -16,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from trainvitals.hooks.carried import CarriedGradients
 from trainvitals.hooks.draft import Draft, Emitter
-from trainvitals.hooks.gradients import GradientNorm, StepStatistics, all_finite
+from trainvitals.hooks.gradients import GradientNorm, StepStatistics, all_finite, root_of_squares
 from trainvitals.hooks.guard import Guard
 from trainvitals.hooks.labels import Labels
 from trainvitals.hooks.loader import DataWait
@@ -54,21 +55,20 @@ class Watch:
         self._optimizers = Optimizers(self.registry)
         self._handles: list[RemovableHandle] = []
         self._forward_handle: RemovableHandle | None = None
+        self._forward_hook: Callable[..., None] | None = None
         self._carried: CarriedGradients | None = None
         self._statistics: dict[int, StepStatistics] = {}
         self.completed = 0
         """Steps completed so far: the index of the step that is being prepared."""
         self._samples = 0
         self._refreshed = -1
+        self._told_compiled = False
         self._draft = Draft(0)
         self._held: Draft | None = None
         self._norms: dict[int, Number] = {}
         self._losses: list[Number] = []
         self._step_end = 0.0
         self._own = 0.0
-        self._guarded_calls = 0
-        self.dead = False
-        """True in a forked child: the hooks are still there but do nothing."""
 
     # Attaching
 
@@ -103,19 +103,23 @@ class Watch:
 
     def detach(self) -> None:
         """Take everything off again; the training goes on as if nothing had been there."""
+        self.drop()
+        self.guard.settle()
+        self._emit_held()
+        self._emitter.poll(wait=True)
+
+    def drop(self) -> None:
+        """Take every hook off and record nothing more: also right in a forked child."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
         self._drop_step_hooks()
         self._data_wait.detach()
-        self.guard.settle()
-        self._emit_held()
-        self._emitter.poll(wait=True)
 
     def _drop_step_hooks(self) -> None:
         if self._forward_handle is not None:
             self._forward_handle.remove()
-            self._forward_handle = None
+            self._forward_handle = self._forward_hook = None
         if self._carried is not None:
             self._carried.remove()
             self._carried = None
@@ -141,58 +145,71 @@ class Watch:
 
     def _set_forward_hook(self, sampled: bool) -> None:
         """The one global forward hook: always there where the guard works, else for sampled steps only."""
-        self.guard.active = (
-            any(
-                parameter.tensor.device.type == "cpu"
-                for parameter in self.registry.parameters.values()
+        self.guard.active = self.registry.on_cpu
+        hook: Callable[..., None] | None = self._after_forward if sampled else self._glance
+        if self.registry.compiled or not (sampled or self.guard.active or self._criteria):
+            hook = None
+        if self.registry.compiled and not self._told_compiled:
+            self._told_compiled = True
+            self._problems.note(
+                "the model is compiled, so layer outputs are not sampled; "
+                "parameters and gradients are."
             )
-            if self.completed == 0 or sampled
-            else self.guard.active
-        )
-        wanted = not self.registry.compiled and (
-            sampled or self.guard.active or bool(self._criteria)
-        )
-        if wanted and self._forward_handle is None:
-            self._forward_handle = register_module_forward_hook(
-                self._after_forward, with_kwargs=True
-            )
-        elif not wanted and self._forward_handle is not None:
+        if hook == self._forward_hook:
+            return
+        if self._forward_handle is not None:
             self._forward_handle.remove()
             self._forward_handle = None
+        self._forward_hook = hook
+        if hook is not None:
+            self._forward_handle = register_module_forward_hook(hook, with_kwargs=True)
+
+    def _glance(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        """After each module of a step without samples: as little as can be done."""
+        if is_compiling():  # traced into the graph: from the next step on there is no hook any more
+            self.registry.compiled = True
+            return
+        if module in self.registry.layers:
+            if is_grad_enabled() and self.guard.collect((module, args, kwargs, output)):
+                self._finish_pass(output)
+        elif module in self._criteria or isinstance(module, _Loss):
+            self._saw_loss(module, args, output)
 
     def _after_forward(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
-        if torch.compiler.is_compiling() or self.dead:
-            return
-        name = self.registry.layers.get(module)
-        if name is None:
-            if module in self._criteria or isinstance(module, nn.modules.loss._Loss):
-                self._saw_loss(module, args, output)
-            return
-        if not torch.is_grad_enabled():
-            return
-        if not self._draft.sampled:
-            self._guarded_calls += 1
-            if self.guard.active:
-                self.guard.saw(self.completed, module, args, kwargs, output)
-            return
+        """After each module of a sampled step."""
+        if is_compiling() or not is_grad_enabled() or module not in self.registry.layers:
+            return self._glance(module, args, kwargs, output)
+        name = self.registry.layers[module]
         begin = perf_counter()
         try:
             self.registry.saw_call(name)
             if module in self.registry.wanted:
                 self._taps.see(module, name, output)
-            if self.guard.active:
-                self.guard.saw(self.completed, module, args, kwargs, output)
         except Exception as error:
             self._problems.caught(f"taking statistics of {name!r}", error)
-        self._own += perf_counter() - begin + _SLOW_CALL
+        self._own += perf_counter() - begin
+        if self.guard.collect((module, args, kwargs, output)):
+            self._finish_pass(output)
+
+    def _finish_pass(self, output: Any) -> None:
+        """An outermost watched module has returned: look at what it returned, and let go of the rest."""
+        begin = perf_counter()
+        calls = self.guard.call_count
+        try:
+            self.guard.finish_pass(self.completed, output)
+        except Exception as error:
+            self._problems.caught("looking for non-finite values", error)
+        self._own += perf_counter() - begin + calls * (_SLOW_CALL + self.guard.call_cost)
 
     def _saw_loss(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """A criterion was called: note its value and, of a watched one, the labels."""
         begin = perf_counter()
         try:
-            if not isinstance(output, Tensor) or output.numel() != 1 or not torch.is_grad_enabled():
+            if not isinstance(output, Tensor) or output.numel() != 1 or not is_grad_enabled():
                 return
             loss = number(output.detach())
             if isinstance(loss, float):
@@ -220,7 +237,7 @@ class Watch:
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         begin = perf_counter()
         try:
-            if self.dead or not self._optimizers.begin(optimizer):
+            if not self._optimizers.begin(optimizer):
                 return
             self.guard.settle()
             if self._held is not None and self._optimizers.is_primary(optimizer):
@@ -239,7 +256,7 @@ class Watch:
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         begin = perf_counter()
         try:
-            if self.dead or not self._optimizers.end(optimizer):
+            if not self._optimizers.end(optimizer):
                 return
             if has_closure(args, kwargs):
                 self._take_gradients(optimizer)
@@ -300,7 +317,8 @@ class Watch:
         holders = [parameter for parameter in members if parameter.tensor.grad is not None]
         gradients: list[Tensor] = [p.tensor.grad for p in holders]  # type: ignore[misc]
         scale = getattr(optimizer, "grad_scale", None)
-        norm = GradientNorm(gradients, scale if isinstance(scale, Tensor) else None)
+        few = self._optimizers.has_few_elements(optimizer)
+        norm = GradientNorm(gradients, scale if isinstance(scale, Tensor) else None, few)
         self._norms[id(optimizer)] = norm.value
         statistics = self._statistics.get(id(optimizer))
         if statistics is not None:
@@ -337,7 +355,7 @@ class Watch:
             if carried is not None:
                 draft.scalars["tv/grad_carried"] = carried
         self._taps.end()
-        draft.scalars["tv/grad_norm"] = _root_of_squares(list(self._norms.values()))
+        draft.scalars["tv/grad_norm"] = root_of_squares(list(self._norms.values()))
         draft.scalars.update(self._optimizers.rates())
         if self._losses:
             draft.scalars["tv/loss"] = sum(self._losses[1:], self._losses[0]) / len(self._losses)
@@ -359,8 +377,7 @@ class Watch:
 
     def _close_times(self, draft: Draft, now: float) -> None:
         # What follows in this step is charged to the next one: one step late, nothing is lost.
-        own = self._own + self._guarded_calls * (_SLOW_CALL + self.guard.call_cost)
-        own += perf_counter() - now
+        own = self._own + perf_counter() - now
         step_time = now - self._step_end
         waited = self._data_wait.take()
         if self.completed > 0:
@@ -371,7 +388,6 @@ class Watch:
         self._pace.spent(draft.step, step_time, own, draft.sampled)
         self._step_end = now
         self._own = now - perf_counter()  # the caller adds the whole hook; its first part is booked
-        self._guarded_calls = 0
         self._emitter.poll()
 
     def _emit_held(self) -> None:
@@ -379,12 +395,3 @@ class Watch:
         self._optimizers.new_round()
         if held is not None:
             self._emitter.emit(held)
-
-
-def _root_of_squares(norms: list[Number]) -> Number:
-    if len(norms) == 1:
-        return norms[0]
-    total: Number = 0.0
-    for norm in norms:
-        total = total + norm * norm
-    return total**0.5

@@ -4,7 +4,17 @@ import msgspec
 
 from trainvitals.hooks.wire import limits
 from trainvitals.hooks.wire.codec import TooLarge, WireError
-from trainvitals.hooks.wire.records import Batch, End, Event, Layout, Record, Start, Step
+from trainvitals.hooks.wire.records import (
+    Batch,
+    End,
+    Event,
+    Histograms,
+    Layout,
+    Record,
+    Sample,
+    Start,
+    Step,
+)
 
 _BEFORE_TIME, _AFTER_TIME = 0.0, 4_102_444_800.0  # 1970 to 2100: later than that is a broken clock
 
@@ -96,7 +106,8 @@ def _validate_step(step: Step) -> None:
         _check_name(name, "metric")
     if len(step.samples) > 256 or len(step.histograms) > 256:
         raise TooLarge("More than 256 samples at one step.")
-    for item in (*step.samples, *step.histograms):
+    taken: list[Sample | Histograms] = [*step.samples, *step.histograms]
+    for item in taken:
         if not 0 <= item.group < 256:
             raise WireError(f"Group {item.group} is out of range; expected 0 to 255.")
 

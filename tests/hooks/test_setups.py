@@ -1,0 +1,155 @@
+"""Training set-ups that hooks are known to stumble over: compile, checkpointing, wrappers, shared modules."""
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import trainvitals.hooks as tv
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(5)
+    return nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("watch_first", [True, False])
+def test_a_compiled_model_trains_the_same_and_keeps_its_graph(
+    recorded: Any, train: Any, watch_first: bool
+) -> None:
+    plain = net()
+    expected = train(plain, torch.optim.SGD(plain.parameters(), lr=0.1), 8)
+    torch._dynamo.reset()
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    graphs: list[Any] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    if watch_first:
+        tv.watch(model, optimizer, interval=2, strict=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compiled = torch.compile(model, backend=backend, fullgraph=True)
+        if not watch_first:
+            tv.watch(compiled, optimizer, interval=2, strict=True)
+        losses = train(compiled, optimizer, 8)
+    assert losses == pytest.approx(expected, rel=1e-5)
+    # watched first, it is compiled once more without the hooks that were there when it was traced
+    assert len(graphs) == (2 if watch_first else 1)
+    run = recorded()
+    names = [row.name for row in run.layouts("parameter")[-1].rows]
+    assert names == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert len(run.scalar("tv/grad_norm")) == 8
+    assert run.samples("parameter")[6]["0.weight"]["update_ratio"] > 0
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointed_layers_are_counted_once(recorded: Any, reentrant: bool) -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.inner = nn.Linear(8, 8), net()
+
+        def forward(self, inputs: torch.Tensor) -> Any:
+            return checkpoint(self.inner, self.first(inputs), use_reentrant=reentrant)
+
+    model = Checkpointed()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, optimizer, interval=1, strict=True)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.randn(4, 8)).sum().backward()
+        optimizer.step()
+    samples = recorded().samples("activation")
+    assert set(samples[2]) >= {"first", "inner.0", "inner.1", "inner.2"}
+    assert samples[2]["inner.1"]["dead_positions"] == 3 * 4
+
+
+def test_a_shared_layer_counts_with_its_first_call(recorded: Any) -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+            self.again = self.layer
+
+        def forward(self, inputs: torch.Tensor) -> Any:
+            return self.again(self.layer(inputs) * 1000)
+
+    model = Shared()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, optimizer, strict=True)
+    inputs = torch.randn(4, 4)
+    first = model.layer(inputs).abs().max().item()
+    model(inputs).sum().backward()
+    optimizer.step()
+    run = recorded()
+    assert run.samples("activation")[0]["layer"]["absmax"] == pytest.approx(first)
+    assert [row.name for row in run.layouts("parameter")[0].rows] == ["layer.weight", "layer.bias"]
+
+
+def test_a_container_that_passes_its_last_output_on_has_no_row(recorded: Any, train: Any) -> None:
+    model = nn.Sequential(nn.Sequential(nn.Linear(8, 8), nn.ReLU(inplace=True)), nn.Linear(8, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, optimizer, strict=True)
+    train(model, optimizer, 1)
+    assert [row.name for row in recorded().layouts("activation")[0].rows] == ["0.0", "0.1", "1"]
+
+
+def test_names_are_those_of_the_model_inside_its_wrapper(recorded: Any, train: Any) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(nn.DataParallel(model), optimizer, strict=True)
+    train(model, optimizer, 1)
+    assert recorded().layouts("parameter")[0].rows[0].name == "0.weight"
+
+
+def test_an_optimizer_inside_a_wrapper_is_found(recorded: Any, train: Any) -> None:
+    class Wrapper:
+        def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+            self.optimizer = optimizer
+
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, Wrapper(optimizer), strict=True)
+    train(model, optimizer, 2)
+    assert len(recorded().scalar("tv/grad_norm")) == 2
+
+
+def test_half_precision_training_is_measured(recorded: Any, train: Any) -> None:
+    model = net().to(torch.bfloat16)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, optimizer, strict=True)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(torch.randn(4, 8, dtype=torch.bfloat16)).float().sum().backward()
+        optimizer.step()
+    run = recorded()
+    assert run.scalar("tv/grad_norm")[1] > 0
+    assert run.samples("parameter")[0]["2.bias"]["grad_rms"] == pytest.approx(4.0)
+
+
+@pytest.mark.slow
+def test_worker_processes_do_not_disturb_the_run(recorded: Any) -> None:
+    from torch.utils.data import DataLoader, TensorDataset
+
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, optimizer, strict=True)
+    loader = DataLoader(TensorDataset(torch.randn(16, 8)), 4, num_workers=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for (inputs,) in loader:
+            optimizer.zero_grad()
+            model(inputs).sum().backward()
+            optimizer.step()
+    run = recorded()
+    assert [record.seq for record in run.records] == list(range(len(run.records)))
+    assert sorted(run.scalar("tv/data_wait")) == [0, 1, 2, 3]
+    assert run.end.status == "finished"
