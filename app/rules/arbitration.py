@@ -76,6 +76,8 @@ EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
 
 SLACK: Final = 50
 """Steps by which a cause may be seen after its consequence: slow signs, samples far apart."""
+OVER: Final = 100
+"""Steps after the end of a resolved cause in which it may still take effect."""
 DETERMINISTIC: Final = ("trainable-not-in-optimizer", "grad-not-zeroed")
 
 
@@ -105,6 +107,8 @@ def _explains(cause: Finding, effect: Finding) -> bool:
     severity = SEVERITIES.index(cause.severity)
     if severity < min(SEVERITIES.index(effect.severity), SEVERITIES.index("warning")):
         return False  # a note explains no warning
+    if cause.state == "resolved" and effect.first_step > cause.last_step + OVER:
+        return False
     if cause.rule in NONFINITE and effect.rule in NONFINITE:
         return _names(cause) == cause.rule
     if cause.rule == "trainable-not-in-optimizer" and effect.rule == "unchanged-parameter":

@@ -17,6 +17,8 @@ Mask = npt.NDArray[np.bool_]
 LOSS_NAMES: Final = ("train/loss", "loss", "train_loss", "tv/loss")
 NOT_TRAINING: Final = ("val", "valid", "eval", "test")
 LORA: Final = "lora_"
+TOKENS: Final = ("pos", "token", "query", "embed")
+"""Learned vectors that are looked up or added, under names in common use."""
 
 
 class Group:
@@ -32,7 +34,11 @@ class Group:
         self.elements: Floats = np.array([math.prod(row.shape) for row in rows], dtype=np.float64)
         # A weight that turns one vector into another: what update ratios and slopes are about.
         self.matrix = self.trainable & _mask(
-            len(row.shape) >= 2 and not row.type.startswith("Embedding") and LORA not in row.name
+            len(row.shape) >= 2
+            and bool(row.layer)  # a parameter of the model itself: a position, a class token
+            and not row.type.startswith("Embedding")
+            and LORA not in row.name
+            and not any(word in row.name.rsplit(".", 1)[-1].lower() for word in TOKENS)
             for row in rows
         )
         self.head = self._heads()

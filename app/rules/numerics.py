@@ -334,6 +334,6 @@ def _remedy(data: NonFinite | None, step: int) -> str:
         case _:
             return (
                 lower + "The forward pass was finite, so a derivative was not: sqrt or norm at 0, "
-                "a division, or overflow in half precision. Add an epsilon, clip gradients, and "
+                "log of a softmax, a division, or overflow in half precision. Add an epsilon, clip gradients, and "
                 "keep that operation in float32."
             )

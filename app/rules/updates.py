@@ -113,7 +113,7 @@ class UpdateRatioHigh(Rule):
     def _note_rate(self, context: Context, step: int) -> None:
         """Whether the learning rate rose shortly before: then it is to blame, not a gradient."""
         if not self.high.over:
-            self.rate_rose = context.rate_top_step >= self.previous - AFTERMATH
+            self.rate_rose = context.rate_top_step >= min(self.previous, step - AFTERMATH)
             rose = max(self.previous + 1, context.rate_top_step)
             self.start = rose if self.previous < context.rate_top_step <= step else step
 
@@ -154,6 +154,9 @@ class UpdateRatioHigh(Rule):
         top = layers[0] if layers else ""
         ratio = self.worst.get(top, self.peak)
         rate = f" of {self.rate:.3g}" if math.isfinite(self.rate) else ""
+        blame = f"Learning rate{rate} is too high"
+        if not self.rate_rose:
+            blame = f"Updates became too large at a learning rate{rate}"
         return [
             Finding(
                 key=self.id,
@@ -166,7 +169,7 @@ class UpdateRatioHigh(Rule):
                 root=True,
                 cause="",
                 evidence={
-                    "seen": f"One step changed {top or 'the weights'} by up to {ratio:.3g} times its "
+                    "seen": f"One step changed {top or 'the model'} by up to {ratio:.3g} times its "
                     f"own size; the median matrix by up to {self.peak:.3g}",
                     "expected": "Under 0.03 after the first steps; over 0.1 is too much for any "
                     "optimizer",
@@ -177,7 +180,7 @@ class UpdateRatioHigh(Rule):
                     "rate_rose": self.rate_rose,
                     "curve": self.curve.evidence("Update ratio, median matrix", None, HIGH),
                 },
-                title=f"Learning rate{rate} is too high: one step changed {top or 'the weights'} by "
+                title=f"{blame}: one step changed {top or 'the model'} by "
                 f"{_times(ratio)} its size, since step {onset}",
                 remedy=self._remedy(),
             )

@@ -1,0 +1,112 @@
+"""The evaluator: every record judged once, whatever happens in between."""
+
+import pytest
+
+from trainvitals.app.evaluator import LEASE_S, Evaluator
+from trainvitals.app.rules.engine import Engine
+from trainvitals.app.settings import Settings
+from trainvitals.app.store import Store
+from trainvitals.hooks.wire.limits import VERSION
+from trainvitals.hooks.wire.records import Batch
+
+
+def send(path, run, first=0, last=None, name="run-1"):
+    batch = Batch(
+        version=VERSION,
+        run=name,
+        attempt=run.stream.attempt,
+        rank=run.stream.rank,
+        first=first,
+        records=run.records[first:last],
+    )
+    with Store.open(path) as store:
+        store.append(batch, received=1.0)
+
+
+def stored(path, name="run-1"):
+    with Store.open(path) as store:
+        return store.findings(name)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "trainvitals.db"
+
+
+@pytest.fixture
+def sick(script):
+    """Gradients are carried over from step 1 on."""
+    run = script()
+    for step in range(40):
+        run.step(step, {"loss": 1.0, "tv/grad_norm": 1.0, "tv/grad_carried": float(step > 0)})
+    return run
+
+
+def drain(evaluator, now):
+    total = 0
+    while judged := evaluator.evaluate(now):
+        total += judged
+    return total
+
+
+def test_findings_are_those_of_the_engine(path, sick):
+    send(path, sick)
+    evaluator = Evaluator(path, Settings(database=path))
+    assert drain(evaluator, 10.0) == len(sick.records)
+    evaluator.close()
+    assert stored(path) == sick.engine().findings()
+    assert [finding.rule for finding in stored(path)] == ["grad-not-zeroed"]
+
+
+def test_a_crashed_evaluator_is_continued_by_another(path, sick):
+    send(path, sick, 0, 20)
+    first = Evaluator(path, Settings(database=path))
+    drain(first, 10.0)
+    send(path, sick, 20)
+    second = Evaluator(path, Settings(database=path))
+    later = 10.0 + LEASE_S + 1
+    assert drain(second, later) == len(sick.records) - 20
+    first.close()
+    second.close()
+    assert stored(path) == sick.engine().findings()
+
+
+def test_alerts_wait_in_the_outbox_with_their_findings(path, sick):
+    send(path, sick)
+    evaluator = Evaluator(path, Settings(database=path))
+    drain(evaluator, 10.0)
+    evaluator.close()
+    with Store.open(path) as store:
+        (row,) = store.pending("slack", 1000.0, 10)
+    assert (row.run, row.group, row.kind) == ("run-1", "grad-not-zeroed", "open")
+
+
+def test_a_state_of_another_version_is_judged_anew(path, sick, monkeypatch):
+    send(path, sick, 0, 20)
+    evaluator = Evaluator(path, Settings(database=path))
+    drain(evaluator, 10.0)
+    evaluator.close()
+    monkeypatch.setattr("trainvitals.app.rules.engine.VERSION", 2)
+    send(path, sick, 20)
+    evaluator = Evaluator(path, Settings(database=path))
+    assert drain(evaluator, 100.0) == len(sick.records)
+    evaluator.close()
+    assert stored(path) == sick.engine().findings()
+
+
+def test_one_runs_trouble_is_not_the_others(path, sick, monkeypatch):
+    feed = Engine.feed
+
+    def break_down(self, stream, record):
+        if stream.attempt == "bad":
+            raise RuntimeError("a rule with a bug")
+        feed(self, stream, record)
+
+    monkeypatch.setattr(Engine, "feed", break_down)
+    other = type(sick)(attempt="bad").step(0, {"loss": 1.0})
+    send(path, other, name="run-0")
+    send(path, sick)
+    evaluator = Evaluator(path, Settings(database=path))
+    drain(evaluator, 10.0)
+    evaluator.close()
+    assert [finding.rule for finding in stored(path)] == ["grad-not-zeroed"]
