@@ -291,14 +291,9 @@ def _write_level(connection: sqlite3.Connection, group: Group, level: int, numbe
     rows = []
     for (column, tile), bodies in sorted(parts.items()):
         height = min(tiles.NODE_ROWS, group.rows - tile * tiles.NODE_ROWS)
-        nodes = pyramid.join(
-            [
-                tiles.unpack_nodes(bodies[block], group.dtype, height, count)
-                if block in bodies
-                else pyramid.empty(height, count)
-                for block in range(below[2], below[3] + 1)
-            ]
-        )
+        none = tiles.pack_nodes(pyramid.empty(height, count), group.dtype)
+        ordered = [bodies.get(block, none) for block in range(below[2], below[3] + 1)]
+        nodes = tiles.unpack_nodes(ordered, group.dtype, height, count)
         body = tiles.pack_nodes(pyramid.coarsen(nodes, FAN), group.dtype)
         rows.append((group.key, level, column, tile, number, body))
     _insert_tiles(connection, rows)

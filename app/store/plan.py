@@ -84,12 +84,17 @@ class Segment:
         top = tile * tiles.NODE_ROWS
         height = min(tiles.NODE_ROWS, group.rows - top)
         found = {
-            number: tiles.unpack_nodes(body, group.dtype, height, count)
-            for _, number, body in _bodies(connection, group, span, column, tile, tile)
+            number: body for _, number, body in _bodies(connection, group, span, column, tile, tile)
         }
-        none = pyramid.empty(height, count)
         numbers = range(span.first, span.last + 1)
-        return pyramid.join([found.get(number, none) for number in numbers])[low - top : high - top]
+        if not found:
+            return pyramid.empty(high - low, len(numbers) * count)
+        none = b""
+        if len(found) < len(numbers):  # a scalar that was not logged for a while
+            none = tiles.pack_nodes(pyramid.empty(height, count), group.dtype)
+        bodies = [found.get(number, none) for number in numbers]
+        nodes = tiles.unpack_nodes(bodies, group.dtype, height, count)
+        return nodes[low - top : high - top]
 
 
 def _bodies(

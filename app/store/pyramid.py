@@ -62,7 +62,8 @@ def leaves(values: npt.NDArray[Any], missing: np.floating[Any]) -> Nodes:
     bits = f"<u{values.dtype.itemsize}"
     recorded = values.view(bits) != missing.view(bits)
     finite = np.isfinite(values)
-    wide = values.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN, which a sender is free to send
+        wide = values.astype(np.float64)
     shown = np.where(finite, wide, np.nan)
     last = np.where(recorded, wide, np.nan)
     return Nodes(

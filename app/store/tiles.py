@@ -78,12 +78,20 @@ def pack_nodes(nodes: Nodes, dtype: str) -> bytes:
     return compress(shuffle(numbers) + shuffle(counts))
 
 
-def unpack_nodes(body: bytes, dtype: str, rows: int, count: int) -> Nodes:
-    """The inverse of `pack_nodes`."""
-    data = decompress(body)
-    numbers = unshuffle(data, dtype, (4, rows, count)).astype(np.float64)
-    offset = 4 * rows * count * np.dtype(dtype).itemsize
-    counts = unshuffle(data, "<u4", (2, rows, count), offset).astype(np.int64)
+def unpack_nodes(bodies: Sequence[bytes], dtype: str, rows: int, count: int) -> Nodes:
+    """The inverse of `pack_nodes` for blocks one after the other: shape (rows, blocks * count)."""
+    blocks, size = len(bodies), np.dtype(dtype).itemsize
+    data = np.frombuffer(b"".join(map(decompress, bodies)), np.uint8).reshape(blocks, -1)
+    split = 4 * rows * count * size
+
+    def whole(places: npt.NDArray[np.uint8], kind: str, fields: int) -> npt.NDArray[Any]:
+        # (blocks, bytes of a value, fields, rows, count) to (fields, rows, blocks, count, bytes)
+        shaped = places.reshape(blocks, np.dtype(kind).itemsize, fields, rows, count)
+        values = np.ascontiguousarray(shaped.transpose(2, 3, 0, 4, 1)).view(kind)
+        return values.reshape(fields, rows, blocks * count)
+
+    numbers = whole(data[:, :split], dtype, 4).astype(np.float64)
+    counts = whole(data[:, split:], "<u4", 2).astype(np.int64)
     return Nodes(*numbers, *counts)
 
 
