@@ -75,9 +75,8 @@ def lines(
         return empty("Nothing was recorded.")
     values = np.concatenate([item.mean for item in known.values()])
     finite = values[np.isfinite(values)]
-    log = bool(finite.size and finite[finite > 0].size > 0.9 * finite.size) and (
-        logarithmic or wants_log(finite)
-    )
+    positive = bool(finite.size and finite[finite > 0].size > 0.9 * finite.size)
+    log = positive and not percent and (logarithmic or wants_log(finite))
     data: list[dict[str, Any]] = []
     for index, (key, item) in enumerate(known.items()):
         if index == 0 and not np.array_equal(item.min, item.max, equal_nan=True):

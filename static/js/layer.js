@@ -22,8 +22,13 @@ async function showHistogram(element) {
 }
 
 async function showMultiples() {
-  const answer = await getJson(`${base}/figures/layer?${query}${rangeQuery()}`);
-  await drawTiles(document.getElementById("multiples"), answer.figures);
+  const grid = document.getElementById("multiples");
+  try {
+    const answer = await getJson(`${base}/figures/layer?${query}${rangeQuery()}`);
+    await drawTiles(grid, answer.figures);
+  } catch (error) {
+    if (!grid.querySelector(".plot")) fail(grid, error.message);
+  }
 }
 
 async function showAll() {

@@ -248,6 +248,9 @@ def test_a_layer_has_its_small_multiples_and_histograms(site):
     answer = site.get("/api/v1/runs/sick/figures/layer?name=block2.conv1").json
     keys = [figure["key"] for figure in answer["figures"]]
     assert keys == ["update_ratio", "activation", "std", "shares", "grad_rms", "weight_rms"]
+    relu = site.get("/api/v1/runs/sick/figures/layer?name=block1.relu1").json["figures"]
+    assert [figure["key"] for figure in relu] == ["activation", "std", "shares"]
+    assert all(figure["data"] for figure in relu)
     for kind in ("weight", "gradient", "activation"):
         address = f"/api/v1/runs/sick/figures/histogram?name=block2.conv1&kind={kind}"
         assert site.get(address).json["data"][0]["type"] == "heatmap"

@@ -1,0 +1,142 @@
+"""The pages in a real browser: facts, live news, keys, themes, hostile names."""
+
+import pytest
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+EVERY_TEXT = (
+    "[...document.querySelectorAll('svg text, svg tspan')].map(e => e.textContent).join('|')"
+)
+
+
+def test_a_sick_run_shows_its_cause_and_a_map_in_colour(open_page):
+    page = open_page("/runs/sick")
+    assert page.inner_text(".verdict .state") == "Unhealthy."
+    assert "learning rate" in page.inner_text(".verdict h1").lower()
+    assert page.get_attribute("[data-figure=vitals]", "role") == "img"
+    assert "block2.conv1" in page.get_attribute("[data-figure=vitals]", "aria-label")
+    assert "block2.conv1" in page.evaluate(EVERY_TEXT)
+    colours = page.evaluate(
+        "document.querySelector('[data-figure=vitals]').data.map(t => t.colorscale.at(-1)[1])"
+    )
+    assert all(colour.startswith("#") for colour in colours)
+
+
+def test_a_healthy_run_reads_healthy_with_a_pale_map(open_page):
+    page = open_page("/runs/healthy")
+    assert page.inner_text(".verdict .state") == "Healthy."
+    assert "all within" in page.get_attribute("[data-figure=vitals]", "aria-label")
+
+
+def test_a_new_step_arrives_without_reload(open_page, grow):
+    page = open_page("/runs/live")
+    before = page.evaluate("document.querySelector('[data-figure=loss]').data[0].x.length")
+    page.evaluate("window.unchanged = true")
+    for step in range(150, 160):
+        grow(step)
+    page.wait_for_function(
+        "n => document.querySelector('[data-figure=loss]').data[0].x.length >= n", arg=before + 10
+    )
+    page.wait_for_function("document.querySelector('.facts').innerText.includes('159')")
+    assert page.evaluate("window.unchanged")
+    assert "live" in page.inner_text("#pill")
+
+
+def test_an_open_finding_stays_open_when_news_arrive(open_page, site, fill):
+    page = open_page("/runs/sick")
+    checked = page.locator("details.checked")
+    checked.locator("summary").click()
+    page.evaluate("document.body.dataset.drawn = ''")
+    page.evaluate("import('/static/js/run.js')")
+    assert checked.evaluate("e => e.open")
+
+
+def test_a_server_that_goes_away_is_told_and_forgiven(open_page, site):
+    page = open_page("/")
+    page.route("**/runs", lambda route: route.abort())
+    page.wait_for_selector("#offline:not([hidden])")
+    assert "can't be reached" in page.inner_text("#offline")
+    page.unroute("**/runs")
+    page.wait_for_selector("#offline", state="hidden")
+    open_page.trouble[:] = [line for line in open_page.trouble if "ERR_FAILED" not in line]
+
+
+def test_keys_lead_through_the_pages(open_page):
+    page = open_page("/")
+    page.keyboard.press("/")
+    page.keyboard.type("high-lr")
+    page.keyboard.press("Escape")
+    assert page.locator("tbody tr:visible").count() == 1
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/runs/sick")
+    page.wait_for_selector("body[data-drawn]")
+    page.keyboard.press("j")
+    assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
+    page.keyboard.press("?")
+    assert page.locator("#help").is_visible()
+    page.keyboard.press("Escape")
+    assert not page.locator("#help").is_visible()
+    page.keyboard.press("2")
+    assert page.get_attribute("[data-statistic=update_ratio]", "aria-pressed") == "true"
+    assert "m=update_ratio" in page.url
+    page.keyboard.press("g")
+    page.keyboard.press("r")
+    page.wait_for_url("**/")
+
+
+def test_the_theme_changes_and_is_kept(open_page):
+    page = open_page("/runs/healthy")
+    assert page.get_attribute("html", "data-theme") == "light"
+    page.keyboard.press("t")  # from system to light
+    page.keyboard.press("t")
+    assert page.get_attribute("html", "data-theme") == "dark"
+    page.reload()
+    assert page.get_attribute("html", "data-theme") == "dark"
+
+
+def test_a_click_on_a_row_opens_the_layer_and_brackets_go_on(open_page):
+    page = open_page("/runs/sick")
+    box = page.locator("[data-figure=vitals] .nsewdrag").bounding_box()
+    row = box["height"] / 12
+    page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + row * 6.5)
+    page.wait_for_selector("#tip:not([hidden])")
+    assert "block2.conv1" in page.inner_text("#tip")
+    page.mouse.click(box["x"] + box["width"] * 0.7, box["y"] + row * 6.5)
+    page.wait_for_url("**/layers/block2.conv1")
+    page.wait_for_selector("body[data-drawn]")
+    page.keyboard.press("]")
+    page.wait_for_url("**/layers/block2.relu1")
+
+
+def test_a_dragged_range_narrows_every_chart_and_stays_in_the_address(open_page):
+    page = open_page("/runs/sick")
+    box = page.locator("[data-figure=loss] .nsewdrag").bounding_box()
+    middle = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] * 0.5, middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.7, middle, steps=5)
+    page.mouse.up()
+    page.wait_for_function("new URLSearchParams(location.search).has('s')")
+    page.wait_for_function(
+        "document.querySelector('[data-figure=vitals]').layout.xaxis.range[0] > 150"
+    )
+    page.keyboard.press("z")
+    page.wait_for_function("!new URLSearchParams(location.search).has('s')")
+
+
+def test_hostile_names_are_text_in_pages_and_charts(open_page, site, fill, made_run):
+    names = {
+        "head.fc2": "<b>fc</b><img src=x onerror=window.hacked=1>",
+        "block1.conv1": "x" * 480,
+        "block2.relu1": "<a href='javascript:window.hacked=1'>link</a>",
+    }
+    title = "<script>window.hacked=1</script>"
+    fill(site.path, made_run("hostile", steps=60, name=title, names=names))
+    for width in (1440, 400):
+        page = open_page("/runs/hostile", width=width)
+        assert page.evaluate("window.hacked") is None
+        assert page.locator("[data-figure=vitals] svg a").count() == 0
+        assert page.locator("main img").count() == 0
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert "<b" in page.evaluate(EVERY_TEXT)
