@@ -9,7 +9,7 @@ from trainvitals.app.rules.engine import Engine, StateError
 from trainvitals.app.rules.finding import Finding
 from trainvitals.app.store import NotFound, Store
 from trainvitals.app.store.status import status
-from trainvitals.app.store.types import Run, Series
+from trainvitals.app.store.types import Delivery, Run, Series
 from trainvitals.app.web.db import get_store
 from trainvitals.app.web.errors import ApiError
 from trainvitals.app.web.params import choice, known_run, step_range, whole
@@ -183,9 +183,8 @@ def list_alerts() -> Response:
     run = request.args.get("run") or None
     if run is not None:
         known_run(run)
-    return json_response(
-        {"deliveries": get_store().deliveries(run, limit=whole("limit", 200, 1, 5_000))}
-    )
+    deliveries = get_store().deliveries(run, limit=whole("limit", 200, 1, 5_000))
+    return json_response({"deliveries": [_delivery(item) for item in deliveries]})
 
 
 def _summary(run: Run, now: float) -> dict[str, object]:
@@ -217,6 +216,11 @@ def _is_judged(store: Store, run: Run) -> bool:
 
 def _finding(item: Finding) -> dict[str, object]:
     return {field: plain(getattr(item, field)) for field in item.__struct_fields__}
+
+
+def _delivery(item: Delivery) -> dict[str, object]:
+    times = {name: timestamp(getattr(item, name)) for name in ("created", "updated", "retry_at")}
+    return {field: getattr(item, field) for field in item.__struct_fields__} | times
 
 
 def _series(item: Series) -> dict[str, object]:

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from trainvitals.app.store import Store
+from trainvitals.app.store.types import AlertRow
 from trainvitals.hooks.wire.records import Event, Step
 
 
@@ -129,6 +130,21 @@ def test_a_run_is_judged_once_the_rules_have_seen_its_records(client, send, make
 
 def test_the_delivery_log_is_empty_at_first(client):
     assert strict(client.get("/api/v1/alerts")) == {"deliveries": []}
+
+
+def test_a_delivery_is_logged_with_its_times(client, send, make_app):
+    send()
+    row = AlertRow(
+        id="run-1/nan/5/open", run="run-1", group="nan", kind="open", created=1e9, not_before=1e9
+    )
+    with Store.open(make_app().config["SETTINGS"].database) as store:
+        store.claim("me", 60.0, time.time())
+        store.commit_evaluation("run-1", "me", {}, None, [], [row], time.time())
+        store.mark_failed(row.id, "slack", 1e9 + 1, "No answer.", 1e9 + 6)
+    (told,) = strict(client.get("/api/v1/alerts?run=run-1"))["deliveries"]
+    assert (told["channel"], told["state"], told["error"]) == ("slack", "pending", "No answer.")
+    assert told["created"] == "2001-09-09T01:46:40.000Z"
+    assert told["retry_at"] == "2001-09-09T01:46:46.000Z"
 
 
 def test_a_deleted_run_is_gone(client, send):
