@@ -46,7 +46,9 @@ def fill(stream, count, seed=0):
         histograms = Histograms(
             group=0, kind="activation", counts=pack_counts(np.ones((rows, 96), int))
         )
-        stream.sample(step, values, histograms=[histograms], scalars={"z": float(step), "a": float("nan")})
+        stream.sample(
+            step, values, histograms=[histograms], scalars={"z": float(step), "a": float("nan")}
+        )
         if step % 50 == 0:
             stream.scalars(step, other=1.0).make(Event, step=step, kind="lr", data={"x": step})
     return stream.make(End, step=count, status="finished")
