@@ -42,13 +42,14 @@ def test_a_new_step_arrives_without_reload(open_page, grow):
     assert "live" in page.inner_text("#pill")
 
 
-def test_an_open_finding_stays_open_when_news_arrive(open_page, site, fill):
-    page = open_page("/runs/sick")
+def test_what_was_closed_stays_closed_when_news_arrive(open_page, grow):
+    page = open_page("/runs/live")
     checked = page.locator("details.checked")
-    checked.locator("summary").click()
-    page.evaluate("document.body.dataset.drawn = ''")
-    page.evaluate("import('/static/js/run.js')")
     assert checked.evaluate("e => e.open")
+    checked.locator("summary").click()
+    grow(150)
+    page.wait_for_function("document.querySelector('.facts').innerText.includes('150')")
+    assert not page.locator("details.checked").evaluate("e => e.open")
 
 
 def test_a_server_that_goes_away_is_told_and_forgiven(open_page, site):
