@@ -101,6 +101,15 @@ def grow(site):
     store.close()
 
 
+def until(page, expression):
+    """Wait until `expression` holds in `page`; the browser's own waiting needs eval, which the pages forbid."""
+    for _ in range(400):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never came true: {expression}")
+
+
 @pytest.fixture
 def open_page(chromium, site):
     """Open a page; afterwards check that nothing complained and nothing went to another host."""
@@ -130,6 +139,7 @@ def open_page(chromium, site):
         return page
 
     open_.trouble = trouble
+    open_.until = until
     yield open_
     for context in contexts:
         context.close()

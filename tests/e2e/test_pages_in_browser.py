@@ -34,10 +34,10 @@ def test_a_new_step_arrives_without_reload(open_page, grow):
     page.evaluate("window.unchanged = true")
     for step in range(150, 160):
         grow(step)
-    page.wait_for_function(
-        "n => document.querySelector('[data-figure=loss]').data[0].x.length >= n", arg=before + 10
+    open_page.until(
+        page, f"document.querySelector('[data-figure=loss]').data[0].x.length >= {before + 10}"
     )
-    page.wait_for_function("document.querySelector('.facts').innerText.includes('159')")
+    open_page.until(page, "document.querySelector('.facts').innerText.includes('159')")
     assert page.evaluate("window.unchanged")
     assert "live" in page.inner_text("#pill")
 
@@ -48,7 +48,7 @@ def test_what_was_closed_stays_closed_when_news_arrive(open_page, grow):
     assert checked.evaluate("e => e.open")
     checked.locator("summary").click()
     grow(150)
-    page.wait_for_function("document.querySelector('.facts').innerText.includes('150')")
+    open_page.until(page, "document.querySelector('.facts').innerText.includes('150')")
     assert not page.locator("details.checked").evaluate("e => e.open")
 
 
@@ -118,12 +118,12 @@ def test_a_dragged_range_narrows_every_chart_and_stays_in_the_address(open_page)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.7, middle, steps=5)
     page.mouse.up()
-    page.wait_for_function("new URLSearchParams(location.search).has('s')")
-    page.wait_for_function(
-        "document.querySelector('[data-figure=vitals]').layout.xaxis.range[0] > 150"
+    open_page.until(page, "new URLSearchParams(location.search).has('s')")
+    open_page.until(
+        page, "document.querySelector('[data-figure=vitals]').layout.xaxis.range[0] > 150"
     )
     page.keyboard.press("z")
-    page.wait_for_function("!new URLSearchParams(location.search).has('s')")
+    open_page.until(page, "!new URLSearchParams(location.search).has('s')")
 
 
 def test_hostile_names_are_text_in_pages_and_charts(open_page, site, fill, made_run):

@@ -26,7 +26,7 @@ def test_every_page_is_drawn_and_fits(open_page, pictures, look):
         if name == "error":
             continue  # its 404 is a console error of the browser's own
         page = open_page(path, width=width, theme=theme)
-        page.wait_for_function("!document.querySelector('[data-skeleton]')")
+        open_page.until(page, "!document.querySelector('[data-skeleton]')")
         page.screenshot(path=pictures / f"{name}-{look}.png", full_page=True)
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= width, f"{name} scrolls sideways: {wide} px"
