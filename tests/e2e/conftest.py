@@ -42,6 +42,7 @@ class Site:
         app = create_app(Settings(database=path))
         self.app = app
         self._server = make_server("127.0.0.1", 0, app, threaded=True)
+        self._server.daemon_threads = False  # stop() waits for answers under way
         self.port = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
