@@ -151,8 +151,16 @@ class Supervisor:
         self._owner = os.getpid()
 
     def start(self) -> None:
-        """Start the child and watch it."""
+        """Start the child and watch it. To be called before this process forks others.
+
+        `Popen` waits for the end of a pipe, which a process that is forked at that moment would hold open.
+        """
+        self._process = self._spawn()
         self._thread.start()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        # A session of its own: Ctrl-C goes to this process, which ends the child in good order.
+        return subprocess.Popen(self._command, env=self._env, start_new_session=True)
 
     def stop(self) -> None:
         """End the child; nothing happens in a forked copy of this process."""
@@ -172,15 +180,15 @@ class Supervisor:
 
     def _watch(self) -> None:
         pause = 1.0
-        while not self._stopping.is_set():
+        while self._process is not None:
             started = time.monotonic()
-            # A session of its own: Ctrl-C goes to this process, which ends the child in good order.
-            self._process = subprocess.Popen(self._command, env=self._env, start_new_session=True)
-            if self._stopping.is_set():
-                self._process.terminate()
             self._process.wait()
             if self._stopping.is_set():
                 return
             pause = 1.0 if time.monotonic() - started > 60 else min(pause * 2, LONGEST_PAUSE_S)
             logger.error("The evaluator ended; it starts again in %.0f s.", pause)
-            self._stopping.wait(pause)
+            if self._stopping.wait(pause):
+                return
+            self._process = self._spawn()
+            if self._stopping.is_set():
+                self._process.terminate()
