@@ -1,5 +1,11 @@
 """The evaluator: every record judged once, whatever happens in between."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 
 from trainvitals.app.evaluator import LEASE_S, Evaluator
@@ -110,3 +116,33 @@ def test_one_runs_trouble_is_not_the_others(path, sick, monkeypatch):
     drain(evaluator, 10.0)
     evaluator.close()
     assert [finding.rule for finding in stored(path)] == ["grad-not-zeroed"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parent", [os.getpid(), 0])
+def test_the_process_judges_until_it_is_told_to_stop(path, sick, parent):
+    send(path, sick)
+    command = [sys.executable, "-m", "trainvitals.app.evaluator", "--database", str(path)]
+    process = subprocess.Popen([*command, "--parent", str(os.getpid() if parent else 0)])
+    try:
+        for _ in range(300):
+            if stored(path):
+                break
+            time.sleep(0.1)
+        assert [finding.rule for finding in stored(path)] == ["grad-not-zeroed"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+
+
+@pytest.mark.slow
+def test_the_process_ends_with_its_parent(path):
+    Store.open(path).close()
+    other = os.getppid()  # some process that is not the parent: as if it had gone
+    command = [sys.executable, "-m", "trainvitals.app.evaluator", "--database", str(path)]
+    process = subprocess.Popen([*command, "--parent", str(other)])
+    try:
+        assert process.wait(30) == 0
+    finally:
+        process.kill()

@@ -258,6 +258,40 @@ def healthy_two_optimizers():
     )
 
 
+class Recurrent(nn.Module):
+    """The eight rows of a digit as a sequence."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(8, 64, 2, batch_first=True)
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.head(self.lstm(x.reshape(-1, 8, 8))[0][:, -1])
+
+
+def healthy_lstm():
+    model = Recurrent()
+    return Training(model, adam(model, 3e-3))
+
+
+def healthy_single_samples():
+    model = mlp()
+    return Training(model, sgd(model, 0.01, 0.0), batch=1)
+
+
+def healthy_plateau_first():
+    model = mlp(6, 128)  # leaves its plateau near step 90: the gradient norm grows a hundredfold
+    return Training(model, sgd(model, 0.05))
+
+
+def healthy_warm_restarts():
+    model = mlp()
+    optimizers = sgd(model, 0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizers[0], 100)
+    return Training(model, optimizers, scheduler=schedule)
+
+
 HEALTHY = {name: value for name, value in globals().items() if name.startswith("healthy_")}
 
 
@@ -291,7 +325,7 @@ def sick_rate(optimizer, lr, model=mlp):
 
 def sick_rate_jump():
     model = mlp(3)
-    training = Training(model, sgd(model, 0.05), interval=7)
+    training = Training(model, sgd(model, 0.05))  # the burst of samples after a jump is needed
 
     def jump(step):
         if step == 150:
@@ -421,6 +455,25 @@ def sick_detached():
     return Training(model, adam(model), loss=loss)
 
 
+def sick_batches():
+    model = mlp(3)
+
+    def loss(model, x, y, step):
+        return F.cross_entropy(model(x * 1e3 if 150 <= step < 153 else x), y)
+
+    return Training(model, sgd(model), loss=loss, interval=7)
+
+
+def sick_transformer():
+    model = Transformer()
+    return Training(model, [torch.optim.AdamW(model.parameters(), lr=0.1)])
+
+
+def sick_carry_cnn():
+    model = cnn()
+    return Training(model, sgd(model), image=True, zero=False)
+
+
 RATE = "update-ratio-high"
 SICK = {
     "sgd x10": Case(sick_rate(sgd, 2.0), RATE, 0),
@@ -447,6 +500,9 @@ SICK = {
     "nan backward": Case(sick_backward, "nonfinite-gradient", 60),
     "random labels": Case(sick_labels, "loss-stuck-at-prior", 0, steps=600),
     "random labels short": Case(sick_labels, "loss-stuck-at-prior", 0, steps=200),
+    "broken batches": Case(sick_batches, "gradient-exploding", 150),
+    "transformer adam x100": Case(sick_transformer, RATE, 0),
+    "no zero_grad cnn": Case(sick_carry_cnn, "grad-not-zeroed", 1),
     "detached": Case(sick_detached, "unchanged-parameter", 0, ("fc1", "fc2")),
 }
 
