@@ -76,8 +76,8 @@ class Dispatcher:
 
         While the opening is still being tried, the store holds back what follows it.
         """
-        if opening is None or opening.state == "cancelled":  # nobody was told
-            self._store.cancel(row.id)
+        if opening is None or opening.state == "cancelled":  # nobody was told here
+            self._store.cancel(row.id, channel.key)
         else:
             reason = "Its opening was never delivered."
             self._store.mark_failed(row.id, channel.key, now, reason, None)

@@ -8,7 +8,7 @@ from trainvitals.app.store.types import AlertRow
 
 Kind = Literal["open", "escalated", "resolved"]
 
-WAIT_S = {"critical": 2.0, "warning": 5.0}
+WAIT_S = {"critical": 2.0, "warning": 15.0}
 """How long a new root waits for its consequences, so that they arrive as lines of one message, seconds."""
 
 _ALERTING = SEVERITIES.index("warning")

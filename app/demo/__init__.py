@@ -22,7 +22,7 @@ STEPS = 600
 PAUSE_S = 0.025
 """Shortest time a step takes, seconds: slow enough to follow, quick enough to stay."""
 
-_SETTLE_S = 20.0
+_SETTLE_S = 45.0
 """How long the last findings and alerts may take after the trainings' end, seconds."""
 
 _http = urllib3.PoolManager(timeout=5.0, retries=False)
@@ -50,6 +50,9 @@ def run_demo(*, port: int, exit_when_done: bool, slack_webhook: str, data_dir: P
             click.echo(f"Inbox      {inbox.url}   (how alerts look in Slack)")
         url = stack.enter_context(_server(folder, port, slack_webhook or f"{inbox.url}/slack"))  # type: ignore[union-attr]
         click.echo(f"Dashboard  {url}")
+        signal.signal(
+            signal.SIGTERM, signal.default_int_handler
+        )  # leave by the same door as Ctrl-C
         known = {run["id"] for run in _get(url, "/api/v1/runs")["runs"]}
         try:
             runs = _train(url, folder, known)

@@ -31,13 +31,13 @@ def main(name: str, steps: int, pause_s: float) -> None:
     model, optimizer, penalty = _BUILDERS[name]()
     config = {"steps": steps, "batch": BATCH, "lr": optimizer.param_groups[0]["lr"]}
     with tv.init(project="demo", name=SCENARIOS[name].title, config=config):
-        tv.watch(model, optimizer)
+        tv.watch(model, optimizer, interval=3)  # dense, for a short show; the default keeps to 1 %
         for step, (x, y) in zip(range(steps), endless(train), strict=False):
             if name == "blow-up" and step == steps // 4:
                 for group in optimizer.param_groups:
                     group["lr"] *= 20  # one zero too many, and doubled for good measure
             logits = model(x)
-            loss = F.cross_entropy(logits, y) + penalty()
+            loss: Tensor = F.cross_entropy(logits, y) + penalty()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -92,7 +92,20 @@ def arbitrate(findings: list[Finding]) -> list[Finding]:
         for finding in findings
         for root in [_root(finding.key, causes)]
     ]
-    return sorted(settled, key=_order)
+    return sorted(_still_hurting(settled), key=_order)
+
+
+def _still_hurting(findings: list[Finding]) -> list[Finding]:
+    """A root whose own sign is over stays open while a consequence of it still holds."""
+    hurting = {
+        finding.cause
+        for finding in findings
+        if finding.state == "firing" and finding.severity != "info"
+    }
+    return [
+        msgspec.structs.replace(finding, state="firing") if finding.key in hurting else finding
+        for finding in findings
+    ]
 
 
 def _cause(effect: Finding, findings: list[Finding]) -> Finding | None:

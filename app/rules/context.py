@@ -174,6 +174,8 @@ class Context(msgspec.Struct):
     """Latest learning rate of each `tv/lr/<i>`."""
     rate_top: float = 0.0
     """The highest learning rate so far."""
+    rate_before: float = 0.0
+    """What it was before its last rise."""
     rate_top_step: int = -1
     """The last step at which the learning rate was still rising: the end of a warm-up."""
     labels: dict[str, float] = msgspec.field(default_factory=dict)
@@ -212,7 +214,7 @@ class Context(msgspec.Struct):
                 self.labels[name.removeprefix("tv/label_")] = value
         top = max(self.rates.values(), default=0.0)
         if top > self.rate_top * 1.000001:
-            self.rate_top, self.rate_top_step = top, record.step
+            self.rate_before, self.rate_top, self.rate_top_step = self.rate_top, top, record.step
         self._choose_loss(record.scalars)
         loss = record.scalars.get(self.loss.name)
         if loss is not None:

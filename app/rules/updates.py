@@ -9,6 +9,7 @@ import numpy as np
 from trainvitals.app.rules.base import Rule, listing
 from trainvitals.app.rules.context import Context, Floats, StepView, Table
 from trainvitals.app.rules.finding import Finding, RuleState
+from trainvitals.app.rules.ratejump import GIVEN_BACK, RateJump
 from trainvitals.app.rules.statistics import Curve, Persistence, number
 from trainvitals.hooks.wire.records import Event
 
@@ -25,6 +26,8 @@ WINDOW: Final = 20
 burst that replaces the weights altogether weighs as much as a long one."""
 CALM: Final = 10
 """Samples below half the limit that resolve it."""
+MOST_DECADES: Final = 3
+"""The ratios of a blow-up grow without end and say nothing about the rate that would be right."""
 AFTERMATH: Final = 50
 """Steps in which the loss must answer an extreme step for the two to count as one."""
 
@@ -57,8 +60,10 @@ class UpdateRatioHigh(Rule):
     """Losses or gradient norms within `AFTERMATH` steps that tell of a blow-up."""
     rate: float = math.nan
     """Highest learning rate at the onset."""
+    jump: RateJump = msgspec.field(default_factory=RateJump)
 
     def on_step(self, context: Context, view: StepView) -> None:
+        self.jump.update(context, view)
         self._watch_aftermath(context, view)
         for table in view.parameters:
             ratios = self._ratios(table)
@@ -142,7 +147,7 @@ class UpdateRatioHigh(Rule):
     def findings(self, context: Context) -> list[Finding]:
         extreme = self.extreme.fired or self._confirmed_late
         if not (self.high.fired or extreme):
-            return []
+            return [self._unsampled(context)] if self.jump.confirmed else []
         starts = [held.onset for held in (self.high, self.extreme) if held.fired]
         onset = min(starts) if starts else self.burst_step
         if self.rate_rose and 0 <= onset - self.start <= AFTERMATH:
@@ -155,6 +160,8 @@ class UpdateRatioHigh(Rule):
         ratio = self.worst.get(top, self.peak)
         rate = f" of {self.rate:.3g}" if math.isfinite(self.rate) else ""
         blame = f"Learning rate{rate} is too high"
+        if self.jump.step == onset:
+            blame = f"Learning rate rose from {self.jump.before:.3g} to {self.jump.after:.3g}"
         if not self.rate_rose:
             blame = f"Updates became too large at a learning rate{rate}"
         return [
@@ -186,11 +193,40 @@ class UpdateRatioHigh(Rule):
             )
         ]
 
+    def _unsampled(self, context: Context) -> Finding:
+        """The blow-up fell between two samples: only rate and loss tell of it."""
+        jump = self.jump
+        change = f"from {jump.before:.3g} to {jump.after:.3g}"
+        recovered = context.loss.regained < GIVEN_BACK / 2
+        return Finding(
+            key=self.id,
+            rule=self.id,
+            severity="critical",
+            state="resolved" if recovered else "firing",
+            first_step=jump.step,
+            last_step=context.last_step,
+            layers=[],
+            root=True,
+            cause="",
+            evidence={
+                "seen": f"The learning rate rose {change} in one step, and the loss ran away",
+                "expected": "A loss that stays near its best after the rate changes",
+                "since": jump.step,
+                "where": "the whole model",
+                "learning_rate": number(jump.after),
+                "rate_rose": True,
+            },
+            title=f"Learning rate rose {change} and the loss ran away, since step {jump.step}",
+            remedy=self._remedy(),
+        )
+
     def _remedy(self) -> str:
         lower = ""
-        if math.isfinite(self.rate) and self.rate > 0:
-            factor = 10.0 ** math.ceil(math.log10(max(self.peak, HIGH) / 0.03))
-            lower = f" Try {self.rate / factor:.1g} first."
+        if self.jump.step >= 0 and self.jump.step == (self.start if self.worst else self.jump.step):
+            lower = f" Go back to {self.jump.before:.3g}, and to a checkpoint before the rise."
+        elif math.isfinite(self.rate) and self.rate > 0:
+            decades = math.ceil(math.log10(max(self.peak, HIGH) / 0.03))
+            lower = f" Try {self.rate / 10.0 ** min(decades, MOST_DECADES):.1g} first."
         return (
             f"Lower the learning rate by 10 or more, until one step changes weights by less than "
             f"0.03 of their size.{lower} If only the first steps are too large, warm the rate up "

@@ -18,7 +18,7 @@ def test_a_new_root_opens_one_group(finding):
 
 def test_a_warning_waits_longer_for_its_consequences(finding):
     (row,) = plan("run-1", [], [finding()], 1000.0)
-    assert row.not_before == 1005.0
+    assert row.not_before == 1015.0
 
 
 def test_consequences_and_remarks_open_nothing(finding):

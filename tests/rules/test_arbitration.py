@@ -108,3 +108,11 @@ def test_a_cause_long_over_explains_nothing_new():
 def test_a_cause_too_late_is_none():
     late = finding("gradient-vanishing-depth", 400)
     assert causes(late, finding("loss-stuck-at-prior", 0))["loss-stuck-at-prior"] == ""
+
+
+def test_a_root_that_is_over_stays_open_while_a_consequence_holds():
+    over = finding("update-ratio-high", 10, 12, state="resolved", rate_rose=True)
+    still = finding("dead-relu-units", 12, 400)
+    gone = finding("dead-relu-units", 12, 40, state="resolved")
+    assert arbitrate([over, still])[0].state == "firing"
+    assert [found.state for found in arbitrate([over, gone])] == ["resolved", "resolved"]
