@@ -51,7 +51,7 @@ class Dispatcher:
                     continue
                 if row.kind == "escalated" and opening.updated >= row.created:
                     # the opening was sent after that and told it already
-                    self._store.mark_delivered(row.id, channel.key, now)
+                    self._store.cancel(row.id, channel.key)
                     continue
                 opened = opening.created
             alert = self._compose(row, opened)

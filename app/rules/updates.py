@@ -152,6 +152,8 @@ class UpdateRatioHigh(Rule):
         onset = min(starts) if starts else self.burst_step
         if self.rate_rose and 0 <= onset - self.start <= AFTERMATH:
             onset = self.start  # between two samples, and the rate tells at which step
+        if self.jump.confirmed and 0 <= onset - self.jump.step <= AFTERMATH:
+            onset = self.jump.step
         last = max(self.high.last, self.extreme.last, onset)
         over = not extreme or not self.extreme.fired or self.extreme.resolved
         resolved = over and (not self.high.fired or self.high.resolved) and starts != []
@@ -222,7 +224,7 @@ class UpdateRatioHigh(Rule):
 
     def _remedy(self) -> str:
         lower = ""
-        if self.jump.step >= 0 and self.jump.step == (self.start if self.worst else self.jump.step):
+        if self.jump.confirmed:
             lower = f" Go back to {self.jump.before:.3g}, and to a checkpoint before the rise."
         elif math.isfinite(self.rate) and self.rate > 0:
             decades = math.ceil(math.log10(max(self.peak, HIGH) / 0.03))
