@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 from trainvitals.hooks.readout import Number, number
 
-MIN_POSITIONS = 10_000
+MIN_POSITIONS = 1_024
 """Samples·positions that a generation spans at least."""
 MIN_BATCHES = 20
-"""Batches that a generation spans at least."""
+"""Batches that a generation spans at least: a unit that dies is seen dead within one to two times as many."""
 
 
 def has_flat_zero_side(module: nn.Module) -> bool:

@@ -30,6 +30,7 @@ COLUMN: dict[str, int] = {
     key: index for columns in _COLUMNS.values() for index, key in enumerate(columns)
 }
 """Column key to its place in its group."""
+_RATIO = COLUMN["update_ratio"]
 
 
 class Draft:
@@ -163,7 +164,11 @@ class Emitter:
         with np.errstate(over="ignore"):
             for row, columns in rows.items():
                 for column in columns:
-                    matrix[row, column] = next(numbers)
+                    value = next(numbers)
+                    # No ratio where there was no weight to compare with. That is known only now, when a
+                    # device has delivered, and it is no non-finite value of the training.
+                    if value == value or column != _RATIO or kind != "parameter":
+                        matrix[row, column] = value
         return matrix
 
     def _histograms(self, kind: HistogramKind, rows: dict[int, Tensor]) -> Histograms:

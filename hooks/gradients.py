@@ -160,14 +160,10 @@ class StepStatistics:
                     moved[index].isnan() | (sizes[index] == 0), math.nan, move / size
                 )
                 unchanged = 1 - (_bits(now[index]) != _bits(part)).any().float()
-            self._draft.put(
-                "parameter",
-                row,
-                {
-                    "update_ratio": ratio if weight.grad is not None else math.nan,
-                    "unchanged": unchanged,
-                },
-            )
+            columns: dict[str, Number] = {"unchanged": unchanged}
+            if weight.grad is not None:  # otherwise it was not stepped
+                columns["update_ratio"] = ratio
+            self._draft.put("parameter", row, columns)
         return spoiled
 
 

@@ -91,8 +91,7 @@ class Taps:
     ) -> None:
         dead = self._dead.get(module)
         if dead is None:
-            if not has_flat_zero_side(module):
-                columns["dead_fraction"] = float("nan")
+            if not has_flat_zero_side(module):  # left unset: not recorded is not the same as NaN
                 return
             dead = self._dead[module] = DeadUnits(module)
         if tensor.dim() >= 1:

@@ -27,8 +27,8 @@ ACTIVATION = (
     Column("absmax", "Activation abs-max"),
     Column("zero_fraction", "Zero fraction", "fraction", "linear"),
     Column("nonfinite", "Non-finite values", "count"),
-    # Share of units that were never > 0 in the last `dead_positions` samples·positions; NaN where the
-    # layer has no flat zero side (only ReLU-like modules have one).
+    # Share of units that were never > 0 in the last `dead_positions` samples·positions; not
+    # recorded where the layer has no flat zero side (only ReLU-like modules have one).
     Column("dead_fraction", "Dead units", "fraction", "linear"),
     Column("dead_positions", "Samples behind dead units", "count"),
 )
@@ -43,7 +43,8 @@ PARAMETER = (
     Column("grad_std", "Gradient std"),
     Column("grad_absmax", "Gradient abs-max"),
     Column("grad_nonfinite", "Non-finite gradients", "count"),
-    # RMS(W after - W before) / RMS(W before) over one optimizer step; NaN when the parameter was not stepped.
+    # RMS(W after - W before) / RMS(W before) over one optimizer step; not recorded when the
+    # parameter was not stepped, was zero or was not finite.
     Column("update_ratio", "Update ratio"),
     # 1.0 when not a single element changed, bit for bit, over the optimizer step; else 0.0.
     Column("unchanged", "Unchanged", "", "linear"),

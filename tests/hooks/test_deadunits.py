@@ -1,6 +1,5 @@
 """Dead units: never active in enough samples, judged per unit and not per zero."""
 
-import math
 from typing import Any
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 from torch import nn
 
 import trainvitals.hooks as tv
-from trainvitals.hooks.deadunits import MIN_BATCHES, DeadUnits, has_flat_zero_side
+from trainvitals.hooks.deadunits import MIN_BATCHES, MIN_POSITIONS, DeadUnits, has_flat_zero_side
 
 
 def test_units_that_were_never_active_are_dead() -> None:
@@ -42,6 +41,21 @@ def test_a_unit_that_died_is_forgotten_after_two_generations() -> None:
         share, positions = dead.read()
     assert share == 0.5
     assert 10_000 <= positions <= 40_000
+
+
+@pytest.mark.parametrize("positions", [32, 64, 1000])
+def test_a_layer_that_dies_in_mid_training_is_seen_within_forty_samples(positions: int) -> None:
+    dead = DeadUnits(nn.ReLU())
+    for _ in range(105):
+        dead.see(torch.ones(positions, 2), channels_first=False)
+        assert dead.read()[0] == 0.0
+    shares = []
+    for _ in range(max(2 * MIN_BATCHES, 2 * MIN_POSITIONS // positions)):
+        dead.see(torch.zeros(positions, 2), channels_first=False)
+        shares.append(dead.read()[0])
+    assert shares[0] == 0.0
+    assert shares[-1] == 1.0
+    assert dead.read()[1] >= MIN_POSITIONS
 
 
 @pytest.mark.parametrize(
@@ -83,7 +97,7 @@ def test_a_layer_with_hopeless_biases_is_reported_dead(recorded: Any, train: Any
     rows = recorded().samples("activation")[24]
     assert rows["1"]["dead_fraction"] == pytest.approx(0.7)
     assert rows["1"]["dead_positions"] == 25 * 500
-    assert math.isnan(rows["3"]["dead_fraction"])
+    assert "dead_fraction" not in rows["3"]
 
 
 def test_sequence_layers_have_their_units_last(recorded: Any) -> None:

@@ -163,9 +163,21 @@ def test_a_parameter_without_gradient_has_no_gradient_columns(
     run = recorded()
     row = run.samples("parameter")[0]["0.weight"]
     assert "grad_rms" not in row
-    assert math.isnan(row["update_ratio"])
+    assert "update_ratio" not in row
     trainable = {row.name: row.trainable for row in run.layouts("parameter")[-1].rows}
     assert trainable["0.weight"] is False
+
+
+def test_a_zero_parameter_has_no_update_ratio(recorded: Callable[[], Any], train: Any) -> None:
+    model = small_net()
+    nn.init.zeros_(model[2].bias)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, optimizer, interval=1, strict=True)
+    train(model, optimizer, 2)
+    samples = recorded().samples("parameter")
+    assert "update_ratio" not in samples[0]["2.bias"]
+    assert samples[0]["2.bias"]["unchanged"] == 0.0
+    assert samples[1]["2.bias"]["update_ratio"] > 0
 
 
 def test_sparse_gradients_are_measured(recorded: Callable[[], Any]) -> None:
