@@ -1,5 +1,6 @@
 """The stream from a real trainer to a real server, through everything that goes wrong on the way."""
 
+import json
 import sqlite3
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from trainvitals.app.diagnose import diagnose
 from trainvitals.app.store import Store
 from trainvitals.hooks.spool import read_stream
 from trainvitals.hooks.wire.records import Record, Step
@@ -34,6 +36,11 @@ def stored(database: Path, run: str) -> list[Record]:
                 cursor[f"{stream.attempt}/{stream.rank}"] = record.seq + 1
                 records.append(record)
     return records
+
+
+def plain(finding) -> dict:
+    """A finding as the API gives it: JSON there and back."""
+    return json.loads(json.dumps(msgspec.to_builtins(finding)))
 
 
 def same(left: list[Record], right: list[Record]) -> bool:
@@ -101,6 +108,32 @@ def test_a_killed_trainer_leaves_all_but_its_last_second_and_reads_lost_contact(
         assert time.monotonic() - killed < 40
         time.sleep(0.5)
     assert server.get(f"/api/v1/runs/{run}")["status"] == "lost contact"
+
+
+def test_findings_and_alerts_survive_kills_of_the_server_neither_lost_nor_doubled(
+    server, trainer, receiver, tmp_path
+):
+    server.environment["TRAINVITALS_WEBHOOK_URL"] = receiver.url
+    server.start()
+    process, run = trainer(server.url, steps=300, pause_s=0.03, broken=60)
+    for pause in (1.0, 1.7, 0.6, 2.3, 1.1):
+        time.sleep(pause)
+        server.kill()
+        server.start()
+    process.communicate(timeout=90)
+    sync(tmp_path, server.url)
+    server.until(lambda: server.get(f"/api/v1/runs/{run}")["judged"])
+    server.until(lambda: receiver.messages)
+    time.sleep(3)  # a doubled message would come now
+
+    found = server.get(f"/api/v1/runs/{run}/findings")["findings"]
+    replayed = [plain(finding) for finding in diagnose(str(tmp_path / ".trainvitals" / run))]
+    assert [finding["key"] for finding in found] == [finding["key"] for finding in replayed]
+    assert found == replayed
+    root = found[0]
+    assert (root["rule"], root["first_step"], root["root"]) == ("nonfinite-activation", 60, True)
+    roots = sum(finding["root"] and finding["severity"] != "info" for finding in found)
+    assert len({key for key, _ in receiver.messages}) == roots == len(receiver.messages)
 
 
 def test_ctrl_c_ends_the_server_in_order(server):
