@@ -37,8 +37,9 @@ class GradientNorm:
         if scale is not None:
             total = total / scale.to(total.device)
         self.value = number(total)
-        if isinstance(self.value, float) and not math.isfinite(self.value):
-            # finite gradients can still overflow when squared in float32
+        if isinstance(self.value, float) and math.isinf(self.value):
+            # Finite gradients can overflow when squared in float32. They never make a NaN, which may come at
+            # every step from now on and is not looked at again.
             exact = _norms(gradients, torch.float64)
             assert exact is not None
             self.value = torch.linalg.vector_norm(exact).item()

@@ -72,7 +72,11 @@ class Guard:
     def finish_pass(self, step: int, output: Any) -> None:
         """Look at a pass's final output, explain it if it is bad, and let go of the calls."""
         try:
-            if is_bad(output):
+            if not is_bad(output):
+                return
+            if self.known_bad(step):  # it stays bad: localising costs much and tells nothing new
+                self._last_bad = step
+            else:
                 found = explain_forward([Call(*call) for call in self._calls], self._registry)
                 if found is not None:
                     self._tell(step, found)
@@ -110,7 +114,7 @@ class Guard:
         """The gradients of an optimizer step, before it; `holders` in the order of the norm's gradients."""
         if not not_finite(norm.value):
             return
-        if step - self._last_bad <= 1:
+        if self.known_bad(step):
             self._last_bad = step
             return
         bad = [holders[index] for index in norm.offenders()]
@@ -123,6 +127,10 @@ class Guard:
             self._undecided = (step, found)
         else:
             self._tell(step, found)
+
+    def known_bad(self, step: int) -> bool:
+        """Whether this step or the one before was found non-finite already."""
+        return step - self._last_bad <= 1
 
     def saw_update(self, step: int, spoiled: list[Tensor]) -> None:
         """An optimizer step left weights non-finite."""
@@ -149,7 +157,7 @@ class Guard:
 
     def _tell(self, step: int, found: NonFinite) -> None:
         """Report at the onset only: not again while each step is non-finite."""
-        onset = step - self._last_bad > 1
+        onset = not self.known_bad(step)
         self._last_bad = step
         if onset:
             self._report(step, found)

@@ -19,7 +19,8 @@ _MAX_CREDIT = 12.0
 class Pace:
     """Saves the budgeted share of each step's time and spends it on samples.
 
-    The first burst is free: it is over before anybody waits. `interval` replaces the budget by every k-th step.
+    The first burst comes on credit, which half of the savings pay back: over a run the budget holds for all
+    samples. `interval` replaces the budget by every k-th step.
     """
 
     def __init__(self, overhead: float = 0.01, interval: int | None = None) -> None:
@@ -29,10 +30,12 @@ class Pace:
         self._step_time = 0.0
         self._cost = 0.0
         self._credit = 0.0
+        self._debt = 0.0
         self._burst = 0
         self._norms: deque[float] = deque(maxlen=100)
         self._seen = 0
         self._median = math.inf
+        self._nonfinite = False
 
     def due(self, step: int) -> bool:
         """Whether `step` is to be sampled; asked once for each step, in order."""
@@ -47,16 +50,20 @@ class Pace:
         return self._credit >= 0.5 * self._cost
 
     def spent(self, step: int, step_time: float, cost: float, sampled: bool) -> None:
-        """Account for a finished step: its duration and our own share of it, seconds."""
+        """Account for a finished step: its duration and our own share of it, both by one clock, seconds."""
         own = max(step_time - cost, 0.0)
         if sampled:
             self._cost = cost if not self._cost else _mix(self._cost, cost)
         else:
             self._step_time = own if not self._step_time else _mix(self._step_time, own)
-        if step < BURST:
-            return
-        self._credit += self._overhead * min(own, 10 * self._step_time or own)
-        if sampled:
+        saved = self._overhead * min(own, 10 * self._step_time or own)
+        if self._debt > 0:
+            self._debt -= saved / 2
+            saved /= 2
+        self._credit += saved
+        if sampled and step < BURST:
+            self._debt += cost
+        elif sampled:
             self._credit -= cost
         self._credit = min(self._credit, _MAX_CREDIT * self._cost)
 
@@ -67,10 +74,15 @@ class Pace:
         return len(self._norms) >= 10 and norm > ANOMALY_FACTOR * self._median
 
     def saw_norm(self, norm: float) -> None:
-        """Note a step's gradient norm; one that stands out starts a burst."""
-        if self.stands_out(norm):
+        """Note a step's gradient norm; one that stands out starts a burst.
+
+        Of non-finite ones only the first: what stays broken shows nothing new.
+        """
+        finite = math.isfinite(norm)
+        if self.stands_out(norm) and (finite or not self._nonfinite):
             self._burst = ANOMALY_BURST
-        if math.isfinite(norm):
+        self._nonfinite = not finite
+        if finite:
             self._norms.append(norm)
             self._seen += 1
             if self._seen % 10 == 0:  # sorting at every step would cost more than it tells

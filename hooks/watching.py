@@ -331,7 +331,8 @@ class Watch:
         statistics = self._statistics.pop(id(optimizer), None)
         spoiled = statistics.finish() if statistics is not None else []
         norm = self._norms.get(id(optimizer), 0.0)
-        if statistics is None and isinstance(norm, float) and self._pace.stands_out(norm):
+        doubtful = statistics is None and isinstance(norm, float) and self._pace.stands_out(norm)
+        if doubtful and not self.guard.known_bad(self._draft_for(optimizer).step):
             tensors = [
                 parameter.tensor.detach() for parameter in self._optimizers.members(optimizer)
             ]

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 import trainvitals.hooks as tv
+from trainvitals.hooks import guard
+from trainvitals.hooks.nonfinite import explain_forward
 
 
 class At(nn.Module):
@@ -266,3 +268,21 @@ def test_a_skipped_scaler_step_is_no_step(recorded: Any) -> None:
     run = recorded()
     assert sorted(run.scalar("tv/grad_norm")) == [0, 1, 2]
     assert run.events("nonfinite") == []
+
+
+def test_weights_that_stay_nan_are_located_once(
+    recorded: Any, train: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def explain(*args: Any) -> Any:
+        calls.append(args)
+        return explain_forward(*args)
+
+    monkeypatch.setattr(guard, "explain_forward", explain)
+    model = net(At(3, divide_by_zero))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    tv.watch(model, optimizer, interval=1000, strict=True)
+    train(model, optimizer, 12)
+    assert [step for step, _ in events(recorded)] == [3]
+    assert len(calls) == 1
