@@ -3,15 +3,16 @@
 A score is signed: 0 within the healthy band, negative too small, positive too large; just outside it is
 `EDGE`, each decade further adds 1, and it ends at ±`FULL`. The bands are wide on purpose: over nets,
 optimizers and schedules healthy values differ by orders of magnitude, so most statistics are held against the
-layer's own early values.
+layer's own levels in the same run.
 """
 
 import warnings
 from typing import Final
 
+import msgspec
 import numpy as np
 
-from trainvitals.app.figures.types import Floats, MatrixLike
+from trainvitals.app.figures.types import Flags, Floats, Ints, MatrixLike
 
 EDGE: Final = 0.8
 FULL: Final = 3.0
@@ -22,7 +23,11 @@ UPDATE_HIGH: Final = 0.1
 may end far lower, and the rule warns above 0.1."""
 
 DRIFT: Final = 10.0
-"""Activation std against the layer's own early median: healthy within [1/10, 10]."""
+"""Activation std and gradient RMS against the layer's own levels: healthy within [1/10, 10]."""
+SETTLING: Final = 100.0
+"""How far a healthy layer's usual level may be from the one it starts at: logits grow from 0.1 to 10."""
+FEWEST: Final = 5
+"""Values that make a first level."""
 STD_FLOOR: Final = 1e-3
 """Branches that start at zero have no baseline before their std reaches this."""
 STD_CEILING: Final = 1e4
@@ -31,15 +36,21 @@ DEAD: Final = 0.3
 """Share of dead units from which a ReLU layer is ill; a few per cent are common."""
 
 GRADIENT_SPIKE: Final = 100.0
-GRADIENT_RISE: Final = 10.0
-"""Gradient RMS against its own early median: single outliers are common, a lasting decade is not."""
+"""A single gradient against the layer's levels: outliers of a decade are common."""
 GRADIENT_SPAN: Final = 1e-3
 """Gradient RMS against the median layer of the same step: three decades below, it has vanished."""
 
 
+class Levels(msgspec.Struct, frozen=True):
+    """Where each row's values are in the run at hand, shape `(rows,)`; NaN for rows without values."""
+
+    low: Floats
+    high: Floats
+
+
 def baseline(values: Floats) -> Floats:
     """Median of each row's first values, shape `(rows,)`: of an eighth of the buckets, 5 to 40; NaN without."""
-    count = min(max(values.shape[1] // 8, 5), 40)
+    count = min(max(values.shape[1] // 8, FEWEST), 40)
     result = np.full(values.shape[0], np.nan)
     for index, row in enumerate(values):
         finite = row[np.isfinite(row)][:count]
@@ -48,16 +59,57 @@ def baseline(values: Floats) -> Floats:
     return result
 
 
+def levels(values: Floats, steps: Ints) -> Levels:
+    """The level each row of `values` starts at and the one it is usually at, the lower and the higher of them.
+
+    Usual is the median over steps, not samples: the first steps are sampled more densely. It counts for no more
+    than `SETTLING` times the start, so that a run that diverges early doesn't become its own measure.
+    """
+    start = baseline(values)
+    gaps = np.diff(steps) if len(steps) > 1 else np.ones(len(steps))
+    weights = np.append(gaps, gaps[-1:])[: len(steps)].astype(np.float64)
+    usual = np.array([_median(row, weights) for row in values])
+    usual = np.clip(usual, start / SETTLING, start * SETTLING)
+    first = baseline(
+        values[:, :FEWEST]
+    )  # a quick rise within `start` is no illness of the steps before it
+    return Levels(np.fmin(np.fmin(start, usual), first), np.fmax(start, usual))
+
+
+def std_levels(cells: MatrixLike) -> Levels:
+    """The levels of activation stds."""
+    return levels(np.where(cells.mean > STD_FLOOR, cells.mean, np.nan), cells.steps)
+
+
+def gradient_levels(cells: MatrixLike) -> Levels:
+    """The levels of gradient RMS."""
+    return levels(np.where(cells.mean > 0, cells.mean, np.nan), cells.steps)
+
+
 def update_ratio(cells: MatrixLike) -> Floats:
-    """Scores of update ratios, shape `(rows, buckets)`; NaN where nothing was recorded."""
-    return _outside(cells.mean, cells.max, UPDATE_LOW, UPDATE_HIGH)
+    """Scores of update ratios, shape `(rows, buckets)`; NaN where nothing was recorded.
+
+    The lower edge falls with the step's largest ratio: a schedule that ends at zero makes no layer ill.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a column without any value is NaN
+        top = np.nanmax(np.where(np.isfinite(cells.mean), cells.mean, np.nan), axis=0)
+        usual = np.nanmedian(top) if top.size else np.nan
+        scheduled = np.fmin(top / usual, 1.0) if usual > 0 else np.ones(top.shape)
+    return _outside(cells.mean, cells.max, UPDATE_LOW * scheduled[None, :], UPDATE_HIGH)
 
 
-def activation_std(cells: MatrixLike) -> Floats:
-    """Scores of activation stds against each row's own start."""
-    grown = np.where(cells.mean > STD_FLOOR, cells.mean, np.nan)
-    base = baseline(grown)[:, None]
-    score = _outside(cells.mean, cells.max, base / DRIFT, base * DRIFT)
+def activation_std(
+    cells: MatrixLike, known: Levels | None = None, loose: Flags | None = None
+) -> Floats:
+    """Scores of activation stds against each row's levels (`known`: those of the whole run).
+
+    loose: `(rows,)`, the rows at the output, whose scale a training may choose: their band is a decade wider.
+    """
+    found = known or std_levels(cells)
+    wide = np.full(len(found.low), DRIFT) if loose is None else np.where(loose, DRIFT**2, DRIFT)
+    low, high = (found.low / wide)[:, None], (found.high * wide)[:, None]
+    score = _outside(cells.mean, cells.max, low, high, fade=True)
     huge = _outside(cells.mean, cells.max, 0.0, STD_CEILING)
     return np.where(huge > 0, np.maximum(huge, np.nan_to_num(score)), score)
 
@@ -69,26 +121,48 @@ def dead_units(cells: MatrixLike) -> Floats:
     return np.where(np.isfinite(cells.max), score, np.nan)
 
 
-def gradient_rms(cells: MatrixLike) -> Floats:
-    """Scores of gradient RMS: high against its own start, low against the other layers of the step."""
-    base = baseline(np.where(cells.mean > 0, cells.mean, np.nan))[:, None]
-    spike = _outside(cells.max, cells.max, 0.0, base * GRADIENT_SPIKE)
-    rise = _outside(cells.mean, cells.mean, 0.0, base * GRADIENT_RISE)
+def gradient_rms(cells: MatrixLike, known: Levels | None = None) -> Floats:
+    """Scores of gradient RMS: high against each row's levels, low against the other layers of the step.
+
+    Small gradients alone are no illness: they shrink as a training converges.
+    """
+    high = (known or gradient_levels(cells)).high[:, None]
+    spike = _outside(cells.max, cells.max, 0.0, high * GRADIENT_SPIKE)
+    rise = _outside(cells.mean, cells.mean, 0.0, high * DRIFT, fade=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a column without any value is NaN
         typical = np.nanmedian(cells.mean, axis=0)[None, :]
     low = _outside(cells.mean, cells.max, typical * GRADIENT_SPAN, np.inf)
-    high = np.fmax(spike, rise)
-    score = np.where(low < 0, low, high)
+    score = np.where(low < 0, low, np.fmax(spike, rise))
     return np.where(np.isfinite(cells.mean), np.nan_to_num(score), np.nan)
 
 
-def _outside(low: Floats, high: Floats, floor: Floats | float, ceiling: Floats | float) -> Floats:
-    """Scores where `low` is below `floor` or `high` above `ceiling`; NaN where both are missing."""
+def _median(values: Floats, weights: Floats) -> float:
+    known = np.flatnonzero(np.isfinite(values))
+    if not known.size:
+        return float("nan")
+    order = known[np.argsort(values[known], kind="stable")]
+    total = np.cumsum(weights[order])
+    return float(values[order[np.searchsorted(total, total[-1] / 2)]])
+
+
+def _outside(
+    low: Floats,
+    high: Floats,
+    floor: Floats | float,
+    ceiling: Floats | float,
+    *,
+    fade: bool = False,
+) -> Floats:
+    """Scores where `low` is below `floor` or `high` above `ceiling`; NaN where both are missing.
+
+    fade: begin at 0 at the band's edge and reach `EDGE` a decade further, for bands without a sharp edge.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
-        under = np.log10(np.maximum(low, 1e-300) / floor)
+        under = -np.log10(np.maximum(low, 1e-300) / floor)
         over = np.log10(np.maximum(high, 1e-300) / ceiling)
     score = np.zeros(np.broadcast_shapes(low.shape, np.shape(floor), np.shape(ceiling)))
-    score = np.where(under < 0, np.maximum(under - EDGE, -FULL), score)
-    score = np.where(over > 0, np.minimum(over + EDGE, FULL), score)
+    for side, far in ((-1, under), (1, over)):
+        size = np.maximum(EDGE * np.minimum(far, 1), EDGE - 1 + far) if fade else EDGE + far
+        score = np.where(far > 0, side * np.minimum(size, FULL), score)
     return np.where(np.isfinite(low) | np.isfinite(high), score, np.nan)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainvitals.app.figures.text import label, number
+from trainvitals.app.figures.text import label
 from trainvitals.app.figures.types import Figure, Floats, Mark
 
 PACK_FROM = 200
@@ -89,7 +89,7 @@ def layout(
         "hoverlabel": {"bgcolor": "--card", "bordercolor": "--line", "font": {"color": "--text"}},
         "margin": {"l": 52, "r": 14, "t": 20 if numbers and marks else 8, "b": 24},
         "xaxis": axis(showgrid=False, tickformat=",d", nticks=7),
-        "yaxis": axis(fixedrange=True, nticks=5) | (yaxis or {}),
+        "yaxis": axis(fixedrange=True, nticks=5, automargin="left") | (yaxis or {}),
         "shapes": [line(mark) for mark in marks[:MAX_MARKS]],
         "annotations": _labels(marks[:MAX_MARKS]) if numbers else [],
         "meta": meta,
@@ -135,6 +135,45 @@ def wants_log(values: Floats) -> bool:
     return bool(high > 10 * low)
 
 
+def linear_axis(values: Floats) -> dict[str, Any]:
+    """A linear axis with at most five ticks at round places, labelled in one short format.
+
+    A constant gets a range around its value; the browser's own would be a unit wide.
+    """
+    finite = values[np.isfinite(values)].astype(np.float64)
+    if not finite.size:
+        return {}
+    low, high = float(finite.min()), float(finite.max())
+    if high - low <= 1e-6 * max(abs(low), abs(high)):
+        around = [low - (0.5 * abs(low) or 1.0), low, low + (0.5 * abs(low) or 1.0)]
+        return {
+            "range": [around[0], around[-1]],
+            "tickvals": around,
+            "ticktext": [tick(value) for value in around],
+        }
+    low, high = low - 0.06 * (high - low), high + 0.06 * (high - low)
+    if not np.isfinite(high - low):
+        return {"exponentformat": "e"}
+    step = 10.0 ** np.floor(np.log10((high - low) / 3))
+    step = next(size * step for size in (1, 2, 5, 10) if (high - low) / (size * step) <= 5)
+    first, last = int(np.ceil(low / step)), int(np.floor(high / step))
+    ticks = [float(f"{index * step:.12g}") for index in range(first, last + 1)]
+    return {"range": [low, high], "tickvals": ticks, "ticktext": [tick(value) for value in ticks]}
+
+
+def tick(value: float) -> str:
+    """A number at an axis, as short as it can be: "0.05", "40k", "2e6", "1e18"."""
+    size = abs(value)
+    if 1e4 <= size < 1e6:
+        return f"{value / 1e3:.4g}k".replace("-", "−")
+    text = f"{value:.4g}" if 1e-3 <= size < 1e4 or not size else f"{value:.4e}"
+    if "e" in text:
+        mantissa, exponent = text.split("e")
+        mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+        text = f"{mantissa}e{int(exponent)}"
+    return text.replace("-", "−", 1) if text.startswith("-") else text
+
+
 def log_axis(values: Floats) -> dict[str, Any]:
     """A log axis with few, readable ticks around the positive ones of `values`."""
     some = values[np.isfinite(values) & (values > 0)]
@@ -145,7 +184,7 @@ def log_axis(values: Floats) -> dict[str, Any]:
     powers = range(low, high + 1, max(1, -(-span // 5)))
     digits = (1, 2, 5) if span <= 2 else (1,)
     ticks = [float(f"{digit}e{power}") for power in powers for digit in digits]
-    return {"type": "log", "tickvals": ticks, "ticktext": [number(tick) for tick in ticks]}
+    return {"type": "log", "tickvals": ticks, "ticktext": [tick(value) for value in ticks]}
 
 
 def empty(message: str) -> Figure:

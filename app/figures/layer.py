@@ -6,7 +6,15 @@ from typing import Any
 import numpy as np
 
 from trainvitals.app.figures import bands
-from trainvitals.app.figures.base import array, axis, empty, layout, log_axis, wants_log
+from trainvitals.app.figures.base import (
+    array,
+    axis,
+    empty,
+    layout,
+    linear_axis,
+    log_axis,
+    wants_log,
+)
 from trainvitals.app.figures.text import hover, label, number
 from trainvitals.app.figures.types import Figure, Floats, Ints, Mark, SeriesLike
 from trainvitals.hooks.wire.bins import ZERO_BIN, centers
@@ -30,15 +38,19 @@ def activation(row: Mapping[str, SeriesLike], marks: Sequence[Mark] = ()) -> Fig
     if top is not None and len(top.steps):
         data.append(_curve(top.steps, top.max, "--high", "abs-max", dash="dot"))
     told = f"Activation mean {number(_last(mean))}, std {number(_last(std))}."
-    return {"data": data, "layout": layout(marks=marks, summary=told)}
+    shown = [mean.mean - std.mean, mean.mean + std.mean, *([] if top is None else [top.max])]
+    made = layout(yaxis=linear_axis(np.concatenate(shown)), marks=marks, summary=told)
+    return {"data": data, "layout": made}
 
 
 def spread(std: SeriesLike | None, marks: Sequence[Mark] = ()) -> Figure:
-    """Activation std with the band around its own start."""
+    """Activation std with the band around its own levels."""
     if std is None or not len(std.steps):
         return empty("No activation was recorded.")
-    base = float(bands.baseline(std.mean[None, :])[0])
-    band = (base / bands.DRIFT, base * bands.DRIFT) if base > bands.STD_FLOOR else None
+    grown = np.where(std.mean > bands.STD_FLOOR, std.mean, np.nan)
+    found = bands.levels(grown[None, :], std.steps)
+    low, high = float(found.low[0]) / bands.DRIFT, float(found.high[0]) * bands.DRIFT
+    band = (low, high) if np.isfinite(low) else None
     return lines({"std": std}, marks, band=band, logarithmic=True)
 
 
@@ -86,7 +98,7 @@ def lines(
             data[-1]["fillcolor"] = "--raw"
         shown = ":.1%" if percent else ":.3g"
         data.append(_curve(item.steps, item.mean, COLORS[index], key, shown=shown))
-    style: dict[str, Any] = log_axis(finite) if log else {"exponentformat": "e"}
+    style: dict[str, Any] = log_axis(finite) if log else linear_axis(values)
     if percent:
         style = {"tickformat": ".0%"}
     told = "; ".join(f"{key} {number(_last(item))}" for key, item in known.items())
@@ -95,16 +107,19 @@ def lines(
         made["shapes"].insert(0, _shade(band))
         if log:
             made["yaxis"]["range"] = _range(finite[finite > 0], band)
-    made["showlegend"] = len(known) > 1
-    made["legend"] = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
     if len(known) > 1:
-        made["margin"]["t"] = 26
+        made["meta"]["keys"] = [
+            {"name": key, "color": color} for key, color in zip(known, COLORS, strict=False)
+        ]
     return {"data": data, "layout": made}
 
 
-def histogram(steps: Ints, counts: Ints, marks: Sequence[Mark] = (), *, what: str) -> Figure:
+def histogram(
+    steps: Ints, counts: Ints, marks: Sequence[Mark] = (), *, what: str, stop: int = 0
+) -> Figure:
     """Histograms over time, counts `(times, bins)`: share of values in each signed-log bin.
 
+    Each is shown up to the next, the last one up to `stop`.
     Bins that never held a value are cut off on both sides; the values axis is labelled in powers of ten.
     """
     total = counts.sum(axis=1) if len(counts) else np.zeros(0)
@@ -117,7 +132,7 @@ def histogram(steps: Ints, counts: Ints, marks: Sequence[Mark] = (), *, what: st
         tone = np.where(share > 0, np.log10(share), np.nan).astype(np.float32)
     heat = {
         "type": "heatmap",
-        "x": array(steps),
+        "x": array(np.append(steps, max(stop, int(steps[-1]) + 1))),
         "y0": first,
         "dy": 1,
         "z": array(tone),

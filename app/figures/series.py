@@ -6,7 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from trainvitals.app.figures.base import MARGIN, array, empty, layout, log_axis, wants_log
+from trainvitals.app.figures.base import (
+    MARGIN,
+    array,
+    empty,
+    layout,
+    linear_axis,
+    log_axis,
+    wants_log,
+)
 from trainvitals.app.figures.text import hover, label, number
 from trainvitals.app.figures.types import Figure, Floats, Mark, SeriesLike
 
@@ -14,6 +22,9 @@ SMOOTHING = 60
 """The smoothed line averages over about this part of the chart's width."""
 
 MAX_VALIDATION = 3
+
+COLORS = ("--train", "--val", "--high", "--low", "--ok", "--val2", "--val3")
+"""Of the curves in one small chart, in order."""
 
 
 def loss(
@@ -45,7 +56,8 @@ def loss(
         data.append(_curve(series.steps, series.mean, color, 1.8, told, gaps=True))
         ends.append(_end(series, series.mean, _short(key), color))
     data += _broken(training)
-    scale = log_axis(everything) if logarithmic else {}
+    bounds = np.concatenate([everything, training.min, training.max])
+    scale = log_axis(everything) if logarithmic else linear_axis(bounds)
     made = layout(yaxis=scale, marks=marks, numbers=True, summary=_told(name, training, validation))
     made["margin"] = MARGIN | {"t": 22}
     placed = [end | _height(end["y"], logarithmic) for end in ends if end]
@@ -73,23 +85,24 @@ def small(
     data = _range(series)
     told = f"%{{y{shown}}}{suffix}<extra></extra>"
     data.append(_curve(series.steps, series.mean, "--train", 1.5, told))
-    colors = ["--val", "--high", "--low", "--ok", "--val2", "--val3"]
-    for (key, other), color in zip((others or {}).items(), colors, strict=False):
+    for (key, other), color in zip((others or {}).items(), COLORS[1:], strict=False):
         data.append(
             _curve(
                 other.steps, other.mean, color, 1.5, f"{hover(key)} %{{y{shown}}}<extra></extra>"
             )
         )
     data += _broken(series)
-    style: dict[str, Any] = (
-        log_axis(series.mean) if scale == "log" and wants_log(series.mean) else {}
-    )
+    values = np.concatenate([series.mean, *(other.mean for other in (others or {}).values())])
+    share = _is_share(title, values)
+    logarithmic = scale == "log" and not share and wants_log(values)
+    style: dict[str, Any] = log_axis(values) if logarithmic else {}
     if unit == "fraction":
         style = {"tickformat": ".0%" if _top(series) > 0.05 else ".1%", "rangemode": "tozero"}
     elif unit == "s":
         style |= {"tickformat": "~s", "ticksuffix": "s"}
     elif not style:
-        style = {"exponentformat": "e"}
+        bounds = np.concatenate([values, series.min, series.max])
+        style = linear_axis(bounds)
     last = number(float(series.last[-1]))
     return {
         "data": data,
@@ -195,6 +208,14 @@ def _height(value: float, logarithmic: bool) -> dict[str, float]:
 
 def _short(name: str) -> str:
     return name.replace("_", "/").split("/", 1)[0] or name
+
+
+def _is_share(name: str, values: Floats) -> bool:
+    """Whether a metric is a share of something (accuracy, recall): within [0, 1] and not a rate or a loss."""
+    finite = values[np.isfinite(values)]
+    small = ("loss", "lr", "rate", "error", "mse", "mae", "norm", "time", "ratio")
+    within = bool(finite.size and finite.min() >= 0 and finite.max() <= 1)
+    return within and not any(word in name.lower() for word in small)
 
 
 def _top(series: SeriesLike) -> float:

@@ -14,12 +14,8 @@ from trainvitals.app.figures.types import Figure, Flags, Floats, Ints, Mark
 ALL_LABELS = 34
 """Rows up to which each has its name on the axis; above it, each block has."""
 
-SCORES = {
-    "update_ratio": bands.update_ratio,
-    "std": bands.activation_std,
-    "dead_fraction": bands.dead_units,
-    "grad_rms": bands.gradient_rms,
-}
+JUDGED = ("update_ratio", "std", "dead_fraction", "grad_rms")
+"""Statistics with a healthy band; the first tab shows the worst of them."""
 TITLES = {
     "update_ratio": "update ratio",
     "std": "activation std",
@@ -40,11 +36,13 @@ def vitals(
     stop: int,
     marks: Sequence[Mark] = (),
     names: Sequence[str] = (),
+    levels: Mapping[str, bands.Levels] | None = None,
 ) -> Figure:
     """The map over `cells` (statistic -> values on one grid); several statistics: the worst of each cell.
 
     broken: `(rows, buckets)`, where NaN or infinity was counted. stop: first step after the last bucket.
-    names: layers that findings speak of; they stay legible.
+    names: layers that findings speak of; they stay legible. levels: by statistic, those of the whole run where
+    `cells` are only a part of it.
     """
     if not lines or not cells or not len(next(iter(cells.values())).steps):
         return empty("No layer was measured yet. The first sample comes within a few steps.")
@@ -54,7 +52,11 @@ def vitals(
         which = np.zeros(score.shape, np.int8)
         colors = {"colorscale": SEQUENTIAL, "zmin": 0, "zmax": 1}
     else:
-        score, which = worst({key: SCORES[key](value) for key, value in cells.items()})
+        loose = at_output(lines)
+        known = levels or {}
+        score, which = worst(
+            {key: _score(key, value, known.get(key), loose) for key, value in cells.items()}
+        )
         colors = {"colorscale": DIVERGING, "zmin": -bands.FULL, "zmax": bands.FULL}
     edges = np.append(steps, max(stop, int(steps[-1]) + 1))
     heat: dict[str, Any] = {"type": "heatmap", "x": array(edges), "showscale": False}
@@ -78,6 +80,24 @@ def vitals(
     return {"data": data, "layout": made}
 
 
+def at_output(lines: Sequence[Line]) -> Flags:
+    """Which rows make the output, shape `(rows,)`: the last layer with weights, and what comes after it."""
+    last = max((index for index, line in enumerate(lines) if line.weights), default=len(lines))
+    return np.arange(len(lines)) >= last
+
+
+def _score(key: str, cells: Cells, known: bands.Levels | None, loose: Flags) -> Floats:
+    match key:
+        case "update_ratio":
+            return bands.update_ratio(cells)
+        case "std":
+            return bands.activation_std(cells, known, loose)
+        case "dead_fraction":
+            return bands.dead_units(cells)
+        case _:
+            return bands.gradient_rms(cells, known)
+
+
 def worst(scores: Mapping[str, Floats]) -> tuple[Floats, np.ndarray[Any, Any]]:
     """The score farthest from 0 in each cell, and the index of the statistic that has it (int8)."""
     stack = np.stack(list(scores.values()))
@@ -88,7 +108,8 @@ def worst(scores: Mapping[str, Floats]) -> tuple[Floats, np.ndarray[Any, Any]]:
 
 def _severity(score: Floats, broken: Flags) -> Ints:
     """Row indices, the sickest first; healthy rows left out."""
-    ill = np.nansum(np.abs(np.nan_to_num(score)), axis=1) + 3.0 * broken.sum(axis=1)
+    far = np.abs(np.nan_to_num(score))
+    ill = np.where(far >= bands.EDGE, far, 0.0).sum(axis=1) + 3.0 * broken.sum(axis=1)
     return np.array([index for index in np.argsort(-ill, kind="stable") if ill[index] > 0], int)
 
 
@@ -155,7 +176,7 @@ def _meta(
 
 def _told(lines: Sequence[Line], score: Floats, broken: Flags, steps: Ints) -> str:
     text = f"{len(lines)} layers up to step {number(int(steps[-1]))}: "
-    ill = np.nan_to_num(np.abs(score)).max(axis=1) > 0
+    ill = np.nan_to_num(np.abs(score)).max(axis=1) >= bands.EDGE
     if not ill.any() and not broken.any():
         return text + "all within their healthy bands."
     parts = []

@@ -7,6 +7,7 @@ from typing import Any, cast, get_args
 import numpy as np
 from flask import Blueprint, Response, render_template, request
 
+from trainvitals.app.figures import bands
 from trainvitals.app.figures import layer as layer_figures
 from trainvitals.app.figures import series as series_figures
 from trainvitals.app.figures import vitals as map_figure
@@ -104,6 +105,11 @@ def metrics(run_id: str) -> Response:
         figure = series_figures.small(
             read[rates[0]], title="Learning rate", scale="log", marks=plain, others=others
         )
+        if others:
+            figure["layout"]["meta"]["keys"] = [
+                {"name": name.removeprefix("tv/lr/"), "color": color}
+                for name, color in zip([rates[0], *others], series_figures.COLORS, strict=False)
+            ]
         charts.append(_chart("tv/lr", "Learning rate", _over(figure, run, start, stop)))
     for name in (name for name in [*own, *logged] if name in read):
         column = _DECLARED.get(name)
@@ -122,7 +128,7 @@ def vitals(run_id: str) -> Response:
     start, stop = step_range()
     store = get_store()
     lines = runview.lines(store.layouts(run_id))
-    keys = tuple(map_figure.SCORES) if tab == "vitals" else (tab,)
+    keys = map_figure.JUDGED if tab == "vitals" else (tab,)
     matrices = {key: _matrix(run_id, key, start, stop) for key in keys}
     counts = {key: _matrix(run_id, key, start, stop) for keys in COUNTS.values() for key in keys}
     steps = grid([*matrices.values(), *counts.values()])
@@ -137,9 +143,10 @@ def vitals(run_id: str) -> Response:
         lines,
         cells,
         broken,
-        stop=min(stop or runview.last_step(run) + 1, runview.last_step(run) + 1),
+        stop=_stop(run, stop),
         marks=[Mark(m.step, "", m.color) for m in _marks(run, start, stop)],
         names=[name for item in findings if item.root for name in item.layers[:3]],
+        levels=None if start is None and stop is None else _levels(run_id, keys, lines),
     )
     for row in figure["layout"]["meta"].get("rows", []):
         row["link"] = runview.layer_address(run_id, row["name"])
@@ -165,23 +172,23 @@ def layer(run_id: str) -> Response:
     marks = [Mark(mark.step, "", mark.color) for mark in _marks(run, start, stop)]
     figures: list[tuple[str, str, str, Figure]] = []
     if parameters:
-        hint = "‖ΔW‖ / ‖W‖ of one step; green: where healthy runs are"
+        hint = "‖ΔW‖ / ‖W‖ of a step; green: healthy"
         ratio = layer_figures.update_ratio(of("update_ratio"), marks)
         figures.append(("update_ratio", "Update ratio", hint, ratio))
     if row:
-        hint = "line: mean, band: ± std, dots: abs-max"
+        hint = "mean, grey: ± std, dots: abs-max"
         figures += [
             ("activation", "Activations", hint, layer_figures.activation(row, marks)),
             (
                 "std",
                 "Activation std",
-                "green: ×/÷ 10 of its own start",
+                "green: 10 times around its own levels",
                 layer_figures.spread(row.get("std"), marks),
             ),
             (
                 "shares",
                 "Zero and dead share",
-                "dead: never above zero in many samples; green: below 30 %",
+                "dead: zero on every sample; green: healthy",
                 layer_figures.shares(row, marks),
             ),
         ]
@@ -213,7 +220,9 @@ def histogram(run_id: str) -> Response:
     read = get_store().histograms(run_id, kind, owner, start=start, stop=stop, times=300)
     what = {"weight": "weights", "gradient": "gradients", "activation": "activations"}[kind]
     marks = [Mark(mark.step, "", mark.color) for mark in _marks(run, start, stop)]
-    figure = layer_figures.histogram(read.steps, read.counts, marks, what=what)
+    figure = layer_figures.histogram(
+        read.steps, read.counts, marks, what=what, stop=_stop(run, stop)
+    )
     return json_response(_over(figure, run, start, stop))
 
 
@@ -227,6 +236,22 @@ def known_line(run_id: str, name: str) -> Line:
 
 def _matrix(run_id: str, key: str, start: int | None, stop: int | None) -> Matrix:
     return get_store().matrix(run_id, _kind(key), key, start=start, stop=stop, buckets=BUCKETS)
+
+
+def _levels(run_id: str, keys: Sequence[str], lines: Sequence[Line]) -> dict[str, bands.Levels]:
+    """The levels over the whole run: a picked range of steps is judged as in the picture of all steps."""
+    found = {}
+    for key, of in (("std", bands.std_levels), ("grad_rms", bands.gradient_levels)):
+        if key in keys:
+            matrix = _matrix(run_id, key, None, None)
+            found[key] = of(_gather(key, matrix, grid([matrix]), lines))
+    return found
+
+
+def _stop(run: Run, stop: int | None) -> int:
+    """The first step after those shown."""
+    end = runview.last_step(run) + 1
+    return end if stop is None else min(stop, end)
 
 
 def _kind(key: str) -> GroupKind:

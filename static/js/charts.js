@@ -140,7 +140,7 @@ function aboutCell(meta, point) {
     line.insertCell().textContent = value == null || Number.isNaN(value) ? "–" : share ? percent(value) : number(value);
     if (point.z && meta.unpacked.which[index][bucket] === k) line.className = "bad";
   });
-  const steps = next > from + 1 ? `steps ${number(from)}–${number(next - 1)}` : `step ${number(from)}`;
+  const steps = next > from + 1 ? `sampled at step ${number(from)}, next at ${number(next)}` : `step ${number(from)}`;
   const bad = meta.nonfinite.some(([r, b]) => r === index && b === bucket);
   const name = row.name.length > 120 ? `${row.name.slice(0, 80)}…${row.name.slice(-30)}` : row.name;
   return [

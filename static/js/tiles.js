@@ -2,6 +2,18 @@
 
 import { draw } from "./charts.js";
 
+/** The curves' names, each after a line in its colour. */
+function keysOf(curves) {
+  return curves.map(({ name, color }) => {
+    const key = document.createElement("span");
+    key.className = "key";
+    key.style.setProperty("--key", `var(${color})`);
+    key.textContent = name;
+    key.title = name;
+    return key;
+  });
+}
+
 /** Draw `figures` (each with key, title, hint, data, layout) into `grid`; charts that stay are updated. */
 export async function drawTiles(grid, figures) {
   for (const figure of figures) {
@@ -13,7 +25,9 @@ export async function drawTiles(grid, figures) {
       const title = document.createElement("h2");
       title.textContent = figure.title.length > 60 ? `${figure.title.slice(0, 60)}…` : figure.title;
       title.title = figure.title;
-      header.append(title);
+      const keys = document.createElement("span");
+      keys.className = "keys";
+      header.append(title, keys);
       if (figure.hint) {
         const hint = document.createElement("span");
         hint.className = "hint";
@@ -28,6 +42,7 @@ export async function drawTiles(grid, figures) {
       card.setAttribute("aria-label", figure.title);
       grid.append(card);
     }
+    plot.closest(".card").querySelector(".keys").replaceChildren(...keysOf(figure.layout.meta?.keys ?? []));
     await draw(plot, { data: figure.data, layout: figure.layout });
   }
 }

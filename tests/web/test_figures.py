@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from trainvitals.app.figures import bands
-from trainvitals.app.figures.base import array
+from trainvitals.app.figures.base import array, linear_axis, tick
 from trainvitals.app.figures.cells import Cells, gather
 from trainvitals.app.figures.layer import histogram
-from trainvitals.app.figures.series import loss, smooth
+from trainvitals.app.figures.series import loss, small, smooth
 from trainvitals.app.figures.sparkline import spark
 from trainvitals.app.figures.text import evidence, hover, label, number, shorten
 from trainvitals.app.figures.vitals import worst
@@ -84,7 +84,7 @@ def test_update_ratios_of_healthy_runs_are_in_the_band(ratio):
 
 
 def test_update_ratios_far_off_are_coloured_by_their_distance():
-    score = bands.update_ratio(cells([[0.2, 4.0, 1e-9, np.nan]]))[0]
+    score = bands.update_ratio(cells([[0.2, 4.0, 1e-9, np.nan], [0.01] * 4]))[0]
     assert 0 < score[0] < score[1] <= bands.FULL
     assert score[2] < 0
     assert np.isnan(score[3])
@@ -104,6 +104,37 @@ def test_activation_std_is_held_against_its_own_start():
         assert not score[:21].any()
         assert score[21] > 0 > score[22]
         assert score[23] == 0
+
+
+def test_a_layer_that_settles_far_above_its_start_is_healthy():
+    steps = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 40, 100, 300, 500])
+    values = np.array([[0.1] * 11 + [0.3, 5.0, 6.0, 7.0]])
+    grown = Cells(steps, values, values, values, np.zeros(values.shape, int))
+    assert not bands.activation_std(grown).any()
+    assert not bands.gradient_rms(grown).any()
+    assert bands.levels(values, steps).high[0] == 6.0
+
+
+def test_a_layer_that_diverges_early_is_not_its_own_measure():
+    values = np.array([[0.1] * 20 + [1e6] * 80])
+    score = bands.activation_std(cells(values))[0]
+    assert not score[:20].any()
+    assert (score[20:] == bands.FULL).all()
+
+
+def test_the_output_has_a_wider_band():
+    values = np.array([[1.0] * 20 + [60.0], [1.0] * 20 + [60.0]])
+    score = bands.activation_std(cells(values), loose=np.array([False, True]))
+    assert score[0, -1] > 0 == score[1, -1]
+
+
+def test_updates_that_end_with_the_schedule_are_healthy_but_not_those_of_one_layer():
+    ratios = np.array([[1e-3] * 10 + [1e-6, 1e-9, 0.0], [2e-3] * 10 + [2e-6, 2e-9, 0.0]])
+    assert not bands.update_ratio(cells(ratios)).any()
+    ratios[0, 5:10] = 1e-10
+    score = bands.update_ratio(cells(ratios))
+    assert (score[0, 5:10] < 0).all()
+    assert not score[1].any()
 
 
 def test_dead_units_count_from_thirty_per_cent():
@@ -153,6 +184,44 @@ def test_a_loss_over_decades_gets_a_log_axis_and_one_below_zero_does_not():
     assert "type" not in negative["layout"]["yaxis"]
 
 
+def test_a_constant_has_a_range_around_its_value():
+    axis = small(Line(np.full(50, 0.05)), title="Learning rate", scale="log")["layout"]["yaxis"]
+    assert axis["range"] == pytest.approx([0.025, 0.075])
+    assert "0.05" in axis["ticktext"]
+    assert small(Line(np.zeros(50)))["layout"]["yaxis"]["range"] == [-1, 1]
+
+
+@pytest.mark.parametrize(
+    ("title", "log"), [("train/accuracy", False), ("Learning rate", True), ("tokens", True)]
+)
+def test_a_share_is_never_on_a_log_axis(title, log):
+    values = np.linspace(0.01, 1.0, 50) ** 3 * (1 if title != "tokens" else 1e6)
+    axis = small(Line(values), title=title, scale="log")["layout"]["yaxis"]
+    assert (axis.get("type") == "log") is log
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.0, "0"),
+        (0.05, "0.05"),
+        (-0.5, "−0.5"),
+        (1000.0, "1000"),
+        (100000.0, "100k"),
+        (1e6, "1e6"),
+        (1.5e18, "1.5e18"),
+        (-2e-5, "−2e-5"),
+    ],
+)
+def test_ticks_are_short(value, shown):
+    assert tick(value) == shown
+
+
+def test_ticks_of_enormous_values_are_round():
+    axis = linear_axis(np.array([-1.0, 1.96e18]))
+    assert axis["ticktext"] == ["0", "5e17", "1e18", "1.5e18", "2e18"]
+
+
 def test_a_nan_in_the_loss_is_marked():
     flags = np.zeros(50, int)
     flags[30] = 1
@@ -165,7 +234,8 @@ def test_a_histogram_shows_each_bin_s_share():
     counts = np.zeros((3, BINS), np.int64)
     counts[:, int(bin_of(0.01))] = 30
     counts[:, int(bin_of(-1.0))] = 10
-    figure = histogram(np.array([0, 10, 20]), counts, what="weights")
+    figure = histogram(np.array([0, 10, 20]), counts, what="weights", stop=60)
+    assert figure["data"][0]["x"] == [0, 10, 20, 60]
     shares = 10 ** unpack(figure["data"][0]["z"])
     assert sorted(np.unique(shares[np.isfinite(shares)]).round(6)) == [0.25, 0.75]
     bins = figure["layout"]["meta"]["bins"]
@@ -242,6 +312,17 @@ def test_a_range_of_steps_narrows_every_figure(site):
     for name in ("loss", "vitals"):
         layout = site.get(f"/api/v1/runs/healthy/figures/{name}?start=100&stop=200").json["layout"]
         assert layout["xaxis"]["range"] == [100, 200]
+
+
+def test_a_picked_range_is_judged_as_in_the_picture_of_all_steps(site):
+    whole = site.get("/api/v1/runs/sick/figures/vitals?statistic=std").json
+    part = site.get("/api/v1/runs/sick/figures/vitals?statistic=std&start=300&stop=340").json
+    steps = [figure["layout"]["meta"]["steps"] for figure in (whole, part)]
+    scores = [unpack(figure["data"][0]["z"]) for figure in (whole, part)]
+    same = np.isin(steps[0], steps[1])
+    assert same.sum() > 10
+    assert np.nan_to_num(scores[1]).any()
+    np.testing.assert_allclose(scores[0][:, same], scores[1], rtol=0.05, atol=0.01)
 
 
 def test_a_layer_has_its_small_multiples_and_histograms(site):
