@@ -124,7 +124,7 @@ def open_page(chromium, site):
         if entry.type in ("error", "warning"):
             trouble.append(f"{entry.type}: {entry.text}")
 
-    def open_(path, *, width=1440, theme="light", base=None):
+    def open_(path, *, width=1440, theme="light", base=None, drawn=True):
         context = chromium.new_context(
             viewport={"width": width, "height": 900}, color_scheme=theme, reduced_motion="reduce"
         )
@@ -135,7 +135,7 @@ def open_page(chromium, site):
         page.on("console", message)
         page.on("pageerror", lambda error: trouble.append(f"page: {error}"))
         page.goto((base or site.url) + path)
-        if "/runs/" in path:
+        if drawn and "/runs/" in path:
             page.wait_for_selector("body[data-drawn]")
         return page
 

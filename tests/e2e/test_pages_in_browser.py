@@ -1,5 +1,7 @@
 """The pages in a real browser: facts, live news, keys, themes, hostile names."""
 
+import time
+
 import pytest
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -40,6 +42,20 @@ def test_a_new_step_arrives_without_reload(open_page, grow):
     open_page.until(page, "document.querySelector('.facts').innerText.includes('159')")
     assert page.evaluate("window.unchanged")
     assert "live" in page.inner_text("#pill")
+
+
+def test_a_new_point_is_visible_soon_after_it_was_acknowledged(open_page, grow):
+    page = open_page("/runs/live")
+    last = "document.querySelector('[data-figure=loss]').data[0].x.at(-1)"
+    waited = []
+    for step in (150, 151, 152):
+        grow(step)
+        acknowledged = time.monotonic()
+        while page.evaluate(last) < step:
+            assert time.monotonic() - acknowledged < 10, "the point never came"
+            page.wait_for_timeout(50)
+        waited.append(time.monotonic() - acknowledged)
+    assert min(waited) < 3  # 2 s on a machine of its own
 
 
 def test_what_was_closed_stays_closed_when_news_arrive(open_page, grow):
@@ -126,18 +142,52 @@ def test_a_dragged_range_narrows_every_chart_and_stays_in_the_address(open_page)
     open_page.until(page, "!new URLSearchParams(location.search).has('s')")
 
 
-def test_hostile_names_are_text_in_pages_and_charts(open_page, site, fill, made_run):
-    names = {
-        "head.fc2": "<b>fc</b><img src=x onerror=window.hacked=1>",
-        "block1.conv1": "x" * 480,
-        "block2.relu1": "<a href='javascript:window.hacked=1'>link</a>",
-    }
-    title = "<script>window.hacked=1</script>"
-    fill(site.path, made_run("hostile", steps=60, name=title, names=names))
-    for width in (1440, 400):
-        page = open_page("/runs/hostile", width=width)
-        assert page.evaluate("window.hacked") is None
-        assert page.locator("[data-figure=vitals] svg a").count() == 0
+HOSTILE = {
+    "head.fc2": "<b>fc</b><img src=x onerror=window.hacked=1>",
+    "head.fc1": "\"quoted' &amp; %{x} ${window.hacked=1}",
+    "block1.conv1": "x" * 500,
+    "block1.conv2": "שלום\u202eevil",
+    "stem.conv": "conv 🚀 layer",
+    "block2.relu1": "<a href='javascript:window.hacked=1'>link</a>",
+}
+
+
+@pytest.mark.parametrize("width", [1440, 400])
+def test_hostile_names_are_text_in_pages_and_charts(open_page, site, fill, made_run, width):
+    title = "<script>window.hacked=1</script>\"' 🚀 \u202eevil " + "y" * 500
+    fill(site.path, made_run("hostile", steps=60, name=title, names=HOSTILE))
+    page = open_page("/runs/hostile", width=width)
+    assert page.get_attribute(".crumbs [aria-current]", "title") == title
+    assert page.locator("[data-figure=vitals] svg a").count() == 0
+    assert page.locator("main img").count() == 0
+    shown = page.evaluate(EVERY_TEXT)
+    assert "<b" in shown
+    assert "conv 🚀 layer" in shown
+    assert "\u202e" not in shown  # would turn the text after it
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    links = page.evaluate(
+        "fetch('/api/v1/runs/hostile/figures/vitals').then(r => r.json())"
+        ".then(f => Object.fromEntries(f.layout.meta.rows.map(r => [r.name, r.link])))"
+    )
+    for name in HOSTILE.values():
+        page.goto(site.url + links[name])
+        page.wait_for_selector("body[data-drawn]")
+        assert page.get_attribute("body", "data-layer") == name
+        heading = page.text_content(".layerhead h1")
+        assert heading == name or ("…" in heading and name.startswith(heading[:60]))
         assert page.locator("main img").count() == 0
+        assert page.evaluate("window.hacked") is None
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert "<b" in page.evaluate(EVERY_TEXT)
+    page.goto(site.url)
+    assert "<script>" in page.inner_text("main")
+    assert page.evaluate("window.hacked") is None
+
+
+def test_an_unknown_run_has_a_page_that_says_so(open_page):
+    page = open_page("/runs/none", drawn=False)
+    assert "no such run" in page.inner_text("main").lower()
+    assert page.get_attribute("main a", "href") == "/"
+    # the browser reports the status of every document that isn't there
+    assert [line for line in open_page.trouble if "404" not in line] == []
+    assert len(open_page.trouble) == 1
+    open_page.trouble.clear()
