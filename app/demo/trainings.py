@@ -81,11 +81,11 @@ def evaluate(model: nn.Module, validation: tuple[Tensor, Tensor]) -> dict[str, T
 
 
 class Penalty:
-    """Nothing, or a weight on the size of one layer's activations that grows with every step."""
+    """Nothing, or a weight on the size of one layer's activations that grows after `delay` steps."""
 
-    def __init__(self, layer: nn.Module | None = None, growth: float = 0.0) -> None:
+    def __init__(self, layer: nn.Module | None = None, growth: float = 0.0, delay: int = 0) -> None:
         self.growth = growth
-        self.weight = 0.0
+        self.weight = -growth * delay
         self.activation: Tensor | None = None
         if layer is not None:
             layer.register_forward_hook(self._keep)
@@ -156,7 +156,7 @@ def dying() -> Setup:
     return (
         model,
         Adam(model.parameters(), lr=1e-3),
-        Penalty(model.get_submodule("relu2"), growth=2e-4),
+        Penalty(model.get_submodule("relu2"), growth=5e-4),
     )
 
 

@@ -15,17 +15,13 @@ WARN: Final = 0.3
 DEAD: Final = 0.9
 OBVIOUS: Final = 0.6
 """So many dead units show with fewer samples: a healthy layer has 13 % silent on a batch of 8."""
-POSITIONS: Final = 10_000
+POSITIONS: Final = 2_000
+"""Behind a judgement of fewer dead units. A healthy net's fourth layer has 1.2 % silent on 256 samples."""
 FEW_POSITIONS: Final = 1_000
 BATCHES: Final = 20
 GIVEN_BACK: Final = 0.25
 """Share of its fall that the loss has lost again."""
 IN_A_ROW: Final = 3
-STARVING: Final = 2.0
-"""Active units per sample, on average. A layer that passes on fewer numbers than that is silent in
-effect, long before the window behind the dead units has forgotten when they were alive."""
-WIDE: Final = 16
-"""Units from which that is judged."""
 
 
 class Unit(msgspec.Struct):
@@ -35,10 +31,6 @@ class Unit(msgspec.Struct):
     """Place in forward order."""
     feeds: str = ""
     """The layer whose output it takes, as far as the order tells."""
-    width: int = 0
-    """Units, as far as the shape tells."""
-    active: float = -1.0
-    """The fewest active units per sample, on average, while starving; -1 when it never was."""
     held: Persistence = msgspec.field(default_factory=Persistence)
     silent_since: int = -1
     """First of the samples in a row in which at least 90 % of the values were zero."""
@@ -58,6 +50,8 @@ class DeadReluUnits(Rule):
     units: dict[str, Unit] = msgspec.field(default_factory=dict)
     """Layers with at least a tenth of dead units, or silent."""
     samples: int = 0
+    recent: list[int] = msgspec.field(default_factory=list)
+    """Steps of the last `BATCHES` samples: a dead unit was silent in all of them."""
     relu_layers: int = 0
 
     def on_step(self, context: Context, view: StepView) -> None:
@@ -72,18 +66,16 @@ class DeadReluUnits(Rule):
         if not relu.any():
             return
         self.samples += 1
+        self.recent = [*self.recent[-BATCHES + 1 :], step]
         self.relu_layers = int(np.count_nonzero(relu))
         for index in np.flatnonzero(relu):
-            row = table.group.rows[index]
-            name = row.name
+            name = table.group.rows[index].name
             unit = self.units.get(name)
             if unit is None:
                 if dead[index] < NOTE and zeros[index] < DEAD:  # active units are then many
                     continue
                 feeds = table.group.rows[index - 1].name if index else ""
-                unit = self.units[name] = Unit(
-                    order=int(index), feeds=feeds, width=_width(row.shape)
-                )
+                unit = self.units[name] = Unit(order=int(index), feeds=feeds)
                 if self.samples > BATCHES:
                     unit.first = 0.0  # under a tenth until now
             self._judge(context, step, unit, float(dead[index]), positions[index], zeros[index])
@@ -102,19 +94,18 @@ class DeadReluUnits(Rule):
         silent = zeros == 1.0
         if enough and unit.first < 0:
             unit.first = dead
-        active = float((1 - zeros) * unit.width)
-        starving = unit.width >= WIDE and active < STARVING
-        over = silent or few or starving or (enough and dead > NOTE)
+        over = silent or few or (enough and dead > NOTE)
         known = silent or zeros < 1.0
         # Samples may be far apart. A whole layer silent and the loss gone up at the same time are
         # two signs that need no third.
         sure = bool(silent) and context.loss.regained > GIVEN_BACK
-        calm = bool(known and dead < NOTE / 2 and not silent) and active > 2 * STARVING
+        calm = bool(known and dead < NOTE / 2 and not silent)
+        fired = unit.held.fired
         unit.held.update(step, bool(over), calm=calm, k=IN_A_ROW, n=IN_A_ROW, sure=sure)
+        if unit.held.fired and not fired and not silent and unit.silent_since < 0:
+            unit.held.onset = min(unit.held.onset, self.recent[0])
         if over:
             unit.share = max(unit.share, 1.0 if silent else dead)
-            if starving:
-                unit.active = active if unit.active < 0 else min(unit.active, active)
         if unit.held.fired and dead >= DEAD and 0 <= unit.silent_since < unit.held.onset:
             # Dead units show only when no earlier sample of the window had them active.
             unit.held.onset = unit.silent_since
@@ -122,8 +113,6 @@ class DeadReluUnits(Rule):
     def _severity(self, context: Context, unit: Unit) -> Severity:
         if unit.share > DEAD and not (context.attention and unit.first >= 0):
             return "critical"
-        if unit.active >= 0:
-            return "warning"
         if unit.share <= WARN:
             return "info"
         if context.attention and unit.share - max(unit.first, 0.0) < NOTE and unit.first >= 0:
@@ -148,8 +137,6 @@ class DeadReluUnits(Rule):
         onset = min(unit.held.onset for unit in shown.values())
         behind = f" (behind {first.feeds})" if first.feeds else ""
         what = f"{100 * first.share:.3g} % of its units are dead"
-        if first.active >= 0 and first.share < WARN:
-            what = f"of its {first.width} units only {first.active:.2g} are active on average"
         also = f", and {len(names) - 1} more layers" if len(names) > 1 else ""
         return [
             Finding(
@@ -188,10 +175,3 @@ class DeadReluUnits(Rule):
         if self.samples < BATCHES:
             return self._state("not enough data", f"Judged after {BATCHES} sampled batches.")
         return self._state("ok", f"{self.relu_layers} layers judged, none with many dead units.")
-
-
-def _width(shape: tuple[int, ...]) -> int:
-    """Units of an output of this shape: its channels when it is an image, else its last dimension."""
-    if len(shape) < 2:
-        return 0
-    return shape[1] if len(shape) >= 4 else shape[-1]

@@ -26,7 +26,7 @@ def test_a_few_units_silent_on_small_batches_are_healthy(script):
 
 
 def test_a_third_of_dead_units_needs_many_samples(script):
-    few = sample(script().relu_stack(2), range(60), {"relu2": dead(0.4, positions=9_999.0)})
+    few = sample(script().relu_stack(2), range(60), {"relu2": dead(0.4, positions=1_999.0)})
     assert few.findings() == {}
     found = sample(script().relu_stack(2), range(60), {"relu2": dead(0.4)}).findings()
     finding = found["dead-relu-units"]
@@ -96,14 +96,3 @@ def test_layers_without_a_flat_side_are_not_judged(script):
     run = sample(script().activations(rows), range(30), zero)
     assert run.findings() == {}
     assert run.states()["dead-relu-units"] == "not applicable"
-
-
-def test_a_layer_that_passes_on_one_number_is_starving_before_its_units_count_as_dead(script):
-    # 63 of 64 units silent for good, but each was active at the start of the window.
-    run = sample(script().relu_stack(2), range(40), {})
-    run = sample(run, range(40, 60, 5), {"relu2": dead(0.0, zeros=63 / 64)})
-    finding = run.findings()["dead-relu-units"]
-    assert (finding.severity, finding.first_step, finding.layers) == ("warning", 40, ["relu2"])
-    assert "of its 64 units only 1 are active" in finding.title
-    resolved = sample(run, range(60, 63), {}).findings()["dead-relu-units"]
-    assert resolved.state == "resolved"
