@@ -102,8 +102,9 @@ class DeadReluUnits(Rule):
         calm = bool(known and dead < NOTE / 2 and not silent)
         fired = unit.held.fired
         unit.held.update(step, bool(over), calm=calm, k=IN_A_ROW, n=IN_A_ROW, sure=sure)
-        if unit.held.fired and not fired and not silent and unit.silent_since < 0:
-            unit.held.onset = min(unit.held.onset, self.recent[0])
+        if unit.held.fired and not fired and not silent:
+            since = max(self.recent[0], unit.silent_since)
+            unit.held.onset = min(unit.held.onset, since)
         if over:
             unit.share = max(unit.share, 1.0 if silent else dead)
         if unit.held.fired and dead >= DEAD and 0 <= unit.silent_since < unit.held.onset:
