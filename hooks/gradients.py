@@ -2,14 +2,16 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from trainvitals.hooks import histogram
 from trainvitals.hooks.draft import Draft
+from trainvitals.hooks.packed import Packed, is_small
 from trainvitals.hooks.readout import Number, number
 from trainvitals.hooks.registry import Parameter, Rows
-from trainvitals.hooks.stats import moments, subsample, values_of
+from trainvitals.hooks.stats import Moments, moments, subsample, values_of
 from trainvitals.hooks.wire.records import HistogramKind
 
 FEW = 1 << 15
@@ -107,23 +109,53 @@ class StepStatistics:
         self._draft = draft
         self._histograms = histograms
         self._kept: list[tuple[int, Tensor, Tensor]] = []
+        self._small: list[tuple[int, Tensor]] = []
         for parameter in parameters:
             row = rows.find(parameter.name)
             weight = parameter.tensor
             if row is None or not weight.is_floating_point() or weight.numel() == 0:
                 continue
-            part = subsample(weight)
-            self._kept.append((row, weight, part.clone()))
-            self._take(row, "weight", weight)
+            if is_small(weight):
+                self._small.append((row, weight))
+            else:
+                self._kept.append((row, weight, subsample(weight).clone()))
+                self._take(row, "weight", weight)
+        self._before = self._take_small("weight", self._small)
 
     def take_gradients(self) -> None:
         """Takes the gradients, as the optimizer gets them; for a closure, as it left them."""
-        for row, weight, _ in self._kept:
-            if weight.grad is not None and values_of(weight.grad).numel():
-                self._take(row, "grad", weight.grad)
+        small: list[tuple[int, Tensor]] = []
+        for row, weight in [(row, weight) for row, weight, _ in self._kept] + self._small:
+            gradient = weight.grad
+            if gradient is None:
+                continue
+            if is_small(gradient):
+                small.append((row, gradient))
+            elif values_of(gradient).numel():
+                self._take(row, "grad", gradient)
+        self._take_small("grad", small)
+
+    def _take_small(self, prefix: str, tensors: list[tuple[int, Tensor]]) -> Packed | None:
+        if not tensors:
+            return None
+        packed = Packed([tensor for _, tensor in tensors])
+        for (row, _), taken in zip(tensors, packed.moments(), strict=True):
+            self._put_moments(row, prefix, taken)
+        if self._histograms:
+            for (row, _), counts in zip(tensors, packed.patterns(), strict=True):
+                self._put_patterns(row, prefix, counts)
+        return packed
 
     def _take(self, row: int, prefix: str, tensor: Tensor) -> None:
-        taken = moments(tensor)
+        self._put_moments(row, prefix, moments(tensor))
+        if self._histograms:
+            self._put_patterns(row, prefix, histogram.count_patterns(tensor))
+
+    def _put_patterns(self, row: int, prefix: str, counts: Tensor) -> None:
+        kind: HistogramKind = "weight" if prefix == "weight" else "gradient"
+        self._draft.patterns.setdefault(kind, {})[row] = counts
+
+    def _put_moments(self, row: int, prefix: str, taken: Moments) -> None:
         self._draft.put(
             "parameter",
             row,
@@ -134,12 +166,12 @@ class StepStatistics:
                 f"{prefix}_nonfinite": taken.nonfinite,
             },
         )
-        if self._histograms:
-            kind: HistogramKind = "weight" if prefix == "weight" else "gradient"
-            self._draft.patterns.setdefault(kind, {})[row] = histogram.count_patterns(tensor)
 
     def finish(self) -> list[Tensor]:
         """Take the update; call it after the optimizer. Returns the weights (CPU) it left non-finite."""
+        return self._finish_kept() + self._finish_small()
+
+    def _finish_kept(self) -> list[Tensor]:
         spoiled: list[Tensor] = []
         if not self._kept:
             return spoiled
@@ -161,11 +193,29 @@ class StepStatistics:
                     moved[index].isnan() | (sizes[index] == 0), math.nan, move / size
                 )
                 unchanged = 1 - (_bits(now[index]) != _bits(part)).any().float()
-            columns: dict[str, Number] = {"unchanged": unchanged}
-            if weight.grad is not None:  # otherwise it was not stepped
-                columns["update_ratio"] = ratio
-            self._draft.put("parameter", row, columns)
+            self._put_update(row, weight, ratio, unchanged)
         return spoiled
+
+    def _finish_small(self) -> list[Tensor]:
+        spoiled: list[Tensor] = []
+        if self._before is None:
+            return spoiled
+        now = Packed([weight for _, weight in self._small])
+        moved = np.sqrt(now.moved(self._before)).tolist()
+        sizes = np.sqrt(self._before.squares()).tolist()
+        for index, (row, weight) in enumerate(self._small):
+            move, size = moved[index], sizes[index]
+            same = not move > 0 and now.same_bits(self._before, index)
+            if not math.isfinite(move) and not now.finite(index):
+                spoiled.append(weight)
+            self._put_update(row, weight, move / size if size else math.nan, float(same))
+        return spoiled
+
+    def _put_update(self, row: int, weight: Tensor, ratio: Number, unchanged: Number) -> None:
+        columns: dict[str, Number] = {"unchanged": unchanged}
+        if weight.grad is not None:  # otherwise it was not stepped
+            columns["update_ratio"] = ratio
+        self._draft.put("parameter", row, columns)
 
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

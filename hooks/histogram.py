@@ -25,6 +25,11 @@ def _bin_of_pattern() -> npt.NDArray[np.int64]:
 
 
 _BINS = _bin_of_pattern()
+_ORDER = np.argsort(_BINS, kind="stable")
+_BEGINS = np.searchsorted(_BINS[_ORDER], np.arange(BINS + 1))
+"""Where the patterns of each bin begin in `_ORDER`."""
+_UNUSED = np.setdiff1d(np.arange(BINS + 1), _BINS)
+"""Bins without a pattern, of which `reduceat` makes a copy of the next one's first."""
 
 
 def count_patterns(tensor: Tensor) -> Tensor:
@@ -48,7 +53,6 @@ def count_patterns(tensor: Tensor) -> Tensor:
 
 def fold(patterns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Counts in the fixed bins; `(rows, PATTERNS)` to `(rows, BINS)`. Non-finite values are left out."""
-    folded = np.zeros((len(patterns), BINS + 1), dtype=np.int64)
-    for pattern in np.flatnonzero(patterns.any(axis=0)):
-        folded[:, _BINS[pattern]] += patterns[:, pattern]
+    folded: npt.NDArray[np.int64] = np.add.reduceat(patterns[:, _ORDER], _BEGINS, axis=1)
+    folded[:, _UNUSED] = 0
     return folded[:, :BINS]

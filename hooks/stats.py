@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -104,6 +105,9 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
 def zero_fraction(tensor: Tensor) -> Number:
     """Share of exact zeros, of the sub-sample for a large tensor."""
     part = subsample(tensor)
+    if part.device.type == "cpu" and part.dtype in (torch.float32, torch.float64):
+        # several times as fast as torch's, which counts element by element
+        return 1.0 - np.count_nonzero(part.numpy()) / part.numel()
     zeros = part.numel() - torch.count_nonzero(part)
     return number(zeros / part.numel())
 

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from trainvitals.hooks import histogram
 from trainvitals.hooks.deadunits import DeadUnits, has_flat_zero_side
 from trainvitals.hooks.draft import Draft
+from trainvitals.hooks.packed import Packed, is_small
 from trainvitals.hooks.readout import Number
 from trainvitals.hooks.registry import Rows, tensors_in
 from trainvitals.hooks.settings import clean_name
-from trainvitals.hooks.stats import moments, zero_fraction
+from trainvitals.hooks.stats import Moments, moments, zero_fraction
 from trainvitals.hooks.wire.records import Row
 
 _CHANNELS_FIRST = (
@@ -32,11 +33,13 @@ class Taps:
         self._histograms = False
         self._done: set[nn.Module] = set()
         self._last_output: Tensor | None = None
+        self._small: list[tuple[int, Tensor]] = []
         self._channels_first = True
 
     def begin(self, draft: Draft, histograms: bool) -> None:
         """Fill `draft` from now on."""
         self._draft = draft
+        self._small.clear()
         self._histograms = histograms
         self._done.clear()
         self._channels_first = True
@@ -45,6 +48,7 @@ class Taps:
         """The step's forward passes are over; nothing of them is kept."""
         self._draft = None
         self._last_output = None
+        self._small.clear()
         self._done.clear()
 
     def forget(self, layers: dict[nn.Module, str]) -> None:
@@ -71,20 +75,31 @@ class Taps:
         row = known if known is not None else self._rows.place(_row(module, name, tensor))
         if row is None:
             return
-        taken = moments(tensor)
-        columns: dict[str, Number] = {
-            "mean": taken.mean,
-            "std": taken.std,
-            "rms": taken.rms,
-            "absmax": taken.absmax,
-            "zero_fraction": zero_fraction(tensor),
-            "nonfinite": taken.nonfinite,
-        }
+        columns: dict[str, Number] = {}
         self._read_dead_units(module, tensor, columns)
+        if is_small(tensor):  # what follows may change it in place
+            self._small.append((row, tensor.detach().clone()))
+        else:
+            columns["zero_fraction"] = zero_fraction(tensor)
+            columns.update(_columns(moments(tensor)))
+            if self._histograms:
+                counts = histogram.count_patterns(tensor)
+                self._draft.patterns.setdefault("activation", {})[row] = counts
         self._draft.put("activation", row, columns)
-        if self._histograms:
-            counts = histogram.count_patterns(tensor)
-            self._draft.patterns.setdefault("activation", {})[row] = counts
+
+    def finish(self) -> None:
+        """The step's forward passes are over: take what was put off, in one go."""
+        if self._draft is not None and self._small:
+            packed = Packed([tensor for _, tensor in self._small])
+            rows = [row for row, _ in self._small]
+            for row, taken, zeros in zip(
+                rows, packed.moments(), packed.zero_fractions(), strict=True
+            ):
+                self._draft.put("activation", row, {**_columns(taken), "zero_fraction": zeros})
+            if self._histograms:
+                counted = zip(rows, packed.patterns(), strict=True)
+                self._draft.patterns.setdefault("activation", {}).update(counted)
+        self.end()
 
     def _read_dead_units(
         self, module: nn.Module, tensor: Tensor, columns: dict[str, Number]
@@ -106,3 +121,13 @@ def _row(module: nn.Module, name: str, tensor: Tensor) -> Row:
         type=clean_name(type(module).__name__),
         shape=tuple(tensor.shape)[:16],
     )
+
+
+def _columns(taken: Moments) -> dict[str, Number]:
+    return {
+        "mean": taken.mean,
+        "std": taken.std,
+        "rms": taken.rms,
+        "absmax": taken.absmax,
+        "nonfinite": taken.nonfinite,
+    }

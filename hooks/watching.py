@@ -355,7 +355,7 @@ class Watch:
             self._carried = None
             if carried is not None:
                 draft.scalars["tv/grad_carried"] = carried
-        self._taps.end()
+        self._taps.finish()
         draft.scalars["tv/grad_norm"] = root_of_squares(list(self._norms.values()))
         draft.scalars.update(self._optimizers.rates())
         if self._losses:

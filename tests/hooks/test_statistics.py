@@ -11,6 +11,7 @@ from torch import nn
 
 import trainvitals.hooks as tv
 from trainvitals.hooks import histogram, stats
+from trainvitals.hooks.packed import Packed
 from trainvitals.hooks.wire.bins import BINS, bin_of
 
 
@@ -189,3 +190,23 @@ def test_sparse_gradients_are_measured(recorded: Callable[[], Any]) -> None:
     run = recorded()
     assert run.scalar("tv/grad_norm")[0] == pytest.approx(math.sqrt(4 * (2**2 + 1**2)))
     assert run.samples("parameter")[0]["weight"]["grad_absmax"] == 2.0
+
+
+def test_small_tensors_together_give_what_each_gives_alone() -> None:
+    generator = torch.Generator().manual_seed(4)
+    tensors = [
+        torch.randn(7, 5, generator=generator).t(),
+        torch.zeros(1),
+        torch.randn(300, generator=generator).relu().to(torch.bfloat16),
+        torch.tensor([1.0, math.nan, -math.inf]),
+        torch.full((10,), 1e30),
+        torch.randn(64, generator=generator, dtype=torch.float64) + 1000,
+    ]
+    packed = Packed(tensors)
+    together = zip(
+        tensors, packed.moments(), packed.patterns(), packed.zero_fractions(), strict=True
+    )
+    for tensor, taken, counts, zeros in together:
+        assert taken == pytest.approx(stats.moments(tensor), rel=1e-4, abs=1e-6, nan_ok=True)
+        assert torch.equal(counts, histogram.count_patterns(tensor))
+        assert zeros == float((tensor == 0).double().mean())

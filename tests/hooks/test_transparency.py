@@ -158,7 +158,7 @@ def test_an_own_error_never_reaches_the_training(
     def broken(_: torch.Tensor) -> None:
         raise RuntimeError("no moments today")
 
-    monkeypatch.setattr(taps, "moments", broken)
+    monkeypatch.setattr(taps, "is_small", broken)
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     tv.watch(model, optimizer)
@@ -177,7 +177,7 @@ def test_strict_raises_own_errors(train: Any, monkeypatch: pytest.MonkeyPatch) -
     def broken(_: torch.Tensor) -> None:
         raise RuntimeError("no moments today")
 
-    monkeypatch.setattr(taps, "moments", broken)
+    monkeypatch.setattr(taps, "is_small", broken)
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     tv.watch(model, optimizer, strict=True)
