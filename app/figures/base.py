@@ -127,12 +127,12 @@ def _labels(marks: Iterable[Mark]) -> list[dict[str, Any]]:
 
 
 def wants_log(values: Floats) -> bool:
-    """Whether `values` span so much that a log axis tells more: all positive, over a decade from 2 % to 98 %."""
+    """Whether a log axis tells more: all positive, over a decade from 2 % to 98 %, or single ones far above."""
     finite = values[np.isfinite(values)]
     if finite.size < 3 or finite.min() <= 0:
         return False
     low, high = np.quantile(finite, [0.02, 0.98])
-    return bool(high > 10 * low)
+    return bool(high > 10 * low or finite.max() > 1e3 * np.median(finite))
 
 
 def linear_axis(values: Floats) -> dict[str, Any]:

@@ -39,7 +39,8 @@ def activation(row: Mapping[str, SeriesLike], marks: Sequence[Mark] = ()) -> Fig
         data.append(_curve(top.steps, top.max, "--high", "abs-max", dash="dot"))
     told = f"Activation mean {number(_last(mean))}, std {number(_last(std))}."
     shown = [mean.mean - std.mean, mean.mean + std.mean, *([] if top is None else [top.max])]
-    made = layout(yaxis=linear_axis(np.concatenate(shown)), marks=marks, summary=told)
+    bounds = linear_axis(_without_explosion(np.concatenate(shown)))
+    made = layout(yaxis=bounds, marks=marks, summary=told)
     return {"data": data, "layout": made}
 
 
@@ -98,7 +99,10 @@ def lines(
             data[-1]["fillcolor"] = "--raw"
         shown = ":.1%" if percent else ":.3g"
         data.append(_curve(item.steps, item.mean, COLORS[index], key, shown=shown))
-    style: dict[str, Any] = log_axis(finite) if log else linear_axis(values)
+    reach = _range(finite[finite > 0], band) if log and band else []
+    style: dict[str, Any] = (
+        log_axis(np.append(finite, np.power(10.0, reach))) if log else linear_axis(values)
+    )
     if percent:
         style = {"tickformat": ".0%"}
     told = "; ".join(f"{key} {number(_last(item))}" for key, item in known.items())
@@ -106,7 +110,7 @@ def lines(
     if band is not None:
         made["shapes"].insert(0, _shade(band))
         if log:
-            made["yaxis"]["range"] = _range(finite[finite > 0], band)
+            made["yaxis"]["range"] = reach
     if len(known) > 1:
         made["meta"]["keys"] = [
             {"name": key, "color": color} for key, color in zip(known, COLORS, strict=False)
@@ -209,6 +213,13 @@ def _shade(band: tuple[float, float]) -> dict[str, Any]:
         "line": {"width": 0},
         "layer": "below",
     }
+
+
+def _without_explosion(values: Floats) -> Floats:
+    """The values that an axis is made for: without those far off the usual ones, where the curves leave the chart."""
+    finite = values[np.isfinite(values)]
+    usual = float(np.median(np.abs(finite))) if finite.size else 0.0
+    return finite[np.abs(finite) < 1e3 * usual] if usual > 0 else finite
 
 
 def _range(values: Floats, band: tuple[float, float]) -> list[float]:

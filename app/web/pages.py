@@ -122,9 +122,13 @@ def _run_rows() -> list[dict[str, Any]]:
         values, last = runview.loss_curve(store, item)
         rows.append(
             {"run": item, "view": shown, "spark": spark(values), "loss": last}
-            | {"open": [f for f in shown.roots if f.state == "firing"]}
+            | {"open": _open(shown)}
         )
     return rows
+
+
+def _open(shown: runview.View) -> list[Finding]:
+    return [f for f in shown.roots if f.state == "firing" and f.severity != "info"]
 
 
 @bp.app_context_processor

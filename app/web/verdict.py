@@ -57,6 +57,11 @@ def verdict(
         return Verdict("ok", "Healthy again.", text)
     word = "found" if status in ("finished", "interrupted") else "find"
     text = f"{checked} rules {word} nothing wrong in {number(last_step + 1)} steps."
+    notes = sum(
+        item.state == "firing" for item in roots
+    )  # of severity info: the others were told above
+    if notes:
+        text += f" {notes} note{'s' if notes > 1 else ''} below."
     return Verdict("ok", "Healthy.", text)
 
 

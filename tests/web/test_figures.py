@@ -8,7 +8,7 @@ import pytest
 from trainvitals.app.figures import bands
 from trainvitals.app.figures.base import array, linear_axis, tick
 from trainvitals.app.figures.cells import Cells, gather
-from trainvitals.app.figures.layer import histogram
+from trainvitals.app.figures.layer import activation, histogram, lines
 from trainvitals.app.figures.series import loss, small, smooth
 from trainvitals.app.figures.sparkline import spark
 from trainvitals.app.figures.text import evidence, hover, label, number, shorten
@@ -220,6 +220,13 @@ def test_ticks_are_short(value, shown):
 def test_ticks_of_enormous_values_are_round():
     axis = linear_axis(np.array([-1.0, 1.96e18]))
     assert axis["ticktext"] == ["0", "5e17", "1e18", "1.5e18", "2e18"]
+
+
+def test_an_explosion_does_not_hide_the_healthy_steps():
+    mean = np.append(np.full(50, 0.1), 1e18)
+    figure = activation({"mean": Line(mean), "std": Line(np.abs(mean)), "absmax": Line(3 * mean)})
+    assert figure["layout"]["yaxis"]["range"][1] < 1
+    assert lines({"weight": Line(mean)})["layout"]["yaxis"]["type"] == "log"
 
 
 def test_a_nan_in_the_loss_is_marked():

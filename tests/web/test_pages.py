@@ -5,6 +5,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from trainvitals.app.rules.finding import Finding, RuleState
+from trainvitals.app.web.verdict import verdict
+
 HOSTILE = {
     "head.fc2": "<b>fc</b><img src=x onerror=alert(1)>\"'&amp;%{x}",
     "block1.conv1": "x" * 480,
@@ -66,6 +69,27 @@ def test_a_run_of_a_few_steps_is_not_called_healthy(site):
     page = text(site.get("/runs/young"))
     assert "Gathering." in page
     assert "Healthy." not in page
+
+
+def test_a_healthy_run_with_a_note_says_both():
+    note = Finding(
+        key="dead-relu-units/relu3",
+        rule="dead-relu-units",
+        severity="info",
+        state="firing",
+        first_step=213,
+        last_step=599,
+        layers=["relu3"],
+        root=True,
+        cause="",
+        evidence={},
+        title="relu3: 20 % of its units are dead",
+        remedy="",
+    )
+    states = [RuleState(rule="nonfinite-loss", state="ok", reason="")]
+    judged = verdict([note], states, "finished", 599)
+    assert judged.state == "Healthy."
+    assert judged.sentence.endswith("1 note below.")
 
 
 def test_hostile_names_stay_text(site):
