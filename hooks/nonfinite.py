@@ -26,9 +26,8 @@ def is_bad(value: object) -> bool:
     """Whether a CPU tensor in an output or in arguments holds NaN or +infinity."""
     if isinstance(value, Tensor):  # by far the most common
         return (
-            value.device.type == "cpu"
+            value.is_cpu
             and value.is_floating_point()
-            and value.numel() > 0
             and value.layout is torch.strided
             and has_nan_or_inf(value.detach())
         )

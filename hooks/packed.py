@@ -15,6 +15,9 @@ from trainvitals.hooks.stats import Moments
 SMALL = 1 << 13
 """Elements up to which a tensor is small: calling torch for it then costs more than the arithmetic."""
 
+_CANCELLATION = 1e-6
+"""Below this share of variance in the mean square, std is taken from the centred values instead."""
+
 _Floats: TypeAlias = npt.NDArray[np.float64]
 
 
@@ -80,9 +83,12 @@ class Packed:
         """Moments of each tensor."""
         with np.errstate(all="ignore"):
             mean = self._sums(self._values) / self._sizes
-            centred = self._values - np.repeat(mean, self._sizes)
-            std = np.sqrt(self._sums(centred * centred) / self._sizes)
-            rms = np.sqrt(self.squares() / self._sizes)
+            square = self.squares() / self._sizes
+            variance = square - mean * mean
+            if (variance < _CANCELLATION * square).any():
+                centred = self._values - np.repeat(mean, self._sizes)
+                variance = self._sums(centred * centred) / self._sizes
+            std, rms = np.sqrt(variance), np.sqrt(square)
             absmax = np.maximum.reduceat(np.abs(self._values), self._begins[:-1])
         if np.isfinite(absmax).all():
             nonfinite = np.zeros(len(self._sizes))

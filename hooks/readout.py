@@ -11,7 +11,7 @@ Number: TypeAlias = float | Tensor
 
 def number(tensor: Tensor) -> Number:
     """The value of a one-element tensor: at once on the CPU, later elsewhere. Never waits for a device."""
-    return tensor.item() if tensor.device.type == "cpu" else tensor.detach()
+    return tensor.item() if tensor.is_cpu else tensor.detach()
 
 
 class Readout:

@@ -128,6 +128,21 @@ class Registry:
             self.parameters.values(), key=lambda parameter: self.order.get(parameter.layer, last)
         )
 
+    def place_parameters(self, rows: "Rows", held: set[int]) -> None:
+        """Give each wanted parameter its row; `held`: ids of the tensors that an optimizer holds."""
+        for parameter in self.in_forward_order():
+            if id(parameter.tensor) in self.wanted_parameters:
+                rows.place(
+                    Row(
+                        name=parameter.name,
+                        layer=parameter.layer,
+                        type=clean_name(parameter.type),
+                        shape=tuple(parameter.tensor.shape)[:16],
+                        trainable=parameter.tensor.requires_grad,
+                        in_optimizer=id(parameter.tensor) in held,
+                    )
+                )
+
     def saw_call(self, name: str) -> None:
         """Note that a layer has run, in the order of the first calls."""
         if name not in self.order:

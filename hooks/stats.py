@@ -117,7 +117,10 @@ def has_nan_or_inf(tensor: Tensor) -> bool:
 
     One pass where all is well: a sum can only be finite when nothing in it is not.
     """
-    total = tensor.sum(dtype=torch.float32 if tensor.dtype.itemsize < 4 else None).item()
+    if tensor.dtype is torch.float32:
+        total = tensor.sum().item()
+    else:
+        total = tensor.sum(dtype=torch.float32 if tensor.dtype.itemsize < 4 else None).item()
     if math.isfinite(total):
         return False
     return bool((torch.isnan(tensor) | torch.isposinf(tensor)).any())

@@ -1,7 +1,7 @@
 """The life of a step: what is attached, when statistics are taken, when a record is complete."""
 
 from collections.abc import Callable, Sequence
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any
 
 from torch import Tensor, is_grad_enabled, nn
@@ -26,9 +26,8 @@ from trainvitals.hooks.pace import Pace
 from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.readout import Number, number
 from trainvitals.hooks.registry import Registry
-from trainvitals.hooks.settings import clean_name
 from trainvitals.hooks.taps import Taps
-from trainvitals.hooks.wire.records import NonFinite, Row
+from trainvitals.hooks.wire.records import NonFinite
 
 HISTOGRAM_EVERY = 4
 """Samples for each one with histograms; the first has them."""
@@ -67,8 +66,12 @@ class Watch:
         self._held: Draft | None = None
         self._norms: dict[int, Number] = {}
         self._losses: list[Number] = []
-        self._step_end = 0.0
+        self._step_end = self._step_cpu = 0.0
         self._own = 0.0
+        # A sample on a busy machine is interrupted by others, whose time is not its cost: samples are charged
+        # in processor time, and so is the step that pays for them. Reading that clock is a system call, so the
+        # few microseconds of other steps are told by the wall clock.
+        self._clock: Callable[[], float] = perf_counter
 
     # Attaching
 
@@ -97,7 +100,7 @@ class Watch:
                 register_optimizer_step_post_hook(self._after_step),
             ]
             self._data_wait.attach()
-            self._step_end = perf_counter()
+            self._step_end, self._step_cpu = perf_counter(), thread_time()
         self._drop_step_hooks()
         self._begin_step()
 
@@ -131,6 +134,7 @@ class Watch:
     def _begin_step(self) -> None:
         """Prepare for the step of index `completed`."""
         sampled = self._pace.due(self.completed)
+        self._clock = thread_time if sampled else perf_counter
         self._draft = Draft(self.completed, sampled)
         self._norms, self._losses = {}, []
         if sampled and not self.registry.compiled:
@@ -184,30 +188,33 @@ class Watch:
         if is_compiling() or not is_grad_enabled() or module not in self.registry.layers:
             return self._glance(module, args, kwargs, output)
         name = self.registry.layers[module]
-        begin = perf_counter()
+        clock = self._clock
+        begin = clock()
         try:
             self.registry.saw_call(name)
             if module in self.registry.wanted:
                 self._taps.see(module, name, output)
         except Exception as error:
             self._problems.caught(f"taking statistics of {name!r}", error)
-        self._own += perf_counter() - begin
+        self._own += clock() - begin
         if self.guard.collect((module, args, kwargs, output)):
             self._finish_pass(output)
 
     def _finish_pass(self, output: Any) -> None:
         """An outermost watched module has returned: look at what it returned, and let go of the rest."""
-        begin = perf_counter()
+        clock = self._clock
+        begin = clock()
         calls = self.guard.call_count
         try:
             self.guard.finish_pass(self.completed, output)
         except Exception as error:
             self._problems.caught("looking for non-finite values", error)
-        self._own += perf_counter() - begin + calls * (_SLOW_CALL + self.guard.call_cost)
+        self._own += clock() - begin + calls * (_SLOW_CALL + self.guard.call_cost)
 
     def _saw_loss(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """A criterion was called: note its value and, of a watched one, the labels."""
-        begin = perf_counter()
+        clock = self._clock
+        begin = clock()
         try:
             if not isinstance(output, Tensor) or output.numel() != 1 or not is_grad_enabled():
                 return
@@ -221,7 +228,7 @@ class Watch:
         except Exception as error:
             self._problems.caught("reading the loss", error)
         finally:
-            self._own += perf_counter() - begin
+            self._own += clock() - begin
 
     def saw_labels(self, target: Tensor) -> None:
         """Count a batch of labels, as often as the pace allows."""
@@ -235,7 +242,8 @@ class Watch:
     # Optimizer hooks
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        begin = perf_counter()
+        clock = self._clock
+        begin = clock()
         try:
             if not self._optimizers.begin(optimizer):
                 return
@@ -251,10 +259,11 @@ class Watch:
         except Exception as error:
             self._problems.caught("looking at gradients", error)
         finally:
-            self._own += perf_counter() - begin
+            self._own += clock() - begin
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        begin = perf_counter()
+        clock = self._clock
+        begin = clock()
         try:
             if not self._optimizers.end(optimizer):
                 return
@@ -262,13 +271,13 @@ class Watch:
                 self._take_gradients(optimizer)
             self._check_update(optimizer)
             if self._optimizers.is_primary(optimizer):
-                self._complete(begin)
+                self._complete(begin, clock)
             elif self._held is not None and self._optimizers.all_stepped():
                 self._emit_held()
         except Exception as error:
             self._problems.caught("finishing a step", error)
         finally:
-            self._own += perf_counter() - begin
+            self._own += clock() - begin
 
     def _draft_for(self, optimizer: Optimizer) -> Draft:
         """The step that this optimizer's step belongs to: the held one, unless it had its turn there."""
@@ -297,20 +306,7 @@ class Watch:
         if self.registry.refresh():
             self._taps.forget(self.registry.layers)
         self._optimizers.forget_members()
-        held = self._optimizers.held()
-        rows = self._emitter.rows["parameter"]
-        for parameter in self.registry.in_forward_order():
-            if id(parameter.tensor) in self.registry.wanted_parameters:
-                rows.place(
-                    Row(
-                        name=parameter.name,
-                        layer=parameter.layer,
-                        type=clean_name(parameter.type),
-                        shape=tuple(parameter.tensor.shape)[:16],
-                        trainable=parameter.tensor.requires_grad,
-                        in_optimizer=id(parameter.tensor) in held,
-                    )
-                )
+        self.registry.place_parameters(self._emitter.rows["parameter"], self._optimizers.held())
 
     def _take_gradients(self, optimizer: Optimizer) -> None:
         members = self._optimizers.members(optimizer)
@@ -347,7 +343,7 @@ class Watch:
 
     # Records
 
-    def _complete(self, now: float) -> None:
+    def _complete(self, begin: float, clock: Callable[[], float]) -> None:
         """The primary optimizer has stepped: close the step and begin the next one."""
         draft = self._draft
         if self._carried is not None:
@@ -367,7 +363,7 @@ class Watch:
         if draft.sampled:
             self._samples += 1
         self.guard.step_done(draft.step)
-        self._close_times(draft, now)
+        self._close_times(draft, begin, clock)
         self.completed += 1
         if self._optimizers.all_stepped():
             self._optimizers.new_round()
@@ -376,19 +372,21 @@ class Watch:
             self._held = draft
         self._begin_step()
 
-    def _close_times(self, draft: Draft, now: float) -> None:
+    def _close_times(self, draft: Draft, begin: float, clock: Callable[[], float]) -> None:
+        """`begin`, by `clock`: when the hook that completes the step was called."""
         # What follows in this step is charged to the next one: one step late, nothing is lost.
-        own = self._own + perf_counter() - now
-        step_time = now - self._step_end
+        own = self._own + clock() - begin
+        wall, cpu = perf_counter(), thread_time()
+        step_time = wall - self._step_end
         waited = self._data_wait.take()
         if self.completed > 0:
             draft.scalars["tv/step_time"] = step_time
             draft.scalars["tv/overhead"] = min(own / step_time, 1.0) if step_time > 0 else 0.0
         if waited is not None:
             draft.scalars["tv/data_wait"] = waited
-        self._pace.spent(draft.step, step_time, own, draft.sampled)
-        self._step_end = now
-        self._own = now - perf_counter()  # the caller adds the whole hook; its first part is booked
+        self._pace.spent(draft.step, cpu - self._step_cpu, own, draft.sampled)
+        self._step_end, self._step_cpu = wall, cpu
+        self._own = begin - clock()  # the caller adds the whole hook; its first part is booked
         self._emitter.poll()
 
     def _emit_held(self) -> None:
