@@ -3,6 +3,7 @@
 import math
 import time
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -23,6 +24,12 @@ from trainvitals.hooks.wire.records import (
     Start,
     Step,
 )
+
+# No test depends on the clock of a machine that does other work, too.
+hypothesis.settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("unhurried")
 
 LAYERS = [
     ("stem.conv", "Conv2d"),
