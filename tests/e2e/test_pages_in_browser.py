@@ -55,7 +55,7 @@ def test_a_new_point_is_visible_soon_after_it_was_acknowledged(open_page, grow):
             assert time.monotonic() - acknowledged < 10, "the point never came"
             page.wait_for_timeout(50)
         waited.append(time.monotonic() - acknowledged)
-    assert min(waited) < 3  # 2 s on a machine of its own
+    assert max(waited) < 3, waited  # 2 s on a machine of its own
 
 
 def test_what_was_closed_stays_closed_when_news_arrive(open_page, grow):
