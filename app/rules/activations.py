@@ -157,13 +157,14 @@ class DeadReluUnits(Rule):
                     "since": onset,
                     "where": listing(names),
                     "shares": {name: round(shown[name].share, 4) for name in names[:50]},
-                    "curve": first.curve.evidence(f"Dead units of {names[0]}", 0.0, WARN),
+                    "curve": first.curve.evidence(f"Dead units of {names[0]}", 0.0, NOTE),
                 },
                 title=f"{names[0]}{behind}: {what} since step {onset}{also}",
-                remedy="Dead units get no gradient and do not come back. Lower the learning rate "
-                "(one large step kills units), check for a large negative bias, use LeakyReLU or "
-                "GELU, or put a norm layer before the activation; then restart from a checkpoint "
-                "before this step, or initialise the dead units anew.",
+                remedy="Lower the learning rate (one large step kills units) or what else pushes "
+                "them below zero: a large negative bias, a strong penalty on activations. Use "
+                "LeakyReLU or GELU, or put a norm layer before the activation. Dead units get no "
+                "gradient and do not come back: restart from a checkpoint before this step, or "
+                "initialise them anew.",
             )
         ]
 
