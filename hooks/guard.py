@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -34,10 +35,19 @@ class Guard:
     tensors, where looking costs no wait.
     """
 
-    def __init__(self, registry: Registry, report: Callable[[int, NonFinite], None]) -> None:
-        """`report(step, found)` sends a finding."""
+    def __init__(
+        self,
+        registry: Registry,
+        report: Callable[[int, NonFinite], None],
+        has_bad_state: Callable[[str], bool],
+    ) -> None:
+        """`report(step, found)` sends a finding.
+
+        `has_bad_state`: whether an optimizer's memory of the parameter of that name is non-finite.
+        """
         self._registry = registry
         self._report = report
+        self._has_bad_state = has_bad_state
         self.calls: deque[Call] = deque(maxlen=256)
         self._last_bad = -2
         self._tentative: NonFinite | None = None
@@ -84,6 +94,11 @@ class Guard:
         elif found.direction == "forward" and self._may_be_recomputed(found.layer):
             self._unrefined = found
             self._last_bad = step
+            return
+        if found.direction == "parameter" and self._has_bad_state(found.parameter):
+            # Of large weights only some elements are looked at after a step: this one missed the others.
+            self._last_bad = step
+            self._report(max(step - 1, 0), msgspec.structs.replace(found, direction="backward"))
             return
         self._tell(step, found)
 

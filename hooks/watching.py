@@ -55,13 +55,13 @@ class Watch:
         self._problems = problems
         self.registry = Registry()
         self.labels = Labels()
-        self.guard = Guard(self.registry, report)
+        self._optimizers = Optimizers(self.registry)
+        self.guard = Guard(self.registry, report, self._optimizers.has_bad_state)
         self.accounts = Accounts(background)
         self._taps = Taps(emitter.rows["activation"])
         self._data_wait = DataWait()
         self._pace = Pace()
         self._criteria: set[nn.Module] = set()
-        self._optimizers = Optimizers(self.registry)
         self._interception = Interception(
             self._before_backward,
             self._after_backward,
