@@ -123,6 +123,10 @@ class Guard:
             self._report(step, better or found)
         self.calls.clear()
 
+    def saw_late_bad_loss(self, step: int) -> None:
+        """A device has delivered a loss that is not finite; which layer made it is not known any more."""
+        self._tell(step, NonFinite(direction="forward"))
+
     # Gradients and update
 
     def saw_bad_norm(self, holders: list[Parameter]) -> None:
@@ -159,6 +163,11 @@ def value_of(loss: Any) -> float:
         address = loss.data_ptr()
         return _float32_at(address).value if address else 0.0
     return math.nan if is_bad(loss) else 0.0
+
+
+def is_on_device(loss: Any) -> bool:
+    """Whether a loss is one element on an accelerator."""
+    return type(loss) is Tensor and not loss.is_cpu and loss.numel() == 1
 
 
 def _bad_gradient(parameter: Parameter) -> bool:
