@@ -25,7 +25,10 @@ def _quiet_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
     monkeypatch.setenv("TRAINVITALS_MODE", "offline")
     monkeypatch.setenv("TRAINVITALS_DIR", str(tmp_path))
     torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # such small tensors only wait for a second one
     yield
+    torch.set_num_threads(threads)
     tv.finish()
 
 
