@@ -99,8 +99,10 @@ LOSSES = {
     "a negative infinity": at_fault(lambda out: torch.log((out * 0).square().mean())),
     "an overflow of exp": at_fault(lambda out: (out.abs() + 100).exp().mean()),
     "a weighted mean over nothing": at_fault(lambda out: (out * 0).sum() / (out * 0).sum()),
-    "a divergence from zero": at_fault(
-        lambda out: functional.kl_div((out.softmax(-1) * 0).log(), out.softmax(-1).detach())
+    "a divergence from nothing": at_fault(
+        lambda out: functional.kl_div(
+            (out.softmax(-1) * 0).log(), out.softmax(-1).detach(), reduction="batchmean"
+        )
     ),
     "with losses logged": at_fault(log_of_zero, logs=True),
     "in the second of four micro-batches": at_fault(log_of_zero, micro_batches=4),

@@ -16,7 +16,7 @@ from nonfinite.bench import (
     sgd,
     spoil,
 )
-from nonfinite.models import BASES, mlp, named, words
+from nonfinite.models import BASES, Base, mlp, named, words
 from torch import Tensor, nn
 
 import trainvitals.hooks as tv
@@ -167,6 +167,15 @@ def test_intended(found: Any, name: str, watch: dict[str, Any]) -> None:
     optimizer = sgd(p for p in model.parameters() if p.requires_grad)
     tv.watch(model, optimizer, strict=True, **watch)
     steps(model, optimizer, STEPS, batch=batch, loss=loss)
+    assert found() == []
+
+
+@pytest.mark.parametrize("base", BASES.values(), ids=BASES)
+def test_a_healthy_training(found: Any, base: Base) -> None:
+    model = base.build(nn.Identity())
+    optimizer = sgd(model.parameters())
+    tv.watch(model, optimizer, strict=True)
+    steps(model, optimizer, STEPS, batch=base.batch)
     assert found() == []
 
 
