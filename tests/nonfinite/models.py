@@ -38,6 +38,17 @@ def mlp(middle: nn.Module) -> nn.Sequential:
     )
 
 
+def wide(middle: nn.Module | None = None) -> nn.Sequential:
+    """A model too large to look at every weight of it at every step."""
+    torch.manual_seed(1)
+    return named(
+        lower=nn.Linear(FEATURES, 512),
+        big=nn.Linear(512, 512),
+        middle=middle or nn.Identity(),
+        head=nn.Linear(512, CLASSES),
+    )
+
+
 def images(on: bool) -> Tensor:
     return torch.randn(BATCH, 1, 8, 8)
 

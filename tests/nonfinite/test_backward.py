@@ -16,11 +16,12 @@ from nonfinite.bench import (
     Fault,
     Found,
     Training,
+    features,
     run,
     spoil_gradient,
     table,
 )
-from nonfinite.models import BASES, Base, mlp, named, words
+from nonfinite.models import BASES, Base, mlp, named, wide, words
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -68,9 +69,11 @@ def test_every_base_model(check: Any, base: Base, step: int) -> None:
 # Gradients of single parameters
 
 
-def own_hook(name: str, act: Callable[[Tensor], Tensor]) -> Training:
+def own_hook(
+    name: str, act: Callable[[Tensor], Tensor], base: Callable[[nn.Module], Any] = mlp
+) -> Training:
     """A parameter whose own hook spoils its gradient, and no other."""
-    model = mlp(Fault(lambda x: x))
+    model = base(Fault(lambda x: x))
     fault: Any = model.middle
     parameter = model.get_parameter(name)
     parameter.register_hook(lambda gradient: act(gradient) if fault.on else gradient)  # type: ignore[no-untyped-call]
@@ -125,6 +128,14 @@ SINGLE = {
     "one value of a bias": Case(
         lambda: own_hook("head.bias", one_value),
         Found("backward", "head", "head.bias", nan=1, spread=()),
+    ),
+    "a whole big weight": Case(
+        lambda: own_hook("big.weight", lambda gradient: gradient * math.nan, wide),
+        Found("backward", "big", "big.weight", nan=512 * 512, spread=()),
+    ),
+    "one value of a big weight": Case(
+        lambda: own_hook("big.weight", one_value, wide),
+        Found("backward", "big", "big.weight", nan=1, spread=()),
     ),
     "an infinite weight": Case(
         lambda: own_hook("hidden.weight", lambda gradient: gradient / 0),
@@ -197,6 +208,15 @@ USES = {
     ),
     "clipped by value": Case(lambda: Training(spoilt(), after_backward=clip_values), LOWER),
     "in the second of four micro-batches": Case(lambda: Training(spoilt(), micro_batches=4), LOWER),
+    "in a big model": Case(
+        lambda: Training(wide(Fault(spoil_gradient))), Found("backward", "big", spread=("lower",))
+    ),
+    "in a bfloat16 model": Case(
+        lambda: Training(spoilt().bfloat16(), lambda on: features(on).bfloat16()), LOWER
+    ),
+    "in a float64 model": Case(
+        lambda: Training(spoilt().double(), lambda on: features(on).double()), LOWER
+    ),
     "with Adam": Case(lambda: Training(spoilt(), make_optimizer=adam), LOWER),
     "with a sample at every step": Case(lambda: Training(spoilt(), watch={"interval": 1}), LOWER),
     "with no sample near": Case(lambda: Training(spoilt(), watch={"interval": 1000}), LOWER),

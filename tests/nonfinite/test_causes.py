@@ -17,7 +17,7 @@ from nonfinite.bench import (
     features,
     table,
 )
-from nonfinite.models import BASES, mlp, named, words
+from nonfinite.models import BASES, mlp, named, wide, words
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
@@ -185,11 +185,6 @@ class Tied(nn.Module):
 
     def forward(self, ids: Tensor) -> Any:
         return self.head(self.embed(ids).mean(1))
-
-
-def wide() -> nn.Module:
-    torch.manual_seed(1)
-    return named(lower=nn.Linear(FEATURES, 512), big=nn.Linear(512, 512), head=nn.Linear(512, 4))
 
 
 def normed() -> nn.Module:

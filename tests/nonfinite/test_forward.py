@@ -173,12 +173,12 @@ def autocast(dtype: torch.dtype) -> Any:
     return call
 
 
-def wide(middle: nn.Module) -> nn.Module:
+def summing(middle: nn.Module) -> nn.Module:
     """A layer whose sums pass the largest float16 number when its input is 60000."""
     torch.manual_seed(1)
-    summing = nn.Linear(WIDTH, WIDTH)
-    nn.init.constant_(summing.weight, 1.0)
-    return named(lower=nn.Linear(FEATURES, WIDTH), middle=middle, wide=summing)
+    ones = nn.Linear(WIDTH, WIDTH)
+    nn.init.constant_(ones.weight, 1.0)
+    return named(lower=nn.Linear(FEATURES, WIDTH), middle=middle, ones=ones)
 
 
 def scaled_step(training: Training, loss: Tensor) -> None:
@@ -205,8 +205,8 @@ def lbfgs(parameters: Any) -> torch.optim.Optimizer:
 
 MODES = {
     "under float16 autocast": Case(
-        lambda: Training(wide(Fault(lambda x: x * 0 + 60000)), call=autocast(torch.float16)),
-        Found("forward", "wide"),
+        lambda: Training(summing(Fault(lambda x: x * 0 + 60000)), call=autocast(torch.float16)),
+        Found("forward", "ones"),
     ),
     "under bfloat16 autocast": Case(
         lambda: Training(mlp(Fault(spoil)), call=autocast(torch.bfloat16)),

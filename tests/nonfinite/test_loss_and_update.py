@@ -14,9 +14,10 @@ from nonfinite.bench import (
     Found,
     Training,
     cross_entropy,
+    features,
     table,
 )
-from nonfinite.models import mlp
+from nonfinite.models import mlp, wide
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -103,6 +104,18 @@ LOSSES = {
         lambda out: functional.kl_div(
             (out.softmax(-1) * 0).log(), out.softmax(-1).detach(), reduction="batchmean"
         )
+    ),
+    "an infinity without effect": at_fault(lambda out: cross_entropy(out, True) + math.inf),
+    "a negative infinity in float64": at_fault(
+        lambda out: torch.log((out.double() * 0).square().mean())
+    ),
+    "an infinity in bfloat16": at_fault(lambda out: (out.abs() + 1e3).bfloat16().exp().mean()),
+    "a loss for each sample": at_fault(
+        lambda out: -torch.log(out.softmax(-1) * 0)[:, 0],
+        backward=lambda training, loss: loss.backward(torch.ones_like(loss)),
+    ),
+    "by a call of autograd's own": at_fault(
+        log_of_zero, backward=lambda training, loss: torch.autograd.backward([loss])
     ),
     "with losses logged": at_fault(log_of_zero, logs=True),
     "in the second of four micro-batches": at_fault(log_of_zero, micro_batches=4),
@@ -225,6 +238,22 @@ UPDATES = {
     "momentum that is infinite": broken(state("momentum_buffer", math.inf), momentum, **FILLED),
     "a first moment that is NaN": broken(state("exp_avg", math.nan), adam, **FILLED),
     "a second moment that is negative": broken(state("exp_avg_sq", -1.0), adam, **FILLED),
+    "one value of the momentum of a big weight": broken(
+        state("momentum_buffer", math.nan, "big.weight"),
+        momentum,
+        "big",
+        "big.weight",
+        (),
+        wide,
+        (7, 41),
+    ),
+    "a big weight divided by zero": broken(
+        rate(0.0, "divisor"), Own, "big", "big.weight", (), wide
+    ),
+    "a rate that is NaN in a big model": broken(rate(math.nan), model=wide),
+    "a rate that is NaN in a bfloat16 model": broken(
+        rate(math.nan), model=lambda: plain().bfloat16(), batch=lambda on: features(on).bfloat16()
+    ),
     "a second moment of zero without eps": broken(
         rate(0.0, "eps"), adam, "spare", spread=(), model=Spare
     ),

@@ -124,6 +124,20 @@ def twice(net: Any, x: Tensor) -> Any:
     return net.head(net.log(net.shift(hidden.abs() + 1)))
 
 
+def many_times(net: Any, x: Tensor) -> Any:
+    """A cell of two layers in a long loop, bad at its first turn only."""
+    hidden = net.first(net.lower(x))
+    for _ in range(200):
+        hidden = net.act(net.cell(hidden))
+    return net.head(hidden)
+
+
+def generator_and_critic(training: Training, loss: Tensor) -> None:
+    """A backward pass of its own for another loss of the same step, before the faulty one."""
+    training.model.get_submodule("lower")(torch.randn(BATCH, FEATURES)).mean().backward()
+    loss.backward()
+
+
 def sides(net: Any, x: Tensor) -> Any:
     hidden = net.lower(x)
     return net.head(net.left(hidden) + net.right(hidden))
@@ -190,6 +204,21 @@ REUSE = {
     "the second call of a shared layer": Case(
         lambda: training(twice, lower=lower(), log=Log(), shift=Fault(lambda x: -x), head=head()),
         Found("forward", "log", inputs=lambda into: into[0]["max"] < 0, spread=("head", "")),
+    ),
+    "before a long loop": Case(
+        lambda: training(
+            many_times,
+            lower=lower(),
+            first=Fault(spoil),
+            cell=layer(),
+            act=nn.Tanh(),
+            head=head(),
+        ),
+        Found("forward", "first", spread=("cell", "act", "head", "")),
+    ),
+    "a pass with another backward between": Case(
+        lambda: Training(around(Fault(spoil)), backward=generator_and_critic),
+        Found("forward", "middle"),
     ),
     "a parallel branch": Case(
         lambda: training(
