@@ -131,7 +131,9 @@ class Run:
             return self
         self._problems.strict = strict
         if self._watch is None:
-            self._watch = Watch(self._emitter, self._problems, self._send_nonfinite)
+            self._watch = Watch(
+                self._emitter, self._problems, self._send_nonfinite, self._background_seconds
+            )
         self._watch.add(
             asked.models,
             asked.optimizers,
@@ -157,12 +159,11 @@ class Run:
         except Exception as error:
             self._problems.caught("log", error)
         if self._watch is not None:
-            self._watch.charge(perf_counter() - begin)
+            self._watch.accounts.aside += perf_counter() - begin
 
     def _log(self, emitter: Emitter, values: Mapping[str, Any], step: int | None) -> None:
         completed = self._watch.completed if self._watch is not None else 0
         by_step: dict[int, Draft] = {}
-        seen: dict[str, Any] = {}
         for given, value in values.items():
             key = clean_name(str(given))
             taken = _number_of(value)
@@ -177,11 +178,8 @@ class Run:
             chosen = completed if key in self._early else completed - 1
             place = max(step if step is not None else chosen, 0)
             by_step.setdefault(place, Draft(place)).scalars[key] = taken
-            seen[key] = taken
         for draft in by_step.values():
             emitter.emit(draft)
-        if self._watch is not None:
-            self._watch.guard.saw_log(seen)
 
     def batch(self, inputs: Any = None, labels: Any = None) -> None:
         """Tell of a batch: its labels give the running label statistics. Never waits for a device."""
@@ -193,14 +191,13 @@ class Run:
             self._watch.saw_labels(target)
         except Exception as error:
             self._problems.caught("batch", error)
-        self._watch.charge(perf_counter() - begin)
+        self._watch.accounts.aside += perf_counter() - begin
 
     def detach(self) -> None:
-        """Stop watching and take every hook off; the run stays open for `log`."""
+        """Stop watching and take every hook off; the run stays open for `log` and for `watch` again."""
         if self._watch is not None and self._pid == os.getpid():
-            watch, self._watch = self._watch, None
             try:
-                watch.detach()
+                self._watch.detach()
             except Exception as error:
                 self._problems.caught("detach", error)
 
@@ -243,6 +240,11 @@ class Run:
             self.finish("interrupted", "KeyboardInterrupt")
         else:
             self.finish("failed", f"{type(error).__name__}: {error}")
+
+    def _background_seconds(self) -> float:
+        """Processor time that the threads of this run have taken so far."""
+        threads = (self._recorder, self._sender)
+        return sum(thread.processor_seconds for thread in threads if thread is not None)
 
     def _alive(self) -> bool:
         return not self._finished.is_set() and self._pid == os.getpid()
