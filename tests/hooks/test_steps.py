@@ -244,9 +244,9 @@ def test_include_and_exclude_choose_the_rows(recorded: Any, train: Any) -> None:
 def test_watching_the_same_model_again_replaces(recorded: Any, train: Any) -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    tv.watch(model, optimizer, strict=True)
+    tv.watch(model, optimizer, interval=1, strict=True)
     train(model, optimizer, 2)
-    tv.watch(model, optimizer, strict=True)
+    tv.watch(model, optimizer, interval=1, strict=True)
     train(model, optimizer, 2)
     run = recorded()
     assert [step for step, _ in run.scalar_records("tv/grad_norm")] == [0, 1, 2, 3]
