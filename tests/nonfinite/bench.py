@@ -61,10 +61,6 @@ def features(on: bool) -> Tensor:
     return torch.randn(BATCH, FEATURES)
 
 
-def labels() -> Tensor:
-    return torch.randint(0, CLASSES, (BATCH,))
-
-
 def cross_entropy(output: Any, on: bool) -> Tensor:
     """The usual loss, of logits or of a tuple that begins with them."""
     logits = output[0] if isinstance(output, tuple) else output

@@ -78,7 +78,6 @@ class Attention(nn.Module):
         super().__init__()
         self.mix = nn.Linear(WIDTH, 3 * WIDTH)
         self.out = nn.Linear(WIDTH, WIDTH)
-        self.mask_all = False
         mask = torch.full((LENGTH, LENGTH), -torch.inf).triu(1)
         self.register_buffer("mask", mask)
 
