@@ -62,6 +62,7 @@ class Watch:
         self._interception = Interception(
             self._before_backward,
             self._after_backward,
+            self._before_grad,
             self._before_clipping,
             self._before_norm_clipping,
         )
@@ -222,9 +223,14 @@ class Watch:
             self._problems.caught("looking at the loss", error)
         self.guard.calls.clear()
 
+    def _before_grad(self, outputs: Any) -> None:
+        try:
+            if not math.isfinite(value_of(outputs)):
+                self._loss_stands_out(outputs, math.nan)
+        except Exception as error:
+            self._problems.caught("looking at the loss", error)
+
     def _loss_stands_out(self, tensors: Any, value: float) -> None:
-        if not any(self.registry.name_of(call[0]) is not None for call in self.guard.calls):
-            return  # not a loss of the watched models
         if math.isfinite(value):
             self._pace.anomaly()
         else:
