@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.overhead import footprint
 from benchmarks.overhead.models import Training, build
-from benchmarks.overhead.peers import TOOLS, Tool
+from benchmarks.overhead.peers import INTERVAL, TOOLS, Ours, Tool
 
 STEPS = 31
 """Counted steps: four of them are sampled at an interval of 10."""
@@ -164,37 +164,45 @@ def on_cuda(model: str) -> Device | str:
         return "no CUDA device here: waits and device memory were not measured"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        peak, training, _ = _peak(model, "nothing", folder)
+        peak, training = _peak(model, Tool(), folder)
+        if itself := _wait(training, "error")[1]:
+            return f"the training waits for the device by itself: {itself}"
         del training
-        watched_peak, training, tool = _peak(model, "ours", folder)
+        tool = Ours(interval=INTERVAL, strict=True)  # else it would keep a wait's error to itself
+        watched_peak, training = _peak(model, tool, folder)
         waits, idle, checked = 0, "", 0
         for step in range(12, 41):
-            sampled = step % 10 == 0
-            torch.cuda.synchronize()
-            torch.cuda.set_sync_debug_mode("warn" if sampled else "error")
-            try:
-                with warnings.catch_warnings(record=True) as caught:
-                    warnings.simplefilter("always")
-                    training.step()
-            except RuntimeError as error:
-                idle = idle or str(error).splitlines()[0]
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
-            if sampled:
-                waits = max(waits, sum("synchroniz" in str(w.message) for w in caught))
+            if step % INTERVAL == 0:
+                waits = max(waits, _wait(training, "warn")[0])
             else:
+                idle = idle or _wait(training, "error")[1]
                 checked += 1
         tool.close()
     return Device(idle, checked, waits, watched_peak - peak)
 
 
-def _peak(model: str, name: str, folder: Path) -> tuple[int, Training, Tool]:
+def _wait(training: Training, mode: str) -> tuple[int, str]:
+    """One step under that debug mode: how often torch warned of a wait, and the error that it raised."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode(mode)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            training.step()
+    except RuntimeError as error:
+        return 0, str(error).splitlines()[0]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in caught), ""
+
+
+def _peak(model: str, tool: Tool, folder: Path) -> tuple[int, Training]:
     """The most device memory that the first 12 steps took, and the training as it is then."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    training, tool = build(model, "cuda"), TOOLS[name]()
+    training = build(model, "cuda")
     tool.start(training, folder)
     _run(training, 12)
     torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before, training, tool
+    return torch.cuda.max_memory_allocated() - before, training

@@ -59,7 +59,7 @@ def measure(models: Sequence[str], length: Length) -> Measured:
         full=list(_compared(full_jobs(models, ["ours", *peers], length))),
         alone=list(_compared(alone_jobs(models, length))),
         operations={name: _isolated("counting operations", operations, name) for name in models},
-        growth=_isolated("memory over a long training", growth, models[0], length.growth_steps),
+        growth=_isolated("memory over a long training", growth, "mlp", length.growth_steps),
         device={name: _isolated("CUDA", on_cuda, name) for name in models},
         skipped=skipped,
     )

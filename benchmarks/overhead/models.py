@@ -122,7 +122,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(N, T, width)` to the same shape."""
         split = self.qkv(self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(*split.unbind(0), is_causal=True)
+        queries, keys, values = split.unbind(0)
+        mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
         x = x + self.proj(mixed.transpose(1, 2).flatten(2))
         return x + self.mlp(self.norm2(x))
 
