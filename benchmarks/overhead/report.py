@@ -81,7 +81,7 @@ def default_table(outcomes: list[Outcome]) -> Table:
     """Line 1."""
     table = [
         _cells(
-            "model | step | steps | added | median [quartiles] | pairs | "
+            "model | step | steps | added | in CPU | median [quartiles] | pairs | "
             "twins differ | samples | measured | reported | ≤ 1.5 % | within 1/3"
         )
     ]
@@ -94,13 +94,14 @@ def default_table(outcomes: list[Outcome]) -> Table:
                 _milliseconds(median(found.wall.plain)),
                 f"{found.wall.total_steps:,}",
                 _percent(found.wall.total_added),
+                _percent(found.cpu.total_added),
                 _spread(pairs.added),
                 str(len(pairs)),
                 _percent(found.control.total_added),
                 "-" if found.samples is None else str(found.samples),
                 _percent(found.wall.share),
                 "-" if found.reported is None else _percent(found.reported),
-                _yes(found.wall.total_added <= LIMIT_DEFAULT),
+                _verdict(found.wall.total_added, LIMIT_DEFAULT, found),
                 agrees,
             ]
         )
@@ -121,7 +122,7 @@ def full_table(outcomes: list[Outcome]) -> Table:
     """Line 2."""
     table = [
         _cells(
-            "model | tool | step | added a sample | [quartiles] | added | "
+            "model | tool | step | added a sample | [quartiles] | in CPU | added | "
             "pairs | ours / it | limit | holds"
         )
     ]
@@ -134,13 +135,18 @@ def full_table(outcomes: list[Outcome]) -> Table:
             _milliseconds(median(found.wall.plain)),
             f"{middle:.2f} ms",
             f"[{low:.2f}, {high:.2f}]",
+            f"{INTERVAL * 1e3 * median(found.cpu.differences):.2f} ms",
             _percent(median(found.wall.added)),
             str(len(found.wall)),
         ]
         limit = LIMITS_RATIO.get(found.job.tool)
         if limit is not None and found.job.model in ours:
             share = ratio(ours[found.job.model], found)
-            row += [f"{share:.2f}", f"{limit:.2f}", _yes(middle > 0 and share <= limit)]
+            row += [
+                f"{share:.2f}",
+                f"{limit:.2f}",
+                "unclear" if share <= 0 else _yes(share <= limit),
+            ]
         table.append(row)
     return table
 
@@ -149,18 +155,21 @@ def alone_table(measured: Measured) -> Table:
     """Line 3."""
     table = [
         _cells(
-            "model | step | added | median [quartiles] | pairs | twins differ | "
+            "model | step | added | in CPU | median [quartiles] | pairs | twins differ | "
             "≤ 0.5 % | hooks on steps without a sample"
         )
     ]
     for found in measured.alone:
         step = median(found.wall.plain)
-        holds = _yes(median(found.wall.added) <= LIMIT_ALONE) if step >= LONG_STEP else "-"
+        holds = "-"
+        if step >= LONG_STEP:
+            holds = _verdict(median(found.wall.added), LIMIT_ALONE, found)
         table.append(
             [
                 found.job.model,
                 _milliseconds(step),
                 _percent(found.wall.total_added),
+                _percent(median(found.cpu.added)),
                 _spread(found.wall.added),
                 str(len(found.wall)),
                 _percent(found.control.total_added),
@@ -249,6 +258,13 @@ def _label(found: Outcome) -> str:
 
 def _yes(holds: bool) -> str:
     return "yes" if holds else "NO"
+
+
+def _verdict(added: float, limit: float, found: Outcome) -> str:
+    """Whether a limit holds; "unclear" where twins without any tool differ by more than it."""
+    if abs(found.control.total_added) > limit:
+        return "unclear"
+    return _yes(added <= limit)
 
 
 def _percent(share: float) -> str:

@@ -1,6 +1,7 @@
 """The harness that measures overhead: its arithmetic, its pairing, and a run of it on a toy. No timings."""
 
 import contextlib
+import dataclasses
 import json
 
 import pytest
@@ -20,7 +21,7 @@ def outcome(tool: str, plain: list[float], watched: list[float]) -> Outcome:
     pairs = Pairs(plain, watched, 10)
     same = Pairs([1.0], [1.0], 1)
     job = Job("toy", tool, steps=1, seconds=0, pairs=1)
-    return Outcome(job, same, pairs, same, 0.5, 0.1, 0.2, 0.3, 1 << 20, 0, 0, 3, 0.1)
+    return Outcome(job, same, pairs, pairs, 0.5, 0.1, 0.2, 0.3, 1 << 20, 0, 0, 3, 0.1)
 
 
 def test_what_is_added_is_told_by_pair_and_in_total():
@@ -153,6 +154,16 @@ def test_a_ratio_is_that_of_added_times():
     assert report.full_table([ours, slower])[2][-3:] == ["0.50", "0.33", "NO"]
 
 
+def test_what_noise_exceeds_is_called_unclear():
+    faster = outcome("ours", [1.0, 1.0, 1.0], [0.9, 0.9, 1.1])
+    theirs = outcome("plain", [2.0, 2.0, 2.0], [2.8, 2.9, 2.6])
+    assert report.full_table([faster, theirs])[2][-1] == "unclear"
+    quiet = outcome("default", [1.0] * 8, [1.01] * 8)
+    noisy = dataclasses.replace(quiet, control=Pairs([1.0], [1.1], 1))
+    verdicts = [row[-2] for row in report.default_table([quiet, noisy])[1:]]
+    assert verdicts == ["yes", "unclear"]
+
+
 def test_a_reported_share_agrees_within_a_third():
     assert report.agree(0.008, 0.011)
     assert not report.agree(0.007, 0.011)
@@ -170,8 +181,8 @@ def test_the_report_names_every_line_and_what_was_skipped():
         skipped=["wandb: wandb is not installed"],
     )
     text = report.text(found)
-    assert "+1.00%  +1.00% [+1.00%, +1.00%]" in text
-    assert "+2.00%  +2.00% [+2.00%, +2.00%]" in text
+    assert "+1.00%  +1.00%  +1.00% [+1.00%, +1.00%]" in text
+    assert "+2.00%  +2.00%  +2.00% [+2.00%, +2.00%]" in text
     assert "100.00 ms" not in text.split("2. Full")[0]
     assert "1000.00 ms" in text.split("2. Full")[1]  # 0.1 s a step at an interval of 10
     assert "skipped: wandb" in text
