@@ -53,7 +53,7 @@ class Watch:
         self.registry = Registry()
         self.labels = Labels()
         self._optimizers = Optimizers(self.registry)
-        self.guard = Guard(self.registry, report, self._optimizers.has_bad_state)
+        self.guard = Guard(self.registry, report, self._optimizers.spoiled_unseen)
         self.accounts = Accounts(background)
         self._taps = Taps(emitter.rows["activation"])
         self._data_wait = DataWait()
@@ -221,7 +221,7 @@ class Watch:
                 self._carried.before()
         except Exception as error:
             self._problems.caught("looking at the loss", error)
-        self.guard.calls.clear()
+        self.guard.before_backward()
 
     def _before_grad(self, outputs: Any) -> None:
         try:
