@@ -59,6 +59,7 @@ class Watch:
         self._statistics: dict[int, StepStatistics] = {}
         self.completed = 0
         """Steps completed so far: the index of the step that is being prepared."""
+        self._first = 0
         self._samples = 0
         self._refreshed = -1
         self._told_compiled = False
@@ -103,6 +104,23 @@ class Watch:
             self._step_end, self._step_cpu = perf_counter(), thread_time()
         self._drop_step_hooks()
         self._begin_step()
+
+    def resume_at(self, step: int) -> None:
+        """Count on from `step`; only before the first step."""
+        if self.completed == self._first:
+            self.completed = self._first = step
+            self._drop_step_hooks()
+            self._begin_step()
+
+    @property
+    def last(self) -> int | None:
+        """The last step that was completed; None before the first."""
+        return self.completed - 1 if self.completed > self._first else None
+
+    @property
+    def waited(self) -> float:
+        """Seconds that the training has waited for its data so far."""
+        return self._data_wait.total
 
     def detach(self) -> None:
         """Take everything off again; the training goes on as if nothing had been there."""
@@ -358,7 +376,7 @@ class Watch:
             draft.scalars["tv/loss"] = sum(self._losses[1:], self._losses[0]) / len(self._losses)
         if draft.sampled or self.completed < 200:
             draft.scalars.update(self.labels.scalars())
-        if self.completed == 0:
+        if self.completed == self._first:
             self._refresh()
         if draft.sampled:
             self._samples += 1
@@ -379,7 +397,7 @@ class Watch:
         wall, cpu = perf_counter(), thread_time()
         step_time = wall - self._step_end
         waited = self._data_wait.take()
-        if self.completed > 0:
+        if self.completed > self._first:
             draft.scalars["tv/step_time"] = step_time
             draft.scalars["tv/overhead"] = min(own / step_time, 1.0) if step_time > 0 else 0.0
         if waited is not None:
