@@ -92,9 +92,10 @@ class Session:
             self.run.resume_at(completed)
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
-        """Record numbers, on rank 0."""
-        if self.run is not None and values and _rank() == 0:
-            self.run.log(values, step)
+        """Record numbers, on rank 0, for `step` or the last one there was."""
+        run = self.run
+        if run is not None and values and _rank() == 0:
+            run.log(values, run.step if step is None and not run.watching else step)
 
     def close(self, status: EndStatus = "finished", message: str = "") -> None:
         """End the run that this session started; one that it found is only watched no more."""
