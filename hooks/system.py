@@ -73,7 +73,7 @@ class Reader:
         self._time = time.monotonic()
         self._cpu = time.process_time()
         self._machine = machine_cpu()
-        self._waited: float | None = None
+        self._waited = 0.0
         self._nvml: Any = None
 
     def read(self, waited: float | None) -> dict[str, float]:
@@ -81,8 +81,9 @@ class Reader:
         now, cpu, machine = time.monotonic(), time.process_time(), machine_cpu()
         span = max(now - self._time, 1e-9)
         found: dict[str, float] = {"cpu": (cpu - self._cpu) / span}
-        if waited is not None and self._waited is not None:
+        if waited is not None:
             found["data_wait"] = min(max(waited - self._waited, 0.0) / span, 1.0)
+            self._waited = waited
         if machine is not None and self._machine is not None:
             busy, total = machine[0] - self._machine[0], machine[1] - self._machine[1]
             if total > 0:
@@ -92,7 +93,7 @@ class Reader:
         if used is not None:
             found["memory_machine"] = used
         found.update(self._gpus())
-        self._time, self._cpu, self._machine, self._waited = now, cpu, machine, waited
+        self._time, self._cpu, self._machine = now, cpu, machine
         return {PREFIX + key: value for key, value in found.items()}
 
     def _gpus(self) -> dict[str, float]:

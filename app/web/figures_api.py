@@ -122,7 +122,8 @@ def metrics(run_id: str) -> Response:
     for name in (name for name in [*own, *logged, *system] if name in read):
         title, unit, scale = _declared(name)
         figure = series_figures.small(read[name], title=title, unit=unit, scale=scale, marks=plain)
-        chart = _chart(name, title, _over(figure, run, start, stop))
+        hint = "" if unit in ("s", "fraction") else unit  # those stand at the axis
+        chart = _chart(name, title, _over(figure, run, start, stop), hint)
         charts.append(chart | {"group": "system"} if name in system else chart)
     return json_response({"figures": charts + _logged_histograms(run, start, stop, plain)})
 

@@ -12,6 +12,8 @@ from typing import Any, Unpack
 from trainvitals.hooks.integrations.session import Options, Session, need
 from trainvitals.hooks.run import Run
 
+_SPEED = ("_runtime", "_per_second", "total_flos")
+
 
 class TrainVitals(need("transformers", "transformers").TrainerCallback):  # type: ignore[misc]
     """Watches the model and its optimizer during `train` and records what the trainer logs, under its names.
@@ -56,8 +58,12 @@ class TrainVitals(need("transformers", "transformers").TrainerCallback):  # type
         logs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Record the numbers among what the trainer logs."""
-        numbers = {key: x for key, x in (logs or {}).items() if isinstance(x, int | float)}
+        """Record the numbers among what the trainer logs, without those of its own speed."""
+        numbers = {
+            key: value
+            for key, value in (logs or {}).items()
+            if isinstance(value, int | float) and not key.endswith(_SPEED)
+        }
         self._session.log(numbers, max(int(state.global_step) - 1, 0))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -39,11 +39,11 @@ def test_processor_time_is_in_cores_since_the_last_reading(clocks):
 def test_waiting_for_data_is_a_share_of_the_time_since_the_last_reading(clocks):
     reader = Reader()
     clocks.wall = 104.0
-    assert "tv/system/data_wait" not in reader.read(50.0)
+    assert reader.read(3.0)["tv/system/data_wait"] == pytest.approx(0.75)
     clocks.wall = 108.0
-    assert reader.read(51.0)["tv/system/data_wait"] == pytest.approx(0.25)
+    assert reader.read(4.0)["tv/system/data_wait"] == pytest.approx(0.25)
     clocks.wall = 110.0
-    assert reader.read(51.0)["tv/system/data_wait"] == 0.0
+    assert reader.read(4.0)["tv/system/data_wait"] == 0.0
     assert "tv/system/data_wait" not in reader.read(None)
 
 

@@ -98,6 +98,8 @@ def test_the_callback_records_what_the_trainer_logs_and_the_layers(trainer, dash
     names = {name for name, _ in mine.model.named_parameters()}
     assert set(seen.layers("parameter")) == names
     assert seen.matrix("parameter", "update_ratio")["steps"] == list(range(8))
+    speed = ("runtime", "second", "flos")
+    assert not [name for name in run["scalars"] if name.endswith(speed)]
     assert seen.problems() == []
 
 

@@ -375,4 +375,10 @@ def test_metrics_of_the_system_come_last_as_a_group_with_titles(client, send):
     ]
     waiting = figures[1]
     assert waiting["layout"]["yaxis"]["tickformat"] == ".0%"
+    assert (figures[2]["hint"], figures[2]["layout"]["yaxis"]["rangemode"]) == ("GiB", "tozero")
     assert unpack(waiting["data"][1]["y"]).tolist() == [0.25, 0.25, 0.25]
+
+
+def test_a_single_value_is_a_dot():
+    assert [trace.get("mode") for trace in small(Line([3.0]))["data"]][-1] == "markers"
+    assert [trace.get("mode") for trace in small(Line([3.0, 4.0]))["data"]][-1] == "lines"
