@@ -2,6 +2,8 @@
 
 import importlib
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import trainvitals.hooks as tv
 from trainvitals.hooks.integrations.lightning import TrainVitals, TrainVitalsLogger
+from trainvitals.hooks.spool import find_streams, read_meta, read_stream
 
 BATCH = 8
 PACKAGES = ("lightning.pytorch", "pytorch_lightning")
@@ -261,3 +264,55 @@ def test_other_ranks_are_silent(net, monkeypatch, tmp_path):
     callback.on_fit_start(None, module)
     assert callback.run is None
     assert not (tmp_path / ".trainvitals").exists()
+
+
+SCRIPT = """
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from trainvitals.hooks.integrations.lightning import TrainVitals, TrainVitalsLogger
+
+class Net(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(4, 1)
+    def training_step(self, batch, index):
+        loss = self.body(batch[0]).square().mean()
+        self.log("train/loss", loss)
+        return loss
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+torch.manual_seed(0)
+data = DataLoader(TensorDataset(torch.randn(32, 4)), batch_size=4)
+trainer = Trainer(accelerator="cpu", strategy="ddp", devices=2, max_epochs=1, log_every_n_steps=1,
+    enable_checkpointing=False, enable_progress_bar=False, logger=TrainVitalsLogger(project="two"),
+    callbacks=[TrainVitals(project="two", interval=1)])
+trainer.fit(Net(), data)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [False, True], ids=["rank 0 alone", "all ranks"])
+def test_of_two_processes_only_the_first_speaks(shared, dashboard, monkeypatch, tmp_path):
+    if shared:
+        monkeypatch.setenv("TRAINVITALS_RUN_ID", "both-ranks")
+        monkeypatch.setenv("TRAINVITALS_ATTEMPT", "a1")
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    ranks = [read_meta(folder).rank for folder in find_streams(tmp_path / ".trainvitals")]
+    assert sorted(ranks) == ([0, 1] if shared else [0])
+    logged = [
+        read_meta(folder).rank
+        for folder in find_streams(tmp_path / ".trainvitals")
+        if any("train/loss" in getattr(r, "scalars", ()) for r in read_stream(folder))
+    ]
+    assert logged == [0]
+    seen = dashboard()
+    assert seen.run()["status"] == "finished"
+    assert list(seen.series("train/loss")) == [0, 1, 2, 3]
+    assert "body" in seen.layers()
+    assert "records nothing" not in run.stderr
