@@ -1,60 +1,47 @@
 """Whether gradients of the step before are still there when new ones arrive."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
-
-from trainvitals.hooks.readout import Number, number
 
 PROBES = 3
 
 
 class CarriedGradients:
-    """Looks at a few small parameters at each backward of one step.
+    """Looks at a few small parameters round each backward of one step.
 
     Accumulation starts from nothing at its first backward, so only a missing `zero_grad` makes every single
     backward meet a gradient that is there already.
     """
 
     def __init__(self, parameters: list[Tensor]) -> None:
-        """Puts hooks on up to three of `parameters`, the smallest; `remove` takes them off."""
-        trainable = [
-            parameter
-            for parameter in parameters
-            if parameter.requires_grad and parameter.is_leaf and parameter.numel()
-        ]
-        self._seen: list[Number | Tensor] = []
+        """Looks at up to three of `parameters`, the smallest that can have gradients."""
+        trainable = [p for p in parameters if p.requires_grad and p.is_leaf and p.numel()]
         self._probes = sorted(trainable, key=Tensor.numel)[:PROBES]
-        self._handles: list[RemovableHandle] = []
-        for probe in self._probes:
-            handle = probe.register_hook(self._look_at(probe))  # type: ignore[no-untyped-call]
-            self._handles.append(handle)
+        self._before: list[tuple[Tensor, Tensor | None, int, Tensor]] = []
+        self._seen: list[Tensor] = []
 
-    def _look_at(self, parameter: Tensor) -> Callable[[Tensor], None]:
-        def hook(_: Tensor) -> None:
-            gradient = parameter.grad  # the new gradient is added after this hook
-            if gradient is None or gradient.is_sparse:
-                self._seen.append(0.0)
-            else:
-                self._seen.append(number(gradient.detach().any().float()))
+    def before(self) -> None:
+        """A backward pass is about to begin."""
+        self._before = [_state(probe) for probe in self._probes]
 
-        return hook
+    def after(self) -> None:
+        """It is over: what it met counts for the parameters that it gave a gradient."""
+        for probe, gradient, version, met in self._before:
+            now = probe.grad
+            if now is not None and (now is not gradient or now._version != version):
+                self._seen.append(met)
+        self._before = []
 
-    def remove(self) -> Number | None:
-        """Take the hooks off; 1.0 or 0.0 as `tv/grad_carried` has it, None when no backward was seen."""
-        for handle in self._handles:
-            handle.remove()
-        for parameter in self._probes:
-            if not parameter._backward_hooks:
-                parameter._backward_hooks = None
-        self._probes, self._handles = [], []
+    def result(self) -> Tensor | None:
+        """1.0 or 0.0 as `tv/grad_carried` has it, None when no backward was seen."""
         if not self._seen:
             return None
-        later = [value for value in self._seen if isinstance(value, Tensor)]
-        if len(later) < len(self._seen):
-            here = min(value for value in self._seen if not isinstance(value, Tensor))
-            if not later or here == 0.0:
-                return here
-        return torch.stack(later).amin()
+        device = self._seen[-1].device
+        return torch.stack([met.to(device, non_blocking=True) for met in self._seen]).amin()
+
+
+def _state(probe: Tensor) -> tuple[Tensor, Tensor | None, int, Tensor]:
+    gradient = probe.grad
+    if gradient is None or gradient.is_sparse:
+        return probe, gradient, -1, torch.zeros(())
+    return probe, gradient, gradient._version, gradient.detach().any().float()

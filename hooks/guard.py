@@ -1,159 +1,131 @@
 """Watches every step for the first NaN or infinity and says where it came from."""
 
+import ctypes
+import math
+from collections import deque
 from collections.abc import Callable
-from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from trainvitals.hooks.gradients import GradientNorm
+from trainvitals.hooks.interception import Call
 from trainvitals.hooks.nonfinite import (
-    Call,
     explain_forward,
     explain_gradients,
+    explain_loss,
     explain_update,
     is_bad,
-    is_loss_name,
-    not_finite,
 )
 from trainvitals.hooks.registry import Parameter, Registry
+from trainvitals.hooks.stats import values_of
 from trainvitals.hooks.wire.records import NonFinite
 
-_Call: TypeAlias = tuple[nn.Module, tuple[Any, ...], dict[str, Any], Any]
-_current_graph_task_id = torch._C._current_graph_task_id
+_float32_at = ctypes.c_float.from_address
+PASSES = 3
+"""Forward passes whose calls are kept at most, when no backward pass lets go of them."""
 
 
 class Guard:
-    """Collects the calls of a forward pass and looks only at its final output.
+    """Keeps the calls of the forward passes until backward begins, and looks only at the loss.
 
-    References are let go at the end of the outermost watched module. Which modules are outermost is known of
-    the models themselves and learnt of parts that are called on their own.
+    A loss that is not finite is explained by the calls, before backward frees anything; what backward or the
+    update broke is seen in the weights after the step, when the gradients are still there. Works on CPU
+    tensors, where looking costs no wait.
     """
 
     def __init__(self, registry: Registry, report: Callable[[int, NonFinite], None]) -> None:
+        """`report(step, found)` sends a finding."""
         self._registry = registry
         self._report = report
-        self._calls: list[_Call] = []
-        self._outermost: set[nn.Module] = set()
-        self._undecided: tuple[int, NonFinite] | None = None
+        self.calls: deque[Call] = deque(maxlen=256)
         self._last_bad = -2
-        self._loss_is_bad: bool | None = None
-        self.active = False
-        """Whether forward passes are looked at: on the CPU, where looking costs no wait."""
-        self.call_cost = self._calibrate()
-        """Seconds that one look-up takes in a step without samples."""
+        self._tentative: NonFinite | None = None
+        self._unrefined: NonFinite | None = None
+        self._offenders: list[Parameter] = []
+        self.doubts = False
+        """Whether something was seen that the optimizer's step decides on: a scaler may skip it."""
 
-    def _calibrate(self) -> float:
-        call: _Call = (nn.Identity(), (), {}, None)
-        begin = perf_counter()
-        for _ in range(64):
-            if call[0] not in self._registry.layers and torch.is_grad_enabled():
-                self.collect(call)
-        cost = (perf_counter() - begin) / 64
-        self._calls.clear()
-        return cost
+    def resize(self) -> None:
+        """Follow the size of the watched models; forgets the calls."""
+        self.calls = deque(maxlen=max(256, PASSES * len(self._registry.layers)))
 
-    def collect(self, call: _Call) -> bool:
-        """A watched module has returned; whether that was the end of a pass, to be looked at.
-
-        A recomputation inside backward belongs to no pass.
-        """
-        if not self.active or _current_graph_task_id() != -1:
-            return False
-        self._calls.append(call)
-        return call[0] in self._registry.roots or call[0] in self._outermost
-
-    @property
-    def call_count(self) -> int:
-        """Calls of the pass that is under way."""
-        return len(self._calls)
-
-    def finish_pass(self, step: int, output: Any) -> None:
-        """Look at a pass's final output, explain it if it is bad, and let go of the calls."""
-        try:
-            if not is_bad(output):
-                return
-            if self.known_bad(step):  # it stays bad: localising costs much and tells nothing new
-                self._last_bad = step
-            else:
-                found = explain_forward([Call(*call) for call in self._calls], self._registry)
-                if found is not None:
-                    self._tell(step, found)
-        finally:
-            self._calls.clear()
-
-    def release(self) -> None:
-        """Let go of calls that no outermost module has closed, and learn from them which ones would."""
-        if not self._calls:
-            return
-        names = [self._registry.layers.get(call[0], "") for call in self._calls]
-        for index, (module, *_) in enumerate(self._calls):
-            later = names[index + 1 :]
-            if not any(name == "" or names[index].startswith(f"{name}.") for name in later):
-                self._outermost.add(module)
-        self._calls.clear()
-
-    def saw_loss(self, loss: float) -> None:
-        """A criterion returned this value."""
-        self._loss_is_bad = bool(self._loss_is_bad) or not_finite(loss)
-
-    def saw_log(self, values: dict[str, Any]) -> None:
-        """Numbers were logged; a loss among them settles where a non-finite gradient began."""
-        losses = [value for key, value in values.items() if is_loss_name(key)]
-        losses = [value for value in losses if isinstance(value, float)]
-        if not losses:
-            return
-        bad = any(not_finite(value) for value in losses)
-        if self._undecided is not None:
-            self.settle(loss_is_bad=bad)
-        else:
-            self._loss_is_bad = bool(self._loss_is_bad) or bad
-
-    def saw_norm(self, step: int, norm: GradientNorm, holders: list[Parameter]) -> None:
-        """The gradients of an optimizer step, before it; `holders` in the order of the norm's gradients."""
-        if not not_finite(norm.value):
-            return
-        if self.known_bad(step):
-            self._last_bad = step
-            return
-        bad = [holders[index] for index in norm.offenders()]
-        if not bad:
-            return
-        known = self._loss_is_bad
-        found = explain_gradients(bad, self._registry, bool(known))
-        if known is None:
-            self._last_bad = step
-            self._undecided = (step, found)
-        else:
-            self._tell(step, found)
+    def begin_step(self) -> None:
+        """A new step: nothing of the last one is known or kept."""
+        self.calls.clear()
+        self._tentative = self._unrefined = None
+        self._offenders = []
+        self.doubts = False
 
     def known_bad(self, step: int) -> bool:
         """Whether this step or the one before was found non-finite already."""
         return step - self._last_bad <= 1
 
-    def saw_update(self, step: int, spoiled: list[Tensor]) -> None:
-        """An optimizer step left weights non-finite."""
-        if self._last_bad != step:
-            self._tell(step, explain_update(spoiled, self._registry))
+    def still_bad(self, step: int) -> None:
+        """What was found before goes on; the doubts of this step are settled."""
+        if self.known_bad(step):
+            self._last_bad = step
+        self.begin_step()
 
-    def step_done(self, step: int) -> None:
-        """The step is over; what is known of its loss does not hold for the next one."""
-        self._loss_is_bad = None
+    # Forward and loss
 
-    def settle(self, loss_is_bad: bool = False) -> None:
-        """Send a finding that waited for a logged loss."""
-        if self._undecided is None:
+    def saw_bad_loss(self, step: int, loss: object) -> None:
+        """Backward is about to begin from a loss that is not finite; say why, once."""
+        if self.known_bad(step):  # it stays bad: localising costs much and tells nothing new
+            self._last_bad = step
             return
-        (step, found), self._undecided = self._undecided, None
-        if loss_is_bad:
-            found = NonFinite(
-                direction="loss",
-                spread=found.spread,
-                spread_count=found.spread_count,
-                gradients=found.gradients,
-            )
-        self._report(step, found)
+        found = explain_forward(list(self.calls), self._registry)
+        if found is None:
+            found = explain_loss(loss)
+            # A gradient scaler's own factor may be what overflows; then no optimizer step will follow.
+            if found.nan == 0:
+                self._tentative, self.doubts = found, True
+                return
+        elif found.direction == "forward" and self._may_be_recomputed(found.layer):
+            self._unrefined = found
+            self._last_bad = step
+            return
+        self._tell(step, found)
+
+    def _may_be_recomputed(self, layer: str) -> bool:
+        """Whether the layers inside this one ran unseen, as in a checkpoint that records no gradients."""
+        inside = f"{layer}." if layer else ""
+        called = {(self._registry.name_of(call[0]) or "") for call in self.calls}
+        children = [name for name in self._registry.layers.values() if name.startswith(inside)]
+        return any(name and name != layer and name not in called for name in children)
+
+    def after_backward(self, step: int) -> None:
+        """Backward is over; recomputed layers may tell more precisely what happened."""
+        if self._unrefined is not None:
+            found, self._unrefined = self._unrefined, None
+            inside = f"{found.layer}." if found.layer else ""
+            recomputed = [
+                call
+                for call in self.calls
+                if (self._registry.name_of(call[0]) or "").startswith(inside) and is_bad(call[3])
+            ]
+            better = explain_forward(recomputed, self._registry) if recomputed else None
+            self._report(step, better or found)
+        self.calls.clear()
+
+    # Gradients and update
+
+    def saw_bad_norm(self, holders: list[Parameter]) -> None:
+        """Gradients are about to be clipped by a norm that is not finite, which spoils all of them."""
+        if not self._offenders:
+            self._offenders = [p for p in holders if _bad_gradient(p)]
+            self.doubts = bool(self._offenders)
+
+    def check_update(self, step: int, spoiled: list[Parameter], holders: list[Parameter]) -> None:
+        """An optimizer step left weights non-finite, `spoiled` of all that it `holders`."""
+        if self._tentative is not None:
+            self._tell(step, self._tentative)
+            return
+        bad = self._offenders or [p for p in holders if _bad_gradient(p)]
+        if bad:
+            self._tell(step, explain_gradients(bad, self._registry))
+        elif spoiled:
+            self._tell(step, explain_update(spoiled))
 
     def _tell(self, step: int, found: NonFinite) -> None:
         """Report at the onset only: not again while each step is non-finite."""
@@ -161,3 +133,21 @@ class Guard:
         self._last_bad = step
         if onset:
             self._report(step, found)
+
+
+def value_of(loss: Any) -> float:
+    """The value of a loss on the CPU, 0.0 of what can't be read without waiting; never calls torch's dispatcher
+    for the common case, a float32 tensor with one element."""
+    if type(loss) is not Tensor or not loss.is_cpu:
+        return 0.0
+    if loss.dtype is torch.float32 and loss.numel() == 1:
+        address = loss.data_ptr()
+        return _float32_at(address).value if address else 0.0
+    return math.nan if is_bad(loss) else 0.0
+
+
+def _bad_gradient(parameter: Parameter) -> bool:
+    gradient = parameter.tensor.grad
+    if gradient is None or not gradient.is_cpu:
+        return False
+    return not bool(torch.isfinite(values_of(gradient)).all())

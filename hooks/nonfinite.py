@@ -1,25 +1,18 @@
 """Where the first NaN or infinity of a step comes from."""
 
-import math
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
+from trainvitals.hooks.interception import Call
 from trainvitals.hooks.registry import Parameter, Registry, tensors_in
-from trainvitals.hooks.stats import has_nan_or_inf
+from trainvitals.hooks.stats import has_nan_or_inf, values_of
 from trainvitals.hooks.wire.records import NonFinite, Value
 
 _MAX_SPREAD = 50
-
-
-class Call(NamedTuple):
-    """One call of a watched module: references only, for the length of a forward pass."""
-
-    module: nn.Module
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    output: Any
 
 
 def is_bad(value: object) -> bool:
@@ -37,34 +30,104 @@ def is_bad(value: object) -> bool:
     )
 
 
-def explain_forward(calls: list[Call], registry: Registry) -> NonFinite | None:
-    """The origin of a non-finite output among a pass's calls, in the order of their completion.
+def explain_forward(calls: Sequence[Call], registry: Registry) -> NonFinite | None:
+    """The origin of a non-finite output among the calls of forward passes, in the order of their completion.
 
     A layer completes before the containers round it, so the first bad output is the innermost one. When
     what went into that layer was bad already, the code of a container round it made it, or the input was bad.
     None when no output of a watched module is bad.
     """
-    bad = [call for call in calls if is_bad(call.output)]
+    watched = [call for call in calls if registry.name_of(call[0]) is not None]
+    bad = [call for call in watched if is_bad(call[3])]
     if not bad:
         return None
     first = bad[0]
-    spread = _spread(bad[1:], registry, first)
-    outermost = calls[-1]
-    if is_bad((first.args, first.kwargs)):
-        if is_bad((outermost.args, outermost.kwargs)):
+    around = _around(first, watched, registry)
+    outermost = around[-1] if around else first
+    changed = _changed_later(first, bad)
+    if changed is not None:
+        first = changed
+    elif _input_is_bad(first):
+        if _input_is_bad(outermost):
+            spread = _spread(bad, registry, first)
             return _forward_finding("input", outermost, first, registry, spread)
-        first = _enclosing(first, calls, registry)
-    parameter = _bad_parameter(first.module, registry)
+        first = next((call for call in around if not _input_is_bad(call)), (around or [first])[0])
+    elif _is_overwritten(first) and around:
+        first = around[0]
+    spread = _spread(bad, registry, first)
+    parameter = _bad_parameter(first[0], registry)
     if parameter:
         found = _forward_finding("parameter", first, first, registry, spread)
-        return NonFinite(**{**_fields(found), "parameter": parameter})
-    if first is outermost and len(bad) == 1 and _only_scalar_bad(first.output):
+        return msgspec.structs.replace(found, parameter=parameter)
+    if first is outermost and len(bad) == 1 and _only_scalar_bad(first[3]):
         return _forward_finding("loss", first, first, registry, spread)
     return _forward_finding("forward", first, first, registry, spread)
 
 
-def _fields(found: NonFinite) -> dict[str, Any]:
-    return {field: getattr(found, field) for field in found.__struct_fields__}
+def _around(first: Call, calls: Sequence[Call], registry: Registry) -> list[Call]:
+    """The calls that enclose this one, innermost first."""
+    name = registry.name_of(first[0]) or ""
+    place = next(index for index, call in enumerate(calls) if call is first)
+    around = []
+    for call in calls[place + 1 :]:
+        if registry.encloses(registry.name_of(call[0]) or "", name):
+            around.append(call)
+            if call[0] in registry.roots:
+                break
+    return around
+
+
+def _input_is_bad(call: Call) -> bool:
+    """Whether what went in was bad; a tensor that came out again, changed in place, tells nothing of that."""
+    _, args, kwargs, output = call
+    out = {tensor.data_ptr() for tensor in tensors_in(output)}
+    return any(
+        tensor.data_ptr() not in out and is_bad(tensor) for tensor in tensors_in((args, kwargs))
+    )
+
+
+def _changed_later(first: Call, bad: Sequence[Call]) -> Call | None:
+    """A module of the user's own that changed the first bad output in place: torch's own make nothing bad."""
+    if not _is_overwritten(first):
+        return None
+    out = {tensor.data_ptr() for tensor in tensors_in(first[3])}
+    for call in bad:
+        into = {tensor.data_ptr() for tensor in tensors_in((call[1], call[2]))}
+        onto = {tensor.data_ptr() for tensor in tensors_in(call[3])}
+        if call is not first and out & into & onto and not _is_torchs_own(call[0]):
+            return call
+    return None
+
+
+def _is_overwritten(call: Call) -> bool:
+    """Whether the output of one of torch's own layers was written to after it was made."""
+    first = next(tensors_in(call[3]), None)
+    if first is None or not _is_torchs_own(call[0]) or getattr(call[0], "inplace", False):
+        return False
+    return first._version > 0 and not is_bad((call[1], call[2])) and _recomputes_finite(call)
+
+
+def _recomputes_finite(call: Call) -> bool:
+    """Whether a layer without state or chance gives a finite output from the same inputs; False of others."""
+    module, args, kwargs, _ = call
+    if not isinstance(module, _REPEATABLE) or module._forward_hooks or module._forward_pre_hooks:
+        return False
+    with torch.no_grad():
+        return not is_bad(module.forward(*args, **kwargs))
+
+
+_REPEATABLE = (
+    nn.Linear,
+    nn.modules.conv._ConvNd,
+    nn.Embedding,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+)
+
+
+def _is_torchs_own(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torch.nn.")
 
 
 def _forward_finding(
@@ -74,40 +137,24 @@ def _forward_finding(
     registry: Registry,
     spread: list[str],
 ) -> NonFinite:
-    offending = (described.args, described.kwargs) if direction == "input" else blamed.output
+    offending = (described[1], described[2]) if direction == "input" else blamed[3]
     nan, inf = _count(offending)
     return NonFinite(
         direction=direction,
-        layer=registry.layers.get(blamed.module, ""),
-        type=type(blamed.module).__name__,
+        layer=registry.name_of(blamed[0]) or "",
+        type=registry.type_of(blamed[0]),
         nan=nan,
         inf=inf,
-        inputs=[_describe(tensor) for tensor in tensors_in((described.args, described.kwargs))],
+        inputs=[_describe(tensor) for tensor in tensors_in((described[1], described[2]))],
         spread=spread[:_MAX_SPREAD],
         spread_count=len(spread),
     )
 
 
-def _spread(bad: list[Call], registry: Registry, first: Call) -> list[str]:
-    names = dict.fromkeys(registry.layers.get(call.module, "") for call in bad)
-    names.pop(registry.layers.get(first.module, ""), None)
+def _spread(bad: Sequence[Call], registry: Registry, first: Call) -> list[str]:
+    names = dict.fromkeys(registry.name_of(call[0]) or "" for call in bad)
+    names.pop(registry.name_of(first[0]) or "", None)
     return list(names)
-
-
-def _enclosing(first: Call, calls: list[Call], registry: Registry) -> Call:
-    """The innermost container round a call whose own inputs are clean, else the innermost one."""
-    name = registry.layers.get(first.module, "")
-    place = next(index for index, call in enumerate(calls) if call is first)
-    later = calls[place + 1 :]
-    around = [call for call in later if _is_inside(name, registry.layers.get(call.module, ""))]
-    for call in around:
-        if not is_bad((call.args, call.kwargs)):
-            return call
-    return around[0] if around else first
-
-
-def _is_inside(name: str, container: str) -> bool:
-    return container == "" or name.startswith(f"{container}.")
 
 
 def _bad_parameter(module: nn.Module, registry: Registry) -> str:
@@ -118,7 +165,7 @@ def _bad_parameter(module: nn.Module, registry: Registry) -> str:
             return known.name if known else key
     for key, buffer in module.named_buffers(recurse=False):
         if buffer.is_floating_point() and buffer.numel() and has_nan_or_inf(buffer.detach()):
-            layer = registry.layers.get(module, "")
+            layer = registry.name_of(module)
             return f"{layer}.{key}" if layer else key
     return ""
 
@@ -151,7 +198,13 @@ def _describe(tensor: Tensor) -> dict[str, Value]:
     return described
 
 
-def explain_gradients(bad: list[Parameter], registry: Registry, loss_is_bad: bool) -> NonFinite:
+def explain_loss(loss: object) -> NonFinite:
+    """The loss is not finite although all outputs of watched modules are."""
+    nan, inf = _count(loss)
+    return NonFinite(direction="loss", nan=nan, inf=inf)
+
+
+def explain_gradients(bad: Sequence[Parameter], registry: Registry) -> NonFinite:
     """The origin of non-finite gradients after a finite forward pass.
 
     Backward meets the layers from the last to the first, so the last bad one is where it began.
@@ -160,33 +213,23 @@ def explain_gradients(bad: list[Parameter], registry: Registry, loss_is_bad: boo
     ordered = sorted(bad, key=lambda parameter: -places.get(id(parameter.tensor), -1))
     last = ordered[0]
     gradient = last.tensor.grad
-    nan, inf = _count(gradient) if gradient is not None and not gradient.is_sparse else (0, 0)
-    if gradient is not None and not gradient.is_sparse and not nan and not inf:
-        inf = int(torch.isinf(gradient).sum())
-    spread = list(
-        dict.fromkeys(parameter.layer for parameter in ordered if parameter.layer != last.layer)
-    )
+    values = values_of(gradient) if gradient is not None else last.tensor.new_zeros(0)
     return NonFinite(
-        direction="loss" if loss_is_bad else "backward",
-        layer="" if loss_is_bad else last.layer,
-        parameter="" if loss_is_bad else last.name,
-        type="" if loss_is_bad else last.type,
-        nan=nan,
-        inf=inf,
-        spread=spread[:_MAX_SPREAD],
-        spread_count=len(spread),
+        direction="backward",
+        layer=last.layer,
+        parameter=last.name,
+        type=last.type,
+        nan=int(torch.isnan(values).sum()),
+        inf=int(torch.isinf(values).sum()),
         gradients=len(bad),
+        **_layers_beside(last, ordered),
     )
 
 
-def explain_update(spoiled: list[Tensor], registry: Registry) -> NonFinite:
+def explain_update(spoiled: Sequence[Parameter]) -> NonFinite:
     """The optimizer step itself made weights non-finite."""
-    known = [registry.parameters[id(t)] for t in spoiled if id(t) in registry.parameters]
-    first = known[0]
+    first = spoiled[0]
     values = first.tensor.detach()
-    layers = list(
-        dict.fromkeys(parameter.layer for parameter in known if parameter.layer != first.layer)
-    )
     return NonFinite(
         direction="update",
         layer=first.layer,
@@ -194,16 +237,10 @@ def explain_update(spoiled: list[Tensor], registry: Registry) -> NonFinite:
         type=first.type,
         nan=int(torch.isnan(values).sum()),
         inf=int(torch.isinf(values).sum()),
-        spread=layers[:_MAX_SPREAD],
-        spread_count=len(layers),
+        **_layers_beside(first, spoiled),
     )
 
 
-def is_loss_name(key: str) -> bool:
-    """Whether a logged key names a loss ("train/loss", "loss_total")."""
-    return "loss" in key.rsplit("/", 1)[-1].lower()
-
-
-def not_finite(value: object) -> bool:
-    """Whether a logged number is NaN or infinite."""
-    return isinstance(value, float) and not math.isfinite(value)
+def _layers_beside(first: Parameter, bad: Sequence[Parameter]) -> dict[str, Any]:
+    layers = list(dict.fromkeys(p.layer for p in bad if p.layer != first.layer))
+    return {"spread": layers[:_MAX_SPREAD], "spread_count": len(layers)}

@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 from trainvitals.hooks.gradients import FEW
 from trainvitals.hooks.readout import Number, number
 from trainvitals.hooks.registry import Parameter, Registry
+from trainvitals.hooks.weightcheck import WeightCheck
 
 
 class Optimizers:
@@ -18,6 +19,7 @@ class Optimizers:
         self._known: list[Optimizer] = []
         self._members: dict[int, list[Parameter]] = {}
         self._few: dict[int, bool] = {}
+        self._checks: dict[int, WeightCheck] = {}
         self._stepped: set[int] = set()
         self._active: Optimizer | None = None
 
@@ -25,6 +27,33 @@ class Optimizers:
         """Know this optimizer from now on."""
         if not any(optimizer is known for known in self._known):
             self._known.append(optimizer)
+
+    def clear(self) -> None:
+        """Know none any more."""
+        self._known.clear()
+        self._stepped.clear()
+        self._active = None
+        self.forget_members()
+
+    @property
+    def known(self) -> list[Optimizer]:
+        """All of them, the one that counts the steps first."""
+        return self._known
+
+    def check_of(self, optimizer: Optimizer) -> WeightCheck | None:
+        """What looks at the weights after its steps; None for an optimizer of something else."""
+        return self._checks.get(id(optimizer))
+
+    def cost_of_checks(self) -> float:
+        """Seconds that all of them take in a step."""
+        return sum(check.cost for check in self._checks.values())
+
+    def renew_checks(self) -> None:
+        """Follow weights that have moved, and optimizers that are new."""
+        for optimizer in self._known:
+            check = self._checks.get(id(optimizer))
+            if check is None or not check.is_current():
+                self._checks[id(optimizer)] = WeightCheck(self.members(optimizer))
 
     def is_primary(self, optimizer: Optimizer) -> bool:
         """Whether this is the one that counts the steps."""
@@ -55,6 +84,7 @@ class Optimizers:
         """Look the parameters up again: models or parameter groups may have changed."""
         self._members.clear()
         self._few.clear()
+        self._checks.clear()
 
     def held(self) -> set[int]:
         """Ids of all watched parameters that any optimizer holds."""

@@ -1,93 +1,165 @@
-"""Which steps are sampled: all of the first ones, then as many as the budget pays for."""
+"""Which steps are looked at: all first ones that the budget bears, then as many as it pays for."""
 
 import math
 from collections import deque
 from statistics import median
 
 BURST = 20
-"""Steps at the start that are all sampled."""
+"""Steps at the start of which as many are sampled as the budget bears on credit."""
+PAID_BACK_AFTER = 1_000
+"""Steps after which the credit of the start is paid back with half of what is saved."""
 ANOMALY_BURST = 10
-"""Sampled steps after a gradient norm that stands out."""
+"""Sampled steps after a loss or gradient norm that stands out."""
 ANOMALY_FACTOR = 10.0
-"""Times the running median from which a gradient norm stands out."""
-_MEMORY = 0.1
+"""Times the running median from which a loss or gradient norm stands out."""
+GLANCE_SHARE = 0.2
+"""Share of the budget that goes to glances: gradient norm, learning rate and step time of one step."""
+LEAST_SHARE = 0.25
+"""Share of the budget that samples get even where the watch of every step uses it up."""
+LONGEST_WAIT = 2.0
+"""Seconds between two glances at most, so that a change of the step time is noticed."""
+_MEMORY = 0.2
 """Weight of the newest measurement in the running means."""
-_MAX_CREDIT = 12.0
+_MAX_SAVED = 12.0
 """Samples that may be saved up: what an anomaly burst spends."""
 
 
 class Pace:
-    """Saves the budgeted share of each step's time and spends it on samples.
+    """Saves the budgeted share of each step's time and plans samples and glances with it.
 
-    The first burst comes on credit, which half of the savings pay back: over a run the budget holds for all
-    samples. `interval` replaces the budget by every k-th step.
+    Nothing is measured in the steps between: the time of all of them is known at the next planned step. The
+    first samples come on credit, which half of the savings pay back, so that the budget holds over a run.
+    `interval` samples every k-th step instead; glances stay within the budget.
     """
 
     def __init__(self, overhead: float = 0.01, interval: int | None = None) -> None:
-        """`overhead`: share of the training's own time that samples may take, 0 to 1."""
+        """`overhead`: share of the training's own time that monitoring may take, 0 to 1."""
         self._overhead = overhead
         self._interval = interval
-        self._step_time = 0.0
-        self._cost = 0.0
-        self._credit = 0.0
+        self._step_time = math.inf
+        self._sample_cost = 0.0
+        self._glance_cost = 0.0
+        self._saved = 0.0
         self._debt = 0.0
         self._burst = 0
+        self._next_sample = self._next_glance = 0
+        self._start: int | None = None
         self._norms: deque[float] = deque(maxlen=100)
-        self._seen = 0
-        self._median = math.inf
         self._nonfinite = False
 
-    def due(self, step: int) -> bool:
-        """Whether `step` is to be sampled; asked once for each step, in order."""
+    def resume(self, asked: "Pace", step: int) -> None:
+        """Go on at `step` with another budget or interval; what is known of costs is kept."""
+        self._overhead, self._interval = asked._overhead, asked._interval
+        self._next_glance = min(self._next_glance, step)
         if self._interval is not None:
-            return step % self._interval == 0
-        if step < BURST:
-            return True
-        if self._burst > 0 and self._credit > -_MAX_CREDIT * self._cost:
-            self._burst -= 1
-            return True
-        # The cost of the first samples is known by now; half of it is enough credit to spread evenly.
-        return self._credit >= 0.5 * self._cost
+            self._next_sample = step
 
-    def spent(self, step: int, step_time: float, cost: float, sampled: bool) -> None:
-        """Account for a finished step: its duration and our own share of it, both by one clock, seconds."""
-        own = max(step_time - cost, 0.0)
+    @property
+    def is_fixed(self) -> bool:
+        """Whether an interval is given."""
+        return self._interval is not None
+
+    @property
+    def next_step(self) -> int:
+        """The next step that is looked at in any way."""
+        return min(self._next_sample, self._next_glance)
+
+    def is_sample(self, step: int) -> bool:
+        """Whether the statistics of all layers are taken in this step."""
+        return step >= self._next_sample
+
+    def spent(
+        self, step: int, steps: int, training: float, always: float, cost: float, sampled: bool
+    ) -> None:
+        """Account for a step that was looked at, and plan the next ones.
+
+        steps: how many have passed since the last such step, this one included.
+        training: what they took without us; always: what the watch of every step took in them; cost: what the
+        look at this step took; all in seconds.
+        """
+        if self._start is None:
+            self._start = step
+        own = training / max(steps, 1)
+        # Steps that wait for other processes, and the first ones, are not what the next ones will take.
+        self._step_time = min(own, _mix(self._step_time, own)) if own else self._step_time
+        self._learn_cost(cost, sampled)
+        income = max(self._overhead * training - always, LEAST_SHARE * self._overhead * training)
+        self._save(income, cost, step, sampled)
+        rate = max(
+            self._overhead - always / training if training else 0.0, LEAST_SHARE * self._overhead
+        )
+        self._plan(step, sampled, rate)
+
+    def _learn_cost(self, cost: float, sampled: bool) -> None:
         if sampled:
-            self._cost = cost if not self._cost else _mix(self._cost, cost)
+            self._sample_cost = _mix(self._sample_cost or cost, cost)
         else:
-            self._step_time = own if not self._step_time else _mix(self._step_time, own)
-        saved = self._overhead * min(own, 10 * self._step_time or own)
-        if self._debt > 0:
-            self._debt -= saved / 2
-            saved /= 2
-        self._credit += saved
-        if sampled and step < BURST:
-            self._debt += cost
-        elif sampled:
-            self._credit -= cost
-        self._credit = min(self._credit, _MAX_CREDIT * self._cost)
+            self._glance_cost = _mix(self._glance_cost or cost, cost)
 
-    def stands_out(self, norm: float) -> bool:
+    def _save(self, income: float, cost: float, step: int, sampled: bool) -> None:
+        if self._debt > 0:
+            paid = min(income / 2, self._debt)
+            self._debt -= paid
+            income -= paid
+        self._saved += income
+        if sampled and self._in_first_burst(step):
+            self._debt += cost
+        else:
+            self._saved -= cost
+        self._saved = min(self._saved, _MAX_SAVED * self._sample_cost)
+
+    def _in_first_burst(self, step: int) -> bool:
+        return self._start is not None and step - self._start < BURST
+
+    def _plan(self, step: int, sampled: bool, rate: float) -> None:
+        """`rate`: share of the training's time that samples and glances may take from now on."""
+        own = self._step_time
+        if self._interval is not None:
+            self._next_sample = step - step % self._interval + self._interval
+        else:
+            self._next_sample = step + self._wait_for_sample(step, rate)
+        wait = math.ceil(self._glance_cost / (GLANCE_SHARE * rate * own)) if own else 1
+        longest = max(1, int(LONGEST_WAIT / own)) if 0 < own < math.inf else 1
+        self._next_glance = step + min(max(wait, 1), longest)
+
+    def _wait_for_sample(self, step: int, rate: float) -> int:
+        cost, own = self._sample_cost, self._step_time
+        if self._in_first_burst(step + 1):
+            bearable = self._overhead / 2 * PAID_BACK_AFTER * own
+            if self._debt + cost <= bearable:
+                return 1
+        if self._burst > 0 and self._saved > -_MAX_SAVED * cost:
+            self._burst -= 1
+            return 1
+        share = rate * (1 - GLANCE_SHARE) * (0.5 if self._debt > 0 else 1.0)
+        income = share * own
+        # Half of a sample's cost is enough to begin with; the rest follows, and the waits come out even.
+        missing = 0.5 * cost - self._saved
+        if missing <= 0 or not income or income == math.inf:
+            return 1
+        return max(1, min(math.ceil(missing / income), 10**9))
+
+    def stands_out(self, value: float) -> bool:
         """Whether a gradient norm is non-finite or far above the running median."""
-        if not math.isfinite(norm):
+        if not math.isfinite(value):
             return True
-        return len(self._norms) >= 10 and norm > ANOMALY_FACTOR * self._median
+        return len(self._norms) >= 10 and value > ANOMALY_FACTOR * median(self._norms)
 
     def saw_norm(self, norm: float) -> None:
-        """Note a step's gradient norm; one that stands out starts a burst.
-
-        Of non-finite ones only the first: what stays broken shows nothing new.
-        """
-        finite = math.isfinite(norm)
-        if self.stands_out(norm) and (finite or not self._nonfinite):
-            self._burst = ANOMALY_BURST
-        self._nonfinite = not finite
-        if finite:
+        """Note the gradient norm of a step that is looked at; one that stands out starts a burst."""
+        if self.stands_out(norm):
+            self.anomaly(math.isfinite(norm))
+        self._nonfinite = not math.isfinite(norm)
+        if not self._nonfinite:
             self._norms.append(norm)
-            self._seen += 1
-            if self._seen % 10 == 0:  # sorting at every step would cost more than it tells
-                self._median = median(self._norms)
+
+    def anomaly(self, finite: bool = True) -> None:
+        """Something stands out: sample the next steps. Of non-finite values only the first is worth it."""
+        if finite or not self._nonfinite:
+            if self._saved > -_MAX_SAVED * self._sample_cost and self._interval is None:
+                self._burst = ANOMALY_BURST
+                self._next_sample = 0
 
 
 def _mix(old: float, new: float) -> float:
-    return old + _MEMORY * (new - old)
+    return new if old == math.inf else old + _MEMORY * (new - old)

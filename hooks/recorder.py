@@ -35,6 +35,8 @@ class Recorder:
         self._complained = False
         self.dropped = 0
         """Records lost to a full disk or a standstill."""
+        self.processor_seconds = 0.0
+        """What the thread has taken so far."""
         self._thread = threading.Thread(target=self._work, name="trainvitals-spool", daemon=True)
         self._thread.start()
 
@@ -107,6 +109,7 @@ class Recorder:
     def _work(self) -> None:
         while not self._stop.wait(FLUSH_INTERVAL):
             self.flush()
+            self.processor_seconds = time.thread_time()
 
     def close(self) -> None:
         """Write the rest and close the files."""

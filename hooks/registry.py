@@ -92,6 +92,11 @@ class Registry:
             self.models.append(Watched(inner, prefix, include, exclude))
         self.refresh()
 
+    def clear(self) -> None:
+        """Let go of the models; the order of their layers is kept."""
+        self.models = []
+        self.refresh()
+
     def refresh(self) -> bool:
         """Read the models again; whether names, tensors or what is trainable changed."""
         signature: list[object] = []
@@ -120,6 +125,26 @@ class Registry:
         changed = tuple(signature) != self._signature
         self._signature = tuple(signature)
         return changed
+
+    def name_of(self, module: nn.Module) -> str | None:
+        """Dotted name of a watched module, or of the one that a compiled wrapper holds; None for others."""
+        name = self.layers.get(module)
+        if name is None and "_orig_mod" in module._modules:
+            name = self.layers.get(unwrap(module))
+        return name
+
+    def type_of(self, module: nn.Module) -> str:
+        """Class name of a module, of the user's own one inside a wrapper."""
+        return type(unwrap(module)).__name__
+
+    def encloses(self, container: str, name: str) -> bool:
+        """Whether the layer `name` lies inside the layer `container`."""
+        if container:
+            return name.startswith(f"{container}.")
+        others = [watched.prefix for watched in self.models if watched.prefix]
+        return name != "" and not any(
+            name == prefix or name.startswith(f"{prefix}.") for prefix in others
+        )
 
     def in_forward_order(self) -> list[Parameter]:
         """All parameters by the place of their layer in the forward pass, as far as it was seen."""

@@ -144,7 +144,9 @@ class Run:
             return self
         self._problems.strict = strict
         if self._watch is None:
-            self._watch = Watch(self._emitter, self._problems, self._send_nonfinite)
+            self._watch = Watch(
+                self._emitter, self._problems, self._send_nonfinite, self._background_seconds
+            )
         self._watch.add(
             asked.models,
             asked.optimizers,
@@ -170,12 +172,11 @@ class Run:
         except Exception as error:
             self._problems.caught("log", error)
         if self._watch is not None:
-            self._watch.charge(perf_counter() - begin)
+            self._watch.accounts.aside += perf_counter() - begin
 
     def _log(self, emitter: Emitter, values: Mapping[str, Any], step: int | None) -> None:
         completed = self._watch.completed if self._watch is not None else 0
         by_step: dict[int, Draft] = {}
-        seen: dict[str, Any] = {}
         for given, value in values.items():
             key = clean_name(str(given))
             taken = _number_of(value)
@@ -191,11 +192,8 @@ class Run:
             place = max(step if step is not None else chosen, 0)
             by_step.setdefault(place, Draft(place)).scalars[key] = taken
             self._logged_step = max(self._logged_step or 0, place)
-            seen[key] = taken
         for draft in by_step.values():
             emitter.emit(draft)
-        if self._watch is not None:
-            self._watch.guard.saw_log(seen)
 
     @property
     def step(self) -> int | None:
@@ -211,7 +209,7 @@ class Run:
     @property
     def watching(self) -> bool:
         """Whether a model is being watched: then its optimizer counts the steps."""
-        return self._watch is not None
+        return self._watch is not None and self._watch.attached
 
     def resume_at(self, step: int) -> None:
         """Count the steps from `step` on: for a training that goes on from a checkpoint, right after `watch`."""
@@ -253,14 +251,13 @@ class Run:
             self._watch.saw_labels(target)
         except Exception as error:
             self._problems.caught("batch", error)
-        self._watch.charge(perf_counter() - begin)
+        self._watch.accounts.aside += perf_counter() - begin
 
     def detach(self) -> None:
-        """Stop watching and take every hook off; the run stays open for `log`."""
+        """Stop watching and take every hook off; the run stays open for `log` and for `watch` again."""
         if self._watch is not None and self._pid == os.getpid():
-            watch, self._watch = self._watch, None
             try:
-                watch.detach()
+                self._watch.detach()
             except Exception as error:
                 self._problems.caught("detach", error)
 
@@ -306,6 +303,11 @@ class Run:
             self.finish("interrupted", "KeyboardInterrupt")
         else:
             self.finish("failed", f"{type(error).__name__}: {error}")
+
+    def _background_seconds(self) -> float:
+        """Processor time that the threads of this run have taken so far."""
+        threads = (self._recorder, self._sender, self._system)
+        return sum(thread.processor_seconds for thread in threads if thread is not None)
 
     def _alive(self) -> bool:
         return not self._finished.is_set() and self._pid == os.getpid()

@@ -101,6 +101,8 @@ class Sender:
         self._failures = 0
         self._greeted = self._warned = False
         self._refused = False
+        self.processor_seconds = 0.0
+        """What the thread has taken so far."""
         self._thread = threading.Thread(target=self._work, name="trainvitals-sender", daemon=True)
         self._thread.start()
 
@@ -164,6 +166,7 @@ class Sender:
                 return 0.0
 
     def _pause(self, seconds: float) -> None:
+        self.processor_seconds = time.thread_time()
         if seconds > 0:
             self._wake.wait(min(seconds, INTERVAL) if self._closing.is_set() else seconds)
         if not self._closing.is_set():

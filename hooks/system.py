@@ -44,6 +44,8 @@ class SystemMonitor:
         self._stop = threading.Event()
         self._reader = Reader()
         self._waits = first, interval
+        self.processor_seconds = 0.0
+        """What the thread has taken so far."""
         self._thread = threading.Thread(target=self._work, name="trainvitals-system", daemon=True)
         self._thread.start()
 
@@ -64,6 +66,7 @@ class SystemMonitor:
                 self._run.report(step, self._reader.read(self._run.waited))
             except Exception:  # a machine that tells nothing is no reason to disturb anybody
                 return
+            self.processor_seconds = time.thread_time()
 
 
 class Reader:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import trainvitals.hooks as tv
-from trainvitals.hooks import carried, deadunits, gradients, run, stats, watching
+from trainvitals.hooks import deadunits, gradients, run, stats, watching
 from trainvitals.hooks.readout import Readout
 
 
@@ -35,7 +35,7 @@ def test_deferred_numbers_give_the_same_records(
     def later(tensor: Tensor) -> Any:
         return tensor.detach().clone()
 
-    for module in (carried, deadunits, gradients, run, stats, watching):
+    for module in (deadunits, gradients, run, stats, watching):
         monkeypatch.setattr(module, "number", later)
     found = training()
     for key in ("tv/grad_norm", "tv/grad_carried", "loss"):

@@ -128,7 +128,7 @@ def test_histograms_count_every_element_of_every_row(
 ) -> None:
     model = small_net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    tv.watch(model, optimizer, strict=True)
+    tv.watch(model, optimizer, interval=4, strict=True)
     train(model, optimizer, 6)
     run = recorded()
     sizes = [math.prod(row.shape) for row in run.layouts("parameter")[-1].rows]

@@ -10,7 +10,6 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import trainvitals.hooks as tv
-from trainvitals.hooks.pace import ANOMALY_BURST, BURST, Pace
 
 
 def net() -> nn.Sequential:
@@ -131,7 +130,7 @@ def test_two_optimizers_share_one_step(recorded: Any, critic_first: bool) -> Non
     generator, critic = net(), nn.Linear(4, 1)
     steps_g = torch.optim.SGD(generator.parameters(), lr=0.1)
     steps_c = torch.optim.SGD(critic.parameters(), lr=0.2)
-    tv.watch([generator, critic], [steps_g, steps_c], strict=True)
+    tv.watch([generator, critic], [steps_g, steps_c], interval=1, strict=True)
 
     def train_critic() -> None:
         steps_c.zero_grad()
@@ -162,7 +161,7 @@ def test_two_optimizers_of_one_model_share_one_step(recorded: Any, train: Any) -
     model = net()
     first = torch.optim.SGD(model[0].parameters(), lr=0.1)
     second = torch.optim.Adam(model[2].parameters(), lr=0.1)
-    tv.watch(model, [first, second], strict=True)
+    tv.watch(model, [first, second], interval=1, strict=True)
     for _ in range(3):
         model.zero_grad()
         loss_of(model).backward()
@@ -245,9 +244,9 @@ def test_include_and_exclude_choose_the_rows(recorded: Any, train: Any) -> None:
 def test_watching_the_same_model_again_replaces(recorded: Any, train: Any) -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    tv.watch(model, optimizer, strict=True)
+    tv.watch(model, optimizer, interval=1, strict=True)
     train(model, optimizer, 2)
-    tv.watch(model, optimizer, strict=True)
+    tv.watch(model, optimizer, interval=1, strict=True)
     train(model, optimizer, 2)
     run = recorded()
     assert [step for step, _ in run.scalar_records("tv/grad_norm")] == [0, 1, 2, 3]
@@ -316,53 +315,6 @@ def test_real_valued_labels_give_their_variance(recorded: Any, train: Any) -> No
 def test_wrong_arguments_raise_at_once(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         tv.watch(**{"model": net(), **arguments})
-
-
-def test_first_steps_are_all_sampled_then_the_budget_rules() -> None:
-    pace = Pace(overhead=0.01)
-    sampled = []
-    for step in range(20_000):
-        due = pace.due(step)
-        sampled.append(due)
-        pace.spent(step, 0.010 + (0.005 if due else 0.0), 0.005 if due else 0.0, due)
-    assert all(sampled[:BURST])
-    assert (
-        sampled[BURST:1000].count(True) >= 5
-    )  # the debt of the burst is paid back little by little
-    share = sum(sampled) * 0.005 / (20_000 * 0.010)
-    assert 0.0095 < share <= 0.0101
-
-
-def test_norms_that_stay_nonfinite_start_one_burst() -> None:
-    pace = Pace(overhead=0.01)
-    sampled = []
-    for step in range(4000):
-        due = pace.due(step)
-        sampled.append(due)
-        pace.saw_norm(1.0 if step < 2000 else float("nan"))
-        pace.spent(step, 0.01 + (0.005 if due else 0.0), 0.005 if due else 0.0, due)
-    assert all(sampled[2001 : 2001 + ANOMALY_BURST])
-    assert sum(sampled[2020:]) * 0.005 <= 0.01 * 2000 * 0.01
-
-
-def test_interval_fixes_the_samples() -> None:
-    pace = Pace(interval=7)
-    assert [step for step in range(30) if pace.due(step)] == [0, 7, 14, 21, 28]
-
-
-def test_a_norm_that_stands_out_starts_a_burst() -> None:
-    pace = Pace(overhead=0.01)
-    for step in range(2000):
-        due = pace.due(step)
-        pace.saw_norm(1.0)
-        pace.spent(step, 0.01, 0.002 if due else 0.0, due)
-    pace.saw_norm(50.0)
-    burst = 0
-    for step in range(2000, 2000 + ANOMALY_BURST):
-        due = pace.due(step)
-        burst += due
-        pace.spent(step, 0.01, 0.002 if due else 0.0, due)
-    assert burst == ANOMALY_BURST
 
 
 def test_carried_gradients(recorded: Callable[[], Any]) -> None:

@@ -237,10 +237,15 @@ def test_callback_and_logger_share_a_run_and_record_nothing_twice(net, dashboard
 
 def test_a_resumed_fit_goes_on_counting(net, dashboard, tmp_path):
     module = net()
-    trainer = fit(module, callbacks=[TrainVitals(id="long")])
+    trainer = fit(module, callbacks=[TrainVitals(id="long", interval=1)])
     trainer.save_checkpoint(tmp_path / "six.ckpt")
     resumed = net()
-    fit(resumed, callbacks=[TrainVitals(id="long")], max_epochs=2, ckpt_path=tmp_path / "six.ckpt")
+    fit(
+        resumed,
+        callbacks=[TrainVitals(id="long", interval=1)],
+        max_epochs=2,
+        ckpt_path=tmp_path / "six.ckpt",
+    )
     seen = dashboard()
     assert len(seen.run()["attempts"]) == 2
     expected = dict(enumerate(module.losses + resumed.losses))

@@ -120,9 +120,11 @@ def test_accumulated_batches_are_one_step(trainer, dashboard):
 def test_a_resumed_training_goes_on_counting(trainer, dashboard, tmp_path):
     first, second = Notes(), Notes()
     options = {"save_strategy": "steps", "save_steps": 4}
-    trainer(first, TrainVitals(id="long"), **options).train()
+    trainer(first, TrainVitals(id="long", interval=1), **options).train()
     checkpoint = str(tmp_path / "out" / "checkpoint-4")
-    trainer(second, TrainVitals(id="long"), **options).train(resume_from_checkpoint=checkpoint)
+    trainer(second, TrainVitals(id="long", interval=1), **options).train(
+        resume_from_checkpoint=checkpoint
+    )
     seen = dashboard()
     assert len(seen.run()["attempts"]) == 2
     before = {step: loss for step, loss in first.of("loss").items() if step < 4}

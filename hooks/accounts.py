@@ -1,0 +1,91 @@
+"""What monitoring costs: measured at the steps that are looked at, reckoned for those between."""
+
+from collections.abc import Callable
+from time import perf_counter, thread_time
+
+_ROUNDS = 200
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Seconds that a piece of work of a few microseconds takes, by the quickest of several rounds."""
+    best = float("inf")
+    for _ in range(5):
+        begin = perf_counter()
+        for _ in range(_ROUNDS // 5):
+            work()
+        best = min(best, (perf_counter() - begin) / (_ROUNDS // 5))
+    return best
+
+
+class Span:
+    """From the end of one step that was looked at to the end of the next one."""
+
+    def __init__(
+        self, steps: int, wall: float, processor: float, own: float, always: float
+    ) -> None:
+        self.steps = steps
+        """Steps in it."""
+        self.wall = wall
+        """Seconds that passed."""
+        self.own = own
+        """Seconds of it for looking at its last step."""
+        self.always = always
+        """Seconds for what every step costs: the watch, logging, and our other threads."""
+        self.training = max(processor - own - always, 0.0)
+        """Processor time of the training's thread without us."""
+
+
+class Accounts:
+    """Clocks of a watched training.
+
+    A busy machine interrupts a step by others, whose time is neither our cost nor the training's: both are
+    measured in processor time of the training's thread. Shares of the step time are told in real time.
+    """
+
+    def __init__(self, background: Callable[[], float]) -> None:
+        """`background`: processor seconds so far of our own threads."""
+        self._background = background
+        self._background_before = 0.0
+        self._wall = self._processor = 0.0
+        self._own_total = self._wall_total = 0.0
+        self._own = self._entered = 0.0
+        self.aside = 0.0
+        """Seconds spent for the user's calls of `log` and `batch`."""
+
+    def start(self) -> None:
+        """Time counts from now on."""
+        self._background_before = self._background()
+        self._wall, self._processor = perf_counter(), thread_time()
+        self._own = self.aside = 0.0
+
+    def enter(self) -> None:
+        """What follows in this thread, up to `leave`, is our own work on the step that is looked at."""
+        self._entered = thread_time()
+
+    def leave(self) -> None:
+        """The end of our own work, for now."""
+        self._own += thread_time() - self._entered
+
+    def close(self, steps: int, each: float) -> Span:
+        """End a span of so many steps, in each of which the watch takes `each` seconds.
+
+        Called between `enter` and `leave`: what follows there is booked with the next span.
+        """
+        wall, processor = perf_counter(), thread_time()
+        self._own += processor - self._entered
+        self._entered = processor
+        background = self._background()
+        always = each * steps + self.aside + max(background - self._background_before, 0.0)
+        span = Span(steps, wall - self._wall, processor - self._processor, self._own, always)
+        self._own_total += span.own + span.always
+        self._wall_total += span.wall
+        self._wall, self._processor, self._background_before = wall, processor, background
+        self._own = self.aside = 0.0
+        return span
+
+    @property
+    def share(self) -> float:
+        """What monitoring has added to the training's own time so far, 0 to 1."""
+        own = min(self._own_total, self._wall_total)
+        rest = self._wall_total - own
+        return min(own / rest, 1.0) if rest > 0 else 0.0

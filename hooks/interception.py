@@ -1,0 +1,173 @@
+"""The few functions of torch that are replaced while a training is watched, and put back afterwards.
+
+Hooks on modules would make every call take torch's slow path, about 2 us each. A replaced `nn.Module.__call__`
+costs 0.3 us, leaves the modules themselves as they are, and stays in place for all steps: exchanging a method
+of a base class makes Python forget what it knows of all its subclasses, so what is done with a call is
+exchanged instead.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.compiler import is_compiling
+from torch.nn.utils import clip_grad
+
+from trainvitals.hooks.accounts import seconds_of
+
+Call: TypeAlias = tuple[nn.Module, tuple[Any, ...], dict[str, Any], Any]
+"""Module, arguments, keyword arguments and output of one call that has returned."""
+
+
+def ignore(call: Call) -> None:
+    """Take no notice of a call."""
+
+
+class Interception:
+    """Tells `sink` of calls of modules, and the others of backward passes and of gradient clipping.
+
+    Only calls made while gradients are recorded count; an evaluation under `no_grad` is left alone. All
+    functions pass on what the replaced ones return and raise. What they tell must not raise.
+    """
+
+    def __init__(
+        self,
+        before_backward: Callable[[Any], None],
+        after_backward: Callable[[], None],
+        before_clipping: Callable[[Any], None],
+        before_norm_clipping: Callable[[Any], None],
+    ) -> None:
+        """`before_clipping` gets lists of the gradients that any clipping is about to change, or a norm to be
+        taken of; `before_norm_clipping` the total norm."""
+        self._take: Callable[[Call], None] = ignore
+        self._use: Callable[[Callable[[Call], None]], None] | None = None
+        self._replaced = [
+            _Replaced(nn.Module, "__call__", self._calls),
+            _Replaced(torch.autograd, "backward", self._backward),
+            _Replaced(clip_grad, "_group_tensors_by_device_and_dtype", self._clipping),
+        ]
+        if hasattr(clip_grad, "_clip_grads_with_norm_"):  # from torch 2.6 on
+            self._replaced.append(_Replaced(clip_grad, "_clip_grads_with_norm_", self._norm))
+        self._before_backward = before_backward
+        self._after_backward = after_backward
+        self._before_clipping = before_clipping
+        self._before_norm_clipping = before_norm_clipping
+
+    def attach(self) -> None:
+        """Put the replacements in place."""
+        for replaced in self._replaced:
+            replaced.put()
+
+    def detach(self) -> None:
+        """Put the originals back, unless someone else has wrapped ours since: then they only pass on."""
+        self.send_calls_to(ignore)
+        for replaced in self._replaced:
+            replaced.take_back()
+
+    def send_calls_to(self, take: Callable[[Call], None]) -> None:
+        """What is to be done with each call from now on."""
+        self._take = take
+        if self._use is not None:
+            self._use(take)
+
+    def calibrate(self) -> float:
+        """Seconds that noting a call adds to it; attached, no calls taken yet."""
+        module, argument = nn.Identity(), ()
+        kept: deque[Call] = deque(maxlen=64)
+        self.send_calls_to(kept.append)
+        with_us = seconds_of(lambda: module(argument))
+        self.send_calls_to(ignore)
+        return max(with_us - seconds_of(partial(module._call_impl, argument)), 0.0)
+
+    def _calls(self, original: Callable[..., Any], _: "_Replaced") -> Callable[..., Any]:
+        take = self._take
+        is_grad_enabled = torch.is_grad_enabled
+        unwrapped = original is getattr(nn.Module, "_wrapped_call_impl", None)
+
+        def use(new: Callable[[Call], None]) -> None:
+            nonlocal take
+            take = new
+
+        # One frame less where nobody else has replaced it: this is torch's own `__call__`, written out.
+        def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if self._compiled_call_impl is not None:
+                output = self._compiled_call_impl(*args, **kwargs)
+            else:
+                output = self._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
+            if is_grad_enabled() and not is_compiling():
+                take((self, args, kwargs, output))
+            return output
+
+        def call_wrapped(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            output = original(self, *args, **kwargs)
+            if is_grad_enabled() and not is_compiling():
+                take((self, args, kwargs, output))
+            return output
+
+        self._use = use
+        return call if unwrapped else call_wrapped
+
+    def _backward(self, original: Callable[..., Any], mine: "_Replaced") -> Callable[..., Any]:
+        def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
+            if not mine.active or is_compiling():
+                return original(tensors, *args, **kwargs)
+            self._before_backward(tensors)
+            try:
+                return original(tensors, *args, **kwargs)
+            finally:
+                self._after_backward()
+
+        return backward
+
+    def _clipping(self, original: Callable[..., Any], mine: "_Replaced") -> Callable[..., Any]:
+        def group_tensors(tensors: Any, *args: Any, **kwargs: Any) -> Any:
+            if mine.active:
+                self._before_clipping(tensors)
+            return original(tensors, *args, **kwargs)
+
+        return group_tensors
+
+    def _norm(self, original: Callable[..., Any], mine: "_Replaced") -> Callable[..., Any]:
+        def clip_grads_with_norm(
+            parameters: Any, max_norm: float, total_norm: Tensor, *args: Any, **kwargs: Any
+        ) -> Any:
+            if mine.active:
+                self._before_norm_clipping(total_norm)
+            return original(parameters, max_norm, total_norm, *args, **kwargs)
+
+        return clip_grads_with_norm
+
+
+class _Replaced:
+    """One attribute of a class or a module, and the function that stands in for it."""
+
+    def __init__(
+        self,
+        owner: Any,
+        name: str,
+        make: Callable[[Callable[..., Any], "_Replaced"], Callable[..., Any]],
+    ) -> None:
+        self._owner, self._name, self._make = owner, name, make
+        self._original: Any = None
+        self._mine: Any = None
+        self.active = False
+
+    def put(self) -> None:
+        if self.active:
+            return
+        self.active = True
+        self._original = getattr(self._owner, self._name)
+        self._mine = self._make(self._original, self)
+        self._mine.__wrapped__ = self._original
+        setattr(self._owner, self._name, self._mine)
+
+    def take_back(self) -> None:
+        if not self.active:
+            return
+        self.active = False
+        if getattr(self._owner, self._name) is self._mine:
+            setattr(self._owner, self._name, self._original)
+        self._original = self._mine = None

@@ -1,0 +1,108 @@
+"""Whether an optimizer step left the weights finite: looked at after every step, for microseconds."""
+
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainvitals.hooks.accounts import seconds_of
+from trainvitals.hooks.registry import Parameter
+
+WHOLE_UP_TO = 1 << 12
+"""Elements of all weights together up to which every single one is looked at."""
+_TOGETHER_FROM = 6
+"""Arrays from which one concatenation is faster than an inner product for each."""
+_AT_ONCE = 1 << 13
+"""Elements of one inner product: for more, BLAS would wake threads that the training needs."""
+
+
+# Infinity times zero is what is looked for here; NumPy need not tell the user of it.
+warnings.filterwarnings("ignore", "invalid value", RuntimeWarning, __name__)
+
+
+class WeightCheck:
+    """Looks at one weight of each output unit, of every parameter that one optimizer moves on the CPU.
+
+    A non-finite gradient of a layer's output makes the whole row of that unit's weights non-finite, so the
+    bias, or one column where there is none, shows it; a small model is looked at whole. The inner product with
+    zeros is zero exactly when everything is finite.
+    """
+
+    def __init__(self, parameters: list[Parameter]) -> None:
+        self._parameters = parameters
+        self._choose([p for p in parameters if p.tensor.requires_grad and _readable(p.tensor)])
+        self.cost = seconds_of(self.looks_fine)
+        """Seconds that one look takes."""
+
+    def _choose(self, movable: list[Parameter]) -> None:
+        whole = sum(p.tensor.numel() for p in movable) <= WHOLE_UP_TO
+        with_bias = {p.layer for p in movable if p.tensor.dim() == 1}
+        self._watched: list[tuple[Parameter, int]] = []
+        self._arrays: list[np.ndarray] = []
+        self.partly: set[int] = set()
+        """Ids of the parameters of which only some elements are looked at."""
+        for parameter in movable:
+            tensor = parameter.tensor
+            if tensor.dim() < 2 or whole:
+                view = tensor.detach().reshape(-1)
+            else:
+                self.partly.add(id(tensor))
+                if parameter.layer in with_bias:
+                    continue
+                view = tensor.detach().flatten(1)[:, 0]
+            self._watched.append((parameter, tensor.data_ptr()))
+            self._arrays.append(view.numpy())
+        self._joined: np.ndarray | None = None
+        if len(self._arrays) >= _TOGETHER_FROM and len({a.dtype for a in self._arrays}) == 1:
+            self._joined = np.concatenate(self._arrays)
+        joined = self._arrays if self._joined is None else [self._joined]
+        self._parts = [
+            (array[begin : begin + _AT_ONCE], np.zeros_like(array[begin : begin + _AT_ONCE]))
+            for array in joined
+            for begin in range(0, array.size, _AT_ONCE)
+        ]
+
+    def accept(self) -> None:
+        """What is non-finite now was so before the step: leave it out from now on."""
+        self._choose([p for p, _ in self._watched if bool(torch.isfinite(p.tensor.detach()).all())])
+
+    def is_current(self) -> bool:
+        """Whether the weights are still where they were: `model.to()` and the like move them."""
+        return all(
+            parameter.tensor.data_ptr() == address and parameter.tensor.requires_grad
+            for parameter, address in self._watched
+        )
+
+    def looks_fine(self) -> bool:
+        """Whether nothing is wrong, as far as is seen."""
+        if self._joined is not None:
+            np.concatenate(self._arrays, out=self._joined)
+        try:
+            for part, zeros in self._parts:
+                if part.dot(zeros) != 0.0:
+                    return False
+        except RuntimeWarning:  # turned into an error by the user
+            return False
+        return True
+
+    def spoiled(self) -> list[Parameter]:
+        """The parameters with non-finite elements that the last step has moved, all elements looked at."""
+        return [
+            parameter
+            for parameter in self._parameters
+            if parameter.tensor.grad is not None
+            and _readable(parameter.tensor)
+            and not bool(torch.isfinite(parameter.tensor.detach()).all())
+        ]
+
+
+def _readable(tensor: Tensor) -> bool:
+    """Whether NumPy can look at the tensor where it lies."""
+    return (
+        type(tensor.data) is Tensor
+        and tensor.is_cpu
+        and tensor.layout is torch.strided
+        and tensor.dtype in (torch.float32, torch.float64)
+        and tensor.numel() > 0
+    )
