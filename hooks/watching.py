@@ -69,6 +69,7 @@ class Watch:
         self._handles: list[RemovableHandle] = []
         self.completed = 0
         """Steps completed so far: the index of the step that is being prepared."""
+        self._first = 0
         self._last_look = 0
         self._samples = 0
         self._refreshed = -1
@@ -112,6 +113,28 @@ class Watch:
             self._last_look = self.completed
             self.accounts.start()
         self._begin_step()
+
+    def resume_at(self, step: int) -> None:
+        """Count on from `step`; only before the first step."""
+        if self.completed == self._first:
+            self.completed = self._first = self._last_look = step
+            self._pace.resume(self._pace, step)
+            self._begin_step()
+
+    @property
+    def last(self) -> int | None:
+        """The last step that was completed; None before the first."""
+        return self.completed - 1 if self.completed > self._first else None
+
+    @property
+    def attached(self) -> bool:
+        """Whether steps are being counted: between `add` and `detach`."""
+        return bool(self._handles)
+
+    @property
+    def waited(self) -> float:
+        """Seconds that the training has waited for its data so far."""
+        return self._data_wait.total
 
     def detach(self) -> None:
         """Take everything off again; the training goes on as if nothing had been there."""
@@ -395,7 +418,7 @@ class Watch:
         if losses:
             draft.scalars["tv/loss"] = sum(losses[1:], losses[0]) / len(losses)
         draft.scalars.update(self.labels.scalars())
-        if self.completed == 0:
+        if self.completed == self._first:
             self._follow_models()
         if draft.sampled:
             self._samples += 1
@@ -415,7 +438,7 @@ class Watch:
         self._last_look = self.completed + 1
         span = self.accounts.close(steps, self._cost_of_each_step())
         waited = self._data_wait.take()
-        if self.completed > 0:
+        if self.completed > self._first:
             draft.scalars["tv/step_time"] = span.wall / steps
             draft.scalars["tv/overhead"] = self.accounts.share
         if waited is not None:
