@@ -248,7 +248,7 @@ class Run:
         begin = perf_counter()
         try:
             target = labels if isinstance(labels, Tensor) else torch.as_tensor(labels)
-            self._watch.saw_labels(target)
+            self._watch.criteria.see_labels(target)
         except Exception as error:
             self._problems.caught("batch", error)
         self._watch.accounts.aside += perf_counter() - begin
