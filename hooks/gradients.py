@@ -13,11 +13,11 @@ from trainvitals.hooks import readout
 from trainvitals.hooks.adam import AdamUpdate
 from trainvitals.hooks.draft import COLUMN, Draft
 from trainvitals.hooks.histogram import count_patterns
-from trainvitals.hooks.packed import Packed, is_tiny
+from trainvitals.hooks.packed import Packed, is_small, join
 from trainvitals.hooks.plain import array, flat, plain, stride, values
 from trainvitals.hooks.readout import Number, number
 from trainvitals.hooks.registry import Parameter, Rows
-from trainvitals.hooks.stats import moments, sum_of_squares, values_of
+from trainvitals.hooks.stats import Moments, moments, sum_of_squares, values_of
 from trainvitals.hooks.wire.records import HistogramKind
 
 FEW = 1 << 15
@@ -32,6 +32,7 @@ touched, the kurtosis is about their inverse share, and the error grows accordin
 KEPT_IN_ALL = 1 << 22
 """Elements kept of all parameters together: 16 MiB in float32."""
 _UPDATE = COLUMN["update_ratio"]
+_SIZES = [Moments._fields.index(name) for name in ("rms", "std", "absmax", "nonfinite")]
 
 
 class GradientNorm:
@@ -84,6 +85,9 @@ def _norms(tensors: list[Tensor], dtype: torch.dtype | None = None) -> Tensor | 
     """Norm of each tensor as one tensor, on the first one's device; None for an empty list."""
     if not tensors:
         return None
+    if dtype is None and all(map(readout.on_host, tensors)):
+        squares = [_square(tensor) for tensor in tensors]
+        return torch.from_numpy(np.sqrt(np.array(squares)))
     groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for tensor in tensors:
         dense = values_of(tensor)
@@ -95,6 +99,21 @@ def _norms(tensors: list[Tensor], dtype: torch.dtype | None = None) -> Tensor | 
     if len(parts) == 1:
         return parts[0]
     return torch.cat([part.to(parts[0].device, torch.float64) for part in parts])
+
+
+def _square(tensor: Tensor) -> float:
+    """Sum of squares of a tensor on the CPU."""
+    dense = plain(tensor)
+    if dense is None:
+        return 0.0
+    found = values(dense) if dense.numel() <= KEPT else None
+    if found is not None:
+        return sum_of_squares(found)
+    wide = torch.float64 if dense.dtype is torch.float64 else torch.float32
+    norm = float(torch.linalg.vector_norm(dense, dtype=wide).numpy())
+    if not 1e-12 < norm < 1e15:  # squares beyond float32
+        norm = float(torch.linalg.vector_norm(dense, dtype=torch.float64).numpy())
+    return norm * norm
 
 
 def root_of_squares(norms: list[Number]) -> Number:
@@ -142,25 +161,27 @@ class StepStatistics:
         self._histograms = histograms
         self._adam = AdamUpdate(optimizer)
         self._kept: list[_Kept] = []
-        self._tiny: list[tuple[int, Tensor]] = []
+        self._small: list[tuple[int, Tensor]] = []
         self._taken = False
         self._suspects: set[int] = set()
         """Rows whose gradient was not finite."""
         limit = max(1, min(KEPT, KEPT_IN_ALL // max(len(parameters), 1)))
-        tiny: list[Tensor] = []
+        small: list[Tensor] = []
+        room = KEPT_IN_ALL
         for parameter in parameters:
             row = rows.find(parameter.name)
             weight = plain(parameter.tensor)
             if row is None or weight is None:
                 continue
-            if is_tiny(weight):
-                self._tiny.append((row, parameter.tensor))
-                tiny.append(weight)
+            if is_small(weight) and room >= weight.numel():
+                room -= weight.numel()
+                self._small.append((row, parameter.tensor))
+                small.append(weight)
             else:
                 step = stride(weight, limit)
                 self._kept.append(_Kept(row, parameter.tensor, step, _copy(weight, step)))
                 self._take("weight", row, weight)
-        self._before = self._take_tiny("weight", [row for row, _ in self._tiny], tiny)
+        self._before = self._take_small("weight", [row for row, _ in self._small], small)
 
     def take_gradients(self, scale: Tensor | None = None) -> None:
         """Takes the gradients, as the optimizer gets them before clipping; a second call does nothing.
@@ -172,17 +193,17 @@ class StepStatistics:
         self._taken = True
         factor = None if scale is None else 1.0 / number(scale)
         places: list[int] = []
-        tiny: list[Tensor] = []
-        for row, tensor in [(kept.row, kept.tensor) for kept in self._kept] + self._tiny:
+        small: list[Tensor] = []
+        for row, tensor in [(kept.row, kept.tensor) for kept in self._kept] + self._small:
             gradient = None if tensor.grad is None else plain(tensor.grad)
             if gradient is None:
                 continue
-            if is_tiny(gradient):
+            if is_small(gradient):
                 places.append(row)
-                tiny.append(gradient)
+                small.append(gradient)
             else:
                 self._take("grad", row, gradient, factor)
-        self._take_tiny("grad", places, tiny, factor)
+        self._take_small("grad", places, small, factor)
 
     def _take(self, prefix: str, row: int, tensor: Tensor, factor: Number | None = None) -> None:
         known = values(tensor)
@@ -196,17 +217,16 @@ class StepStatistics:
         if self._histograms:
             self._draft.count(_KIND[prefix], row, count_patterns(tensor, factor, known))
 
-    def _take_tiny(
+    def _take_small(
         self, prefix: str, places: list[int], tensors: list[Tensor], factor: Number | None = None
     ) -> Packed | None:
         if not tensors:
             return None
-        packed = Packed(tensors)
+        packed = Packed(join(tensors), [tensor.numel() for tensor in tensors])
         if isinstance(factor, float):
             packed.scale(factor)
-        self._draft.put_all(
-            "parameter", COLUMN[f"{prefix}_rms"], places, packed.moments().tolist()
-        )
+        moments = packed.moments()[:, _SIZES].tolist()
+        self._draft.put_all("parameter", COLUMN[f"{prefix}_rms"], places, moments)
         if self._histograms:
             for row, counts in zip(places, packed.patterns(), strict=True):
                 self._draft.count(_KIND[prefix], row, counts)
@@ -217,7 +237,7 @@ class StepStatistics:
 
         Of a large parameter only the elements kept are looked at for that, unless its gradient was not finite.
         """
-        return self._finish_kept() + self._finish_tiny()
+        return self._finish_kept() + self._finish_small()
 
     def _finish_kept(self) -> list[Tensor]:
         spoiled: list[Tensor] = []
@@ -239,15 +259,17 @@ class StepStatistics:
                 spoiled.append(tensor)
         return spoiled
 
-    def _finish_tiny(self) -> list[Tensor]:
+    def _finish_small(self) -> list[Tensor]:
         if self._before is None:
             return []
-        now = Packed([flat(plain(tensor)) for _, tensor in self._tiny])  # type: ignore[arg-type]
-        changes = now.moved(self._before).tolist()
-        sizes = self._before.squares().tolist()
-        same = now.unchanged(self._before).tolist()
+        weights = [weight for _, tensor in self._small if (weight := plain(tensor)) is not None]
+        now = Packed(join(weights), [weight.numel() for weight in weights])
+        if now.sizes != self._before.sizes:  # given other data in the meantime
+            return []
+        changes, same = now.moved(self._before), now.unchanged(self._before)
+        sizes = self._before.squares()
         spoiled: list[Tensor] = []
-        for index, (row, tensor) in enumerate(self._tiny):
+        for index, (row, tensor) in enumerate(self._small):
             self._put_update(row, tensor, changes[index], sizes[index], same[index])
             if not math.isfinite(changes[index]) and not all_finite([tensor.detach()]):
                 spoiled.append(tensor)

@@ -52,6 +52,17 @@ def count_patterns(
     if factor is not None or values.dtype != np.float32:
         with np.errstate(all="ignore"):
             values = (values * (1.0 if factor is None else factor)).astype(np.float32)
+    return _count(values)
+
+
+def count_values(values: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """Count the elements of an array of one dimension, of a large one every k-th; k is odd."""
+    if len(values) > SUBSAMPLE_ABOVE:
+        values = values[:: -(-len(values) // SUBSAMPLE_ABOVE) | 1]
+    return _count(values)
+
+
+def _count(values: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     return np.bincount(values.view(np.uint32) >> _TO_PATTERN, minlength=PATTERNS)
 
 

@@ -1,4 +1,8 @@
-"""Statistics of many tiny CPU tensors at once: one copy and a few passes instead of several calls for each."""
+"""Statistics of many small CPU tensors at once: one copy and a few passes instead of several calls for each.
+
+Between two layers of a model every line of Python and numpy runs from a cold cache, several times as slow as in a
+loop. So small tensors are copied only, and all of them measured together.
+"""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -9,78 +13,125 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trainvitals.hooks import readout
-from trainvitals.hooks.histogram import PATTERNS
+from trainvitals.hooks import histogram, readout
+from trainvitals.hooks.stats import CANCELLATION, moments_of, sum_of_squares
 
-TINY = 1 << 10
-"""Elements up to which a tensor is tiny: calling numpy for it costs more than the arithmetic."""
+SMALL = 1 << 14
+"""Elements up to which a tensor is small: calling numpy or torch for it costs more than the arithmetic."""
+_AT_ONCE = 1 << 17
+"""Elements that are passed over together: they stay in the cache, and temporaries stay small."""
 
-_CANCELLATION = 1e-6
-"""Below this share of variance in the mean square, std is taken from the centred values instead."""
-
-_Floats: TypeAlias = npt.NDArray[np.float64]
+Floats: TypeAlias = npt.NDArray[np.float32]
+_Doubles: TypeAlias = npt.NDArray[np.float64]
 
 
-def is_tiny(tensor: Tensor) -> bool:
+def is_small(tensor: Tensor) -> bool:
     """Whether a tensor that `plain` gave is one for `Packed`."""
-    return tensor.numel() <= TINY and readout.on_host(tensor)
+    return (
+        tensor.numel() <= SMALL
+        and tensor.dtype is not torch.float64
+        and readout.on_host(tensor)
+    )
+
+
+def join(tensors: Sequence[Tensor]) -> Floats:
+    """A copy of small tensors end to end."""
+    joined: Tensor = torch._C._nn.flatten_dense_tensors(list(tensors))
+    values: Floats = joined.to(torch.float32, copy=len(tensors) == 1).numpy()
+    return values
 
 
 class Packed:
-    """Copies of tensors end to end in float64, in which no square of a float32 overflows or cancels."""
+    """Small tensors end to end in float32; those that float32 cannot sum up are looked at one by one."""
 
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        """`tensors`: at least one, from `plain`."""
-        sizes = [tensor.numel() for tensor in tensors]
-        self._sizes = np.array(sizes)
-        self._begins = np.array([0, *accumulate(sizes)][:-1])
-        joined: Tensor = torch._C._nn.flatten_dense_tensors(list(tensors))
-        self._values: _Floats = joined.to(torch.float64, copy=True).numpy()
+    def __init__(self, values: Floats, sizes: Sequence[int]) -> None:
+        """`values`: all elements; `sizes`: how many each tensor has, none of them 0."""
+        self._values = values
+        self.sizes = sizes
+        self._begins = [0, *accumulate(sizes)]
+        self._chunks: list[tuple[int, int]] = []
+        """First and behind the last tensor of what is passed over together."""
+        first = 0
+        for index in range(1, len(sizes) + 1):
+            end = index == len(sizes)
+            if end or self._begins[index + 1] - self._begins[first] > _AT_ONCE:
+                self._chunks.append((first, index))
+                first = index
 
-    def _sums(self, values: _Floats) -> _Floats:
-        return np.add.reduceat(values, self._begins)
+    def part(self, index: int) -> Floats:
+        """The elements of one tensor."""
+        return self._values[self._begins[index] : self._begins[index + 1]]
 
-    def squares(self) -> _Floats:
-        """Sum of squares of each tensor; shape `(tensors,)`."""
+    def _chunk(self, first: int, last: int) -> tuple[slice, npt.NDArray[np.intp]]:
+        """Where the elements of some tensors lie, and where each begins among them."""
+        begins = np.array(self._begins[first : last + 1])
+        return slice(begins[0], begins[-1]), begins[:-1] - begins[0]
+
+    def moments(self, zeros: bool = False) -> _Doubles:
+        """What `stats.moments` gives for each; shape `(tensors, 6)`."""
+        found = np.empty((6, len(self.sizes)))
+        total, square, low, high, zero, bad = found
+        bad[:] = 0.0
+        zero[:] = np.nan
         with np.errstate(all="ignore"):
-            return self._sums(self._values * self._values)
+            for first, last in self._chunks:
+                place, begins = self._chunk(first, last)
+                values = self._values[place]
+                total[first:last] = np.add.reduceat(values, begins)
+                square[first:last] = np.add.reduceat(values * values, begins)
+                low[first:last] = np.minimum.reduceat(values, begins)
+                high[first:last] = np.maximum.reduceat(values, begins)
+                if zeros:
+                    zero[first:last] = np.add.reduceat((values == 0).astype(np.float32), begins)
+            sizes = np.array(self.sizes)
+            mean, square, zero = total / sizes, square / sizes, zero / sizes
+            absmax, variance = np.maximum(-low, high), square - mean * mean
+            rows = np.stack([mean, np.sqrt(variance), np.sqrt(square), absmax, zero, bad], axis=1)
+            plain = (absmax < 1e15) & (absmax > 1e-15) & (variance >= CANCELLATION * square)
+        for index in np.flatnonzero(~(plain | (absmax == 0))):
+            rows[index] = moments_of(self.part(index), zeros)
+        return rows
 
-    def moved(self, before: "Packed") -> _Floats:
-        """Sum of squared differences from a copy of the same tensors; shape `(tensors,)`."""
+    def squares(self) -> list[float]:
+        """Sum of squares of each tensor."""
+        return self._squares(None)
+
+    def moved(self, before: "Packed") -> list[float]:
+        """Sum of squared differences from a copy of the same tensors."""
+        return self._squares(before)
+
+    def _squares(self, before: "Packed | None") -> list[float]:
+        found: list[float] = []
         with np.errstate(all="ignore"):
-            difference = self._values - before._values
-            return self._sums(difference * difference)
+            for first, last in self._chunks:
+                place, begins = self._chunk(first, last)
+                values = self._values[place]
+                if before is not None:
+                    values = values - before._values[place]
+                sums = np.add.reduceat(values * values, begins)
+                exact = sums.astype(np.float64)
+                for index in np.flatnonzero(~((sums > 1e-25) & (sums < 1e30))):
+                    begin = begins[index]
+                    part = values[begin : begin + self.sizes[first + index]]
+                    exact[index] = sum_of_squares(part) if part.any() else 0.0
+                found.extend(exact.tolist())
+        return found
 
-    def unchanged(self, before: "Packed") -> _Floats:
-        """Share of elements without a single changed bit since; widening to float64 loses none."""
-        same = self._values.view(np.int64) == before._values.view(np.int64)
-        return self._sums(same.astype(np.float64)) / self._sizes
+    def unchanged(self, before: "Packed") -> list[float]:
+        """Share of elements without a single changed bit since."""
+        found: list[float] = []
+        for first, last in self._chunks:
+            place, begins = self._chunk(first, last)
+            same = self._values[place].view(np.int32) == before._values[place].view(np.int32)
+            shares = np.add.reduceat(same.astype(np.float32), begins) / self.sizes[first:last]
+            found.extend(shares.tolist())
+        return found
 
-    def patterns(self) -> npt.NDArray[np.int64]:
-        """What `histogram.count_patterns` gives; shape `(tensors, PATTERNS)`."""
-        with np.errstate(all="ignore"):
-            bits = self._values.astype(np.float32).view(np.uint32) >> np.uint32(23)
-        count = len(self._sizes)
-        rows = np.repeat(np.arange(count) * PATTERNS, self._sizes)
-        return np.bincount(rows + bits, minlength=count * PATTERNS).reshape(count, PATTERNS)
+    def patterns(self) -> list[npt.NDArray[np.int64]]:
+        """What `histogram.count_patterns` gives for each."""
+        return [histogram.count_values(self.part(index)) for index in range(len(self.sizes))]
 
     def scale(self, factor: float) -> None:
         """Multiply all values."""
-        self._values *= factor
-
-    def moments(self) -> _Floats:
-        """rms, std, absmax and non-finite count of each tensor; shape `(tensors, 4)`."""
         with np.errstate(all="ignore"):
-            mean = self._sums(self._values) / self._sizes
-            square = self.squares() / self._sizes
-            variance = square - mean * mean
-            if (variance < _CANCELLATION * square).any():
-                centred = self._values - np.repeat(mean, self._sizes)
-                variance = self._sums(centred * centred) / self._sizes
-            absmax = np.maximum.reduceat(np.abs(self._values), self._begins)
-            rms, std = np.sqrt(square), np.sqrt(variance)
-        if np.isfinite(absmax).all():
-            nonfinite = np.zeros(len(self._sizes))
-        else:
-            nonfinite = self._sums((~np.isfinite(self._values)).astype(np.float64))
-        return np.stack([rms, std, absmax, nonfinite], axis=1)
+            self._values *= np.float32(factor)

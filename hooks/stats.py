@@ -31,7 +31,7 @@ _PIECE = 1 << 13
 """Elements that one BLAS call gets: it would start threads of its own for more than 10,000."""
 _LARGE_PIECE = 1 << 16
 """Elements that are summed up in float32 without losing digits."""
-_CANCELLATION = 0.05
+CANCELLATION = 0.05
 """Below this share of variance in the mean square, std is taken from the centred values instead."""
 _COUNTED_AT_ONCE = 1 << 22
 """Elements of a tensor whose non-finite values are counted at a time: temporaries stay below 32 MiB."""
@@ -62,6 +62,11 @@ def moments(tensor: Tensor, zeros: bool = False, values: Array | None = None) ->
         if not readout.on_host(tensor):
             return _late(tensor, zeros)
         return _large(tensor, zeros)
+    return moments_of(values, zeros)
+
+
+def moments_of(values: Array, zeros: bool = False) -> Moments:
+    """Moments of a small array of one dimension."""
     low, high = float(np.minimum.reduce(values)), float(np.maximum.reduce(values))
     return _finish(values, sums(values), (low, high), values, zeros)
 
@@ -102,7 +107,7 @@ def _finish(
     count = len(values)
     mean, square = total / count, squares / count
     variance = square - mean * mean
-    if variance < _CANCELLATION * square:
+    if variance < CANCELLATION * square:
         total, squares = sums(values - values.dtype.type(mean))
         offset = total / count
         variance = max(squares / count - offset * offset, 0.0)

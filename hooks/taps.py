@@ -2,19 +2,22 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from trainvitals.hooks import histogram
 from trainvitals.hooks.deadunits import DeadUnits, has_flat_zero_side
 from trainvitals.hooks.draft import COLUMN, Draft
+from trainvitals.hooks.packed import Floats, Packed, is_small
 from trainvitals.hooks.plain import plain, values
 from trainvitals.hooks.readout import Number
 from trainvitals.hooks.registry import Rows
 from trainvitals.hooks.settings import clean_name
-from trainvitals.hooks.stats import moments
-from trainvitals.hooks.units import batch_variation, saturated_fraction, tails
+from trainvitals.hooks.stats import Moments, moments
+from trainvitals.hooks.units import batch_variation, batch_variations, saturated_fraction, tails
 from trainvitals.hooks.wire.records import Row
 
 _CHANNELS_FIRST = (
@@ -25,6 +28,10 @@ _CHANNELS_FIRST = (
 )
 _CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.MultiheadAttention)
 _FIRST_COLUMN = COLUMN["mean"]
+_RMS, _ABSMAX = Moments._fields.index("rms"), Moments._fields.index("absmax")
+_NO_UNITS: tuple[Number, Number, Number] = (math.nan, math.nan, math.nan)
+COPIED = 1 << 20
+"""Elements of small outputs that are kept at most before they are measured: 4 MiB."""
 
 
 class _Layer:
@@ -42,6 +49,15 @@ class _Layer:
         self.is_container = next(module.children(), None) is not None
 
 
+class _Pending(NamedTuple):
+    """An output that was copied to be measured later."""
+
+    layer: _Layer
+    row: int
+    shape: tuple[int, ...]
+    channels_first: bool
+
+
 class Taps:
     """Fills the activation rows of a draft: the first call of each layer within a step counts."""
 
@@ -53,6 +69,10 @@ class Taps:
         self._done: set[nn.Module] = set()
         self._last_output: Tensor | None = None
         self._channels_first = True
+        self._copies: Floats | None = None
+        """Small outputs end to end, which what follows may change in place."""
+        self._filled = 0
+        self._pending: list[_Pending] = []
 
     def begin(self, draft: Draft, histograms: bool) -> None:
         """Fill `draft` from now on."""
@@ -66,9 +86,13 @@ class Taps:
         self._draft = None
         self._last_output = None
         self._done.clear()
+        self._pending.clear()
+        self._filled = 0
 
     def finish(self) -> None:
-        """The step's forward passes are over and count."""
+        """The step's forward passes are over: measure what was put off."""
+        if self._draft is not None:
+            self._flush(self._draft)
         self.end()
 
     def forget(self, layers: dict[nn.Module, str]) -> None:
@@ -97,25 +121,78 @@ class Taps:
         self._done.add(module)
         known = self._rows.find(name)
         row = known if known is not None else self._rows.place(_row(module, name, found))
-        if row is not None:
-            self._take(self._draft, layer, row, tensor)
+        if row is None:
+            return
+        channels_first = self._channels_first or tensor.dim() == 4
+        if is_small(tensor):
+            self._put_off(self._draft, _Pending(layer, row, tuple(tensor.shape), channels_first), tensor)
+        else:
+            self._take(self._draft, layer, row, tensor, channels_first)
 
-    def _take(self, draft: Draft, layer: _Layer, row: int, tensor: Tensor) -> None:
+    def _take(
+        self, draft: Draft, layer: _Layer, row: int, tensor: Tensor, channels_first: bool
+    ) -> None:
         known = values(tensor)
         taken = moments(tensor, zeros=True, values=known)
-        dead: tuple[Number, float] = (math.nan, math.nan)
-        saturated: Number = math.nan
-        channels_first = self._channels_first or tensor.dim() == 4
-        if tensor.dim() >= 1:
-            if layer.dead is not None:
-                layer.dead.see(tensor, channels_first)
-                dead = layer.dead.read()
-            elif layer.tails is not None:
-                saturated = saturated_fraction(tensor, layer.tails, channels_first)
+        units = _of_units(layer, tensor, channels_first, taken.absmax)
         varies = batch_variation(tensor, taken.rms, known)
-        draft.put("activation", _FIRST_COLUMN, row, (*taken, *dead, saturated, varies))
+        draft.put("activation", _FIRST_COLUMN, row, (*taken, *units, varies))
         if self._histograms:
             draft.count("activation", row, histogram.count_patterns(tensor, None, known))
+
+    def _put_off(self, draft: Draft, pending: _Pending, tensor: Tensor) -> None:
+        size = tensor.numel()
+        if self._filled + size > COPIED:
+            self._flush(draft)
+        if self._copies is None:
+            self._copies = np.empty(COPIED, np.float32)
+        place = self._copies[self._filled : self._filled + size]
+        if tensor.dtype is not torch.float32:
+            tensor = tensor.float()
+        place.reshape(pending.shape)[...] = tensor.numpy()
+        self._pending.append(pending)
+        self._filled += size
+
+    def _flush(self, draft: Draft) -> None:
+        """Measure what was put off."""
+        if not self._pending or self._copies is None:
+            return
+        packed = Packed(self._copies[: self._filled], [math.prod(p.shape) for p in self._pending])
+        taken = packed.moments(zeros=True).tolist()
+        shapes = [pending.shape for pending in self._pending]
+        parts = [packed.part(index) for index in range(len(shapes))]
+        varies = batch_variations(parts, shapes, [row[_RMS] for row in taken])
+        for index, pending in enumerate(self._pending):
+            layer, units = pending.layer, _NO_UNITS
+            if layer.dead is not None or layer.tails is not None:
+                tensor = torch.from_numpy(parts[index]).view(pending.shape)
+                absmax = taken[index][_ABSMAX]
+                units = _of_units(layer, tensor, pending.channels_first, absmax)
+            taken[index] += (*units, varies[index])
+        rows = [pending.row for pending in self._pending]
+        draft.put_all("activation", _FIRST_COLUMN, rows, taken)
+        if self._histograms:
+            for row, counts in zip(rows, packed.patterns(), strict=True):
+                draft.count("activation", row, counts)
+        self._pending.clear()
+        self._filled = 0
+
+
+def _of_units(
+    layer: _Layer, tensor: Tensor, channels_first: bool, absmax: Number
+) -> tuple[Number, Number, Number]:
+    """Dead fraction, the positions behind it, saturated fraction; NaN for what the layer cannot have."""
+    if tensor.dim() == 0:
+        return _NO_UNITS
+    if layer.dead is not None:
+        layer.dead.see(tensor, channels_first)
+        return (*layer.dead.read(), math.nan)
+    if layer.tails is not None:
+        low, high = layer.tails
+        if isinstance(absmax, float) and absmax <= high and low <= -absmax:  # none in a tail
+            return (math.nan, math.nan, 0.0)
+        return (math.nan, math.nan, saturated_fraction(tensor, layer.tails, channels_first))
+    return _NO_UNITS
 
 
 def _tensors_in(value: object, depth: int = 0) -> Iterator[Tensor]:

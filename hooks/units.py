@@ -1,8 +1,11 @@
 """What the units of a layer do over the samples of a batch: do they saturate, do they tell samples apart?"""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -67,19 +70,46 @@ def batch_variation(tensor: Tensor, rms: Number, values: Array | None) -> Number
         part = tensor[:_SAMPLES].flatten(1).to(rms.dtype)
         part = part[:, :: -(-part.shape[1] // _FEATURES)]
         return part.var(0, correction=0).mean() / (rms * rms)
-    if not 0 < rms < math.inf:
-        return math.nan
     if values is not None and tensor.stride(0) * shape[0] == len(values):  # dimension 0 is outermost
         samples = values.reshape(shape[0], -1)[:_SAMPLES]
     else:
         part = tensor[:_SAMPLES]
         samples = array(part.reshape(-1)).reshape(len(part), -1)
-    if samples.shape[1] > _FEATURES:
-        samples = samples[:, :: -(-samples.shape[1] // _FEATURES)]
-    if not 1e-15 < rms < 1e15:
-        samples = samples.astype(np.float64)
-    # relative to the first sample: what all have in common cancels before it is squared
-    apart = samples[1:] - samples[0]
-    sums, flat = np.add.reduce(apart, 0), apart.reshape(-1)
-    squares = float(flat.dot(flat)) - float(sums.dot(sums)) / len(samples)
-    return max(squares, 0.0) / samples.size / (rms * rms)
+    return _variations(samples[None, :, :: _step(samples.shape[1])], [rms])[0]
+
+
+def batch_variations(
+    parts: Sequence[Array], shapes: Sequence[tuple[int, ...]], rms: Sequence[float]
+) -> list[float]:
+    """`batch_variation` of several contiguous arrays; those of one shape together."""
+    found = [math.nan] * len(parts)
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for index, shape in enumerate(shapes):
+        if len(shape) >= 2 and shape[0] >= 2:
+            alike.setdefault(shape, []).append(index)
+    for shape, places in alike.items():
+        samples, features = min(shape[0], _SAMPLES), math.prod(shape[1:])
+        stacked = np.stack([parts[place][: samples * features] for place in places])
+        stacked = stacked.reshape(len(places), samples, features)[:, :, :: _step(features)]
+        for place, value in zip(
+            places, _variations(stacked, [rms[place] for place in places]), strict=True
+        ):
+            found[place] = value
+    return found
+
+
+def _step(features: int) -> int:
+    return -(-features // _FEATURES)
+
+
+def _variations(samples: npt.NDArray[Any], rms: Sequence[float]) -> list[float]:
+    """Of layers, `samples` of each and their features; shape `(layers, samples, features)`."""
+    with np.errstate(all="ignore"):
+        sizes = np.array(rms)[:, None, None]
+        sizes[~((sizes > 0) & (sizes < math.inf))] = math.nan
+        # Relative to the first sample: what all have in common cancels before it is squared.
+        apart = (samples[:, 1:] - samples[:, :1]) / sizes.astype(samples.dtype)
+        total = np.add.reduce(apart, 1)
+        squares = np.add.reduce(apart * apart, (1, 2)) - np.add.reduce(total * total, 1) / samples.shape[1]
+    found: list[float] = (np.maximum(squares, 0.0) / (samples.shape[1] * samples.shape[2])).tolist()
+    return found
