@@ -1,7 +1,7 @@
 """A step's record in the making, and the queue in which records wait for their device."""
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,10 +77,12 @@ class Draft:
         self,
         kind: GroupKind,
         column: int,
-        rows: Iterable[int],
-        values: Iterable[Sequence[float]],
+        rows: Sequence[int],
+        values: Sequence[Sequence[float]],
     ) -> None:
         """Note neighbouring columns of several rows."""
+        if not rows:
+            return
         block = self.blocks.get((kind, column))
         if block is None:
             block = self.blocks[kind, column] = Block([], [])

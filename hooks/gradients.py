@@ -13,7 +13,7 @@ from trainvitals.hooks import readout
 from trainvitals.hooks.adam import AdamUpdate
 from trainvitals.hooks.draft import COLUMN, Draft
 from trainvitals.hooks.histogram import count_patterns
-from trainvitals.hooks.packed import Packed, is_small, join
+from trainvitals.hooks.packed import Floats, Packed, is_small, join
 from trainvitals.hooks.plain import array, flat, plain, stride, values
 from trainvitals.hooks.readout import Number, number
 from trainvitals.hooks.registry import Parameter, Rows
@@ -145,6 +145,14 @@ class _Kept(NamedTuple):
     """A flat numpy array; on a device a tensor."""
 
 
+class _Gradients(NamedTuple):
+    """Copies of small gradients."""
+
+    rows: list[int]
+    values: Floats
+    sizes: list[int]
+
+
 class StepStatistics:
     """Statistics of the parameters of one optimizer round one sampled step."""
 
@@ -181,7 +189,9 @@ class StepStatistics:
                 step = stride(weight, limit)
                 self._kept.append(_Kept(row, parameter.tensor, step, _copy(weight, step)))
                 self._take("weight", row, weight)
-        self._before = self._take_small("weight", [row for row, _ in self._small], small)
+        self._before = join(small) if small else None
+        self._sizes = [weight.numel() for weight in small]
+        self._gradients: _Gradients | None = None
 
     def take_gradients(self, scale: Tensor | None = None) -> None:
         """Takes the gradients, as the optimizer gets them before clipping; a second call does nothing.
@@ -203,7 +213,12 @@ class StepStatistics:
                 small.append(gradient)
             else:
                 self._take("grad", row, gradient, factor)
-        self._take_small("grad", places, small, factor)
+        if small:
+            copy = join(small)
+            if isinstance(factor, float):
+                with np.errstate(all="ignore"):
+                    copy *= np.float32(factor)
+            self._gradients = _Gradients(places, copy, [gradient.numel() for gradient in small])
 
     def _take(self, prefix: str, row: int, tensor: Tensor, factor: Number | None = None) -> None:
         known = values(tensor)
@@ -216,21 +231,6 @@ class StepStatistics:
         self._draft.put("parameter", COLUMN[f"{prefix}_rms"], row, (*sizes, taken.nonfinite))
         if self._histograms:
             self._draft.count(_KIND[prefix], row, count_patterns(tensor, factor, known))
-
-    def _take_small(
-        self, prefix: str, places: list[int], tensors: list[Tensor], factor: Number | None = None
-    ) -> Packed | None:
-        if not tensors:
-            return None
-        packed = Packed(join(tensors), [tensor.numel() for tensor in tensors])
-        if isinstance(factor, float):
-            packed.scale(factor)
-        moments = packed.moments()[:, _SIZES].tolist()
-        self._draft.put_all("parameter", COLUMN[f"{prefix}_rms"], places, moments)
-        if self._histograms:
-            for row, counts in zip(places, packed.patterns(), strict=True):
-                self._draft.count(_KIND[prefix], row, counts)
-        return packed
 
     def finish(self) -> list[Tensor]:
         """Take the update; call it after the optimizer. Returns the weights (CPU) it left non-finite.
@@ -262,18 +262,37 @@ class StepStatistics:
     def _finish_small(self) -> list[Tensor]:
         if self._before is None:
             return []
+        rows = [row for row, _ in self._small]
         weights = [weight for _, tensor in self._small if (weight := plain(tensor)) is not None]
-        now = Packed(join(weights), [weight.numel() for weight in weights])
-        if now.sizes != self._before.sizes:  # given other data in the meantime
+        sizes = [weight.numel() for weight in weights]
+        taken = self._take_small(rows)
+        if sizes != self._sizes:  # given other data in the meantime
             return []
-        changes, same = now.moved(self._before), now.unchanged(self._before)
-        sizes = self._before.squares()
+        changes, same = Packed(join(weights), sizes).changes(Packed(self._before, sizes))
         spoiled: list[Tensor] = []
         for index, (row, tensor) in enumerate(self._small):
-            self._put_update(row, tensor, changes[index], sizes[index], same[index])
-            if not math.isfinite(changes[index]) and not all_finite([tensor.detach()]):
+            size = taken[index][0] ** 2 * sizes[index]
+            self._put_update(row, tensor, changes[index], size, same[index])
+            if not math.isfinite(changes[index]) and not all_finite([weights[index]]):
                 spoiled.append(tensor)
         return spoiled
+
+    def _take_small(self, rows: list[int]) -> list[list[float]]:
+        """Measures small weights and gradients in one go; returns those of the weights."""
+        assert self._before is not None
+        values, sizes, places = self._before, self._sizes, rows
+        if self._gradients is not None:
+            values = np.concatenate([values, self._gradients.values])
+            sizes, places = sizes + self._gradients.sizes, places + self._gradients.rows
+        packed, count = Packed(values, sizes), len(rows)
+        taken: list[list[float]] = packed.moments()[:, _SIZES].tolist()
+        for prefix, part in (("weight", slice(0, count)), ("grad", slice(count, None))):
+            column = COLUMN[f"{prefix}_rms"]
+            self._draft.put_all("parameter", column, places[part], taken[part])
+        if self._histograms:
+            for index, (row, counts) in enumerate(zip(places, packed.patterns(), strict=True)):
+                self._draft.count("weight" if index < count else "gradient", row, counts)
+        return taken
 
     def _put_update(
         self, row: int, tensor: Tensor, change: Number, size: Number, same: Number

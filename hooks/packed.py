@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trainvitals.hooks import histogram, readout
-from trainvitals.hooks.stats import CANCELLATION, moments_of, sum_of_squares
+from trainvitals.hooks.stats import CANCELLATION, Moments
 
 SMALL = 1 << 14
 """Elements up to which a tensor is small: calling numpy or torch for it costs more than the arithmetic."""
@@ -69,69 +69,56 @@ class Packed:
 
     def moments(self, zeros: bool = False) -> _Doubles:
         """What `stats.moments` gives for each; shape `(tensors, 6)`."""
-        found = np.empty((6, len(self.sizes)))
-        total, square, low, high, zero, bad = found
-        bad[:] = 0.0
-        zero[:] = np.nan
+        with np.errstate(all="ignore"):
+            return np.concatenate([self._moments(*chunk, zeros) for chunk in self._chunks])
+
+    def _moments(self, first: int, last: int, zeros: bool) -> _Doubles:
+        place, begins = self._chunk(first, last)
+        values, sizes = self._values[place], np.array(self.sizes[first:last])
+        low = np.minimum.reduceat(values, begins)
+        absmax = np.maximum(np.maximum.reduceat(values, begins), -low)
+        mean = np.add.reduceat(values, begins) / sizes
+        square = np.add.reduceat(values * values, begins) / sizes
+        variance = square - mean * mean
+        fine = (absmax < 1e15) & (absmax > 1e-15) & (variance >= CANCELLATION * square)
+        if not (fine | (absmax == 0)).all():
+            mean, square, variance = _wide(values, begins, sizes)
+        found = np.empty((last - first, len(Moments._fields)))
+        found[:, 0], found[:, 1], found[:, 2] = mean, np.sqrt(variance), np.sqrt(square)
+        found[:, 3], found[:, 4], found[:, 5] = absmax, np.nan, 0.0
+        if zeros:
+            found[:, 4] = np.add.reduceat(values == 0, begins, dtype=np.float32) / sizes
+        if not np.isfinite(absmax).all():
+            found[:, 5] = np.add.reduceat(~np.isfinite(values), begins, dtype=np.float64)
+        return found
+
+    def changes(self, before: "Packed") -> tuple[list[float], list[float]]:
+        """Sum of squared differences from a copy of the same tensors, and the share of elements without any."""
+        found: list[float] = []
+        same: list[float] = []
         with np.errstate(all="ignore"):
             for first, last in self._chunks:
                 place, begins = self._chunk(first, last)
-                values = self._values[place]
-                total[first:last] = np.add.reduceat(values, begins)
-                square[first:last] = np.add.reduceat(values * values, begins)
-                low[first:last] = np.minimum.reduceat(values, begins)
-                high[first:last] = np.maximum.reduceat(values, begins)
-                if zeros:
-                    zero[first:last] = np.add.reduceat((values == 0).astype(np.float32), begins)
-            sizes = np.array(self.sizes)
-            mean, square, zero = total / sizes, square / sizes, zero / sizes
-            absmax, variance = np.maximum(-low, high), square - mean * mean
-            rows = np.stack([mean, np.sqrt(variance), np.sqrt(square), absmax, zero, bad], axis=1)
-            plain = (absmax < 1e15) & (absmax > 1e-15) & (variance >= CANCELLATION * square)
-        for index in np.flatnonzero(~(plain | (absmax == 0))):
-            rows[index] = moments_of(self.part(index), zeros)
-        return rows
-
-    def squares(self) -> list[float]:
-        """Sum of squares of each tensor."""
-        return self._squares(None)
-
-    def moved(self, before: "Packed") -> list[float]:
-        """Sum of squared differences from a copy of the same tensors."""
-        return self._squares(before)
-
-    def _squares(self, before: "Packed | None") -> list[float]:
-        found: list[float] = []
-        with np.errstate(all="ignore"):
-            for first, last in self._chunks:
-                place, begins = self._chunk(first, last)
-                values = self._values[place]
-                if before is not None:
-                    values = values - before._values[place]
-                sums = np.add.reduceat(values * values, begins)
-                exact = sums.astype(np.float64)
-                for index in np.flatnonzero(~((sums > 1e-25) & (sums < 1e30))):
-                    begin = begins[index]
-                    part = values[begin : begin + self.sizes[first + index]]
-                    exact[index] = sum_of_squares(part) if part.any() else 0.0
-                found.extend(exact.tolist())
-        return found
-
-    def unchanged(self, before: "Packed") -> list[float]:
-        """Share of elements without a single changed bit since."""
-        found: list[float] = []
-        for first, last in self._chunks:
-            place, begins = self._chunk(first, last)
-            same = self._values[place].view(np.int32) == before._values[place].view(np.int32)
-            shares = np.add.reduceat(same.astype(np.float32), begins) / self.sizes[first:last]
-            found.extend(shares.tolist())
-        return found
+                change = self._values[place] - before._values[place]
+                counts = np.add.reduceat(change == 0, begins, dtype=np.float32)
+                same.extend((counts / self.sizes[first:last]).tolist())
+                sums = np.add.reduceat(change * change, begins)
+                if not ((sums > 1e-28) & (sums < 1e30)).all() and change.any():
+                    wide = change.astype(np.float64)
+                    sums = np.add.reduceat(wide * wide, begins)
+                found.extend(sums.tolist())
+        return found, same
 
     def patterns(self) -> list[npt.NDArray[np.int64]]:
         """What `histogram.count_patterns` gives for each."""
         return [histogram.count_values(self.part(index)) for index in range(len(self.sizes))]
 
-    def scale(self, factor: float) -> None:
-        """Multiply all values."""
-        with np.errstate(all="ignore"):
-            self._values *= np.float32(factor)
+def _wide(
+    values: Floats, begins: npt.NDArray[np.intp], sizes: npt.NDArray[np.int64]
+) -> tuple[_Doubles, _Doubles, _Doubles]:
+    """Mean, mean square and variance in float64, in which no square overflows or cancels."""
+    wide = values.astype(np.float64)
+    mean = np.add.reduceat(wide, begins) / sizes
+    square = np.add.reduceat(wide * wide, begins) / sizes
+    wide -= np.repeat(mean, sizes)
+    return mean, square, np.add.reduceat(wide * wide, begins) / sizes

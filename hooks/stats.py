@@ -138,7 +138,7 @@ def sum_of_squares(values: Array) -> float:
     else:
         pieces = (values[begin : begin + _PIECE] for begin in range(0, len(values), _PIECE))
         squares = sum(float(piece.dot(piece)) for piece in pieces)
-    if not 1e-25 < squares < 1e30 and values.dtype != np.float64:
+    if not 1e-28 < squares < 1e30 and values.dtype != np.float64:
         return sum_of_squares(values.astype(np.float64))
     return squares
 
