@@ -84,7 +84,9 @@ def _active(output: Tensor, axis: int) -> Any:
         return units.reshape(-1, units.shape[-1]).amax(0) > 0
     if units.is_contiguous():
         return np.maximum.reduce(array(units.view(-1)).reshape(-1, units.shape[-1]), 0) > 0
-    if axis == 1:  # Samples first: that runs along the memory, and leaves little for the slow way across it.
+    if (
+        axis == 1
+    ):  # Samples first: that runs along the memory, and leaves little for the slow way across it.
         most = np.maximum.reduce(array(output), 0)
         return np.maximum.reduce(most.reshape(len(most), -1), 1) > 0
     return (units.reshape(-1, units.shape[-1]).amax(0) > 0).numpy()

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from trainvitals.hooks import histogram
@@ -140,7 +139,9 @@ class Emitter:
         here = not draft.late and not any(
             isinstance(value, Tensor) for value in draft.scalars.values()
         )
-        for rows in draft.patterns.values():  # those of a device come with late moments, but for no others
+        for (
+            rows
+        ) in draft.patterns.values():  # those of a device come with late moments, but for no others
             here = here and not any(isinstance(counts, Tensor) for _, counts in rows)
         if here and not self._waiting:
             self._send(draft)

@@ -18,7 +18,7 @@ from trainvitals.hooks.stats import CANCELLATION, Moments
 
 SMALL = 1 << 14
 """Elements up to which a tensor is small: calling numpy or torch for it costs more than the arithmetic."""
-_AT_ONCE = 1 << 17
+_AT_ONCE = 1 << 16
 """Elements that are passed over together: they stay in the cache, and temporaries stay small."""
 
 Floats: TypeAlias = npt.NDArray[np.float32]
@@ -27,11 +27,7 @@ _Doubles: TypeAlias = npt.NDArray[np.float64]
 
 def is_small(tensor: Tensor) -> bool:
     """Whether a tensor that `plain` gave is one for `Packed`."""
-    return (
-        tensor.numel() <= SMALL
-        and tensor.dtype is not torch.float64
-        and readout.on_host(tensor)
-    )
+    return tensor.numel() <= SMALL and tensor.dtype is not torch.float64 and readout.on_host(tensor)
 
 
 def join(tensors: Sequence[Tensor]) -> Floats:
@@ -112,6 +108,7 @@ class Packed:
     def patterns(self) -> list[npt.NDArray[np.int64]]:
         """What `histogram.count_patterns` gives for each."""
         return [histogram.count_values(self.part(index)) for index in range(len(self.sizes))]
+
 
 def _wide(
     values: Floats, begins: npt.NDArray[np.intp], sizes: npt.NDArray[np.int64]

@@ -24,7 +24,10 @@ def number(tensor: Tensor) -> Number:
         return tensor
     try:
         value: float = tensor.numpy().item()
-    except (TypeError, RuntimeError):  # a type that numpy lacks, a subclass without memory of its own
+    except (
+        TypeError,
+        RuntimeError,
+    ):  # a type that numpy lacks, a subclass without memory of its own
         value = tensor.item()
     return value
 

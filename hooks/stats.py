@@ -50,6 +50,7 @@ class Moments(NamedTuple):
     nonfinite: Number
 
 
+@np.errstate(all="ignore")
 def moments(tensor: Tensor, zeros: bool = False, values: Array | None = None) -> Moments:
     """Moments over all elements of what `plain` gave; `values`: what `plain.values` gave of it, if known.
 
@@ -62,11 +63,6 @@ def moments(tensor: Tensor, zeros: bool = False, values: Array | None = None) ->
         if not readout.on_host(tensor):
             return _late(tensor, zeros)
         return _large(tensor, zeros)
-    return moments_of(values, zeros)
-
-
-def moments_of(values: Array, zeros: bool = False) -> Moments:
-    """Moments of a small array of one dimension."""
     low, high = float(np.minimum.reduce(values)), float(np.maximum.reduce(values))
     return _finish(values, sums(values), (low, high), values, zeros)
 
@@ -131,6 +127,7 @@ def sums(values: Array) -> tuple[float, float]:
     return total, squares
 
 
+@np.errstate(all="ignore")
 def sum_of_squares(values: Array) -> float:
     """Sum of squares, also of values whose squares float32 does not hold."""
     if len(values) <= _PIECE:
@@ -193,4 +190,3 @@ def has_nan_or_inf(tensor: Tensor) -> bool:
     if math.isfinite(total):
         return False
     return bool((torch.isnan(tensor) | torch.isposinf(tensor)).any())
-

@@ -125,7 +125,9 @@ class Taps:
             return
         channels_first = self._channels_first or tensor.dim() == 4
         if is_small(tensor):
-            self._put_off(self._draft, _Pending(layer, row, tuple(tensor.shape), channels_first), tensor)
+            self._put_off(
+                self._draft, _Pending(layer, row, tuple(tensor.shape), channels_first), tensor
+            )
         else:
             self._take(self._draft, layer, row, tensor, channels_first)
 

@@ -70,7 +70,9 @@ def batch_variation(tensor: Tensor, rms: Number, values: Array | None) -> Number
         part = tensor[:_SAMPLES].flatten(1).to(rms.dtype)
         part = part[:, :: -(-part.shape[1] // _FEATURES)]
         return part.var(0, correction=0).mean() / (rms * rms)
-    if values is not None and tensor.stride(0) * shape[0] == len(values):  # dimension 0 is outermost
+    if values is not None and tensor.stride(0) * shape[0] == len(
+        values
+    ):  # dimension 0 is outermost
         samples = values.reshape(shape[0], -1)[:_SAMPLES]
     else:
         part = tensor[:_SAMPLES]
@@ -89,11 +91,10 @@ def batch_variations(
             alike.setdefault(shape, []).append(index)
     for shape, places in alike.items():
         samples, features = min(shape[0], _SAMPLES), math.prod(shape[1:])
-        stacked = np.stack([parts[place][: samples * features] for place in places])
-        stacked = stacked.reshape(len(places), samples, features)[:, :, :: _step(features)]
-        for place, value in zip(
-            places, _variations(stacked, [rms[place] for place in places]), strict=True
-        ):
+        joined = np.concatenate([parts[place][: samples * features] for place in places])
+        stacked = joined.reshape(len(places), samples, features)[:, :, :: _step(features)]
+        values = _variations(stacked, [rms[place] for place in places])
+        for place, value in zip(places, values, strict=True):
             found[place] = value
     return found
 
@@ -105,11 +106,14 @@ def _step(features: int) -> int:
 def _variations(samples: npt.NDArray[Any], rms: Sequence[float]) -> list[float]:
     """Of layers, `samples` of each and their features; shape `(layers, samples, features)`."""
     with np.errstate(all="ignore"):
-        sizes = np.array(rms)[:, None, None]
-        sizes[~((sizes > 0) & (sizes < math.inf))] = math.nan
+        wide = samples.astype(np.float64)
         # Relative to the first sample: what all have in common cancels before it is squared.
-        apart = (samples[:, 1:] - samples[:, :1]) / sizes.astype(samples.dtype)
+        apart = wide[:, 1:] - wide[:, :1]
         total = np.add.reduce(apart, 1)
-        squares = np.add.reduce(apart * apart, (1, 2)) - np.add.reduce(total * total, 1) / samples.shape[1]
-    found: list[float] = (np.maximum(squares, 0.0) / (samples.shape[1] * samples.shape[2])).tolist()
-    return found
+        squares = np.einsum("lsf,lsf->l", apart, apart)
+        squares -= np.einsum("lf,lf->l", total, total) / samples.shape[1]
+    size = samples.shape[1] * samples.shape[2]
+    return [
+        max(square, 0.0) / (size * norm * norm) if 0.0 < norm * norm < math.inf else math.nan
+        for square, norm in zip(squares.tolist(), rms, strict=True)
+    ]

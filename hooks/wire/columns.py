@@ -63,7 +63,9 @@ PARAMETER = (
     # weight decay: 1 at the first step, 0.23 for pure noise, 1 for a steady gradient. Matrices under Adam and AdamW.
     Column("adam_update_factor", "Adam update factor", nan_is_missing=True),
     # Share of elements with sqrt(v) < 10 eps, whose update eps makes smaller. Matrices under Adam and AdamW.
-    Column("adam_eps_fraction", "Elements ruled by Adam eps", "fraction", "linear", nan_is_missing=True),
+    Column(
+        "adam_eps_fraction", "Elements ruled by Adam eps", "fraction", "linear", nan_is_missing=True
+    ),
 )
 """Columns of a "parameter" group: one row a parameter. Gradients are as the optimizer gets them."""
 
