@@ -13,6 +13,7 @@ from trainvitals.hooks.readout import Number, Readout
 from trainvitals.hooks.recorder import Recorder
 from trainvitals.hooks.registry import Rows
 from trainvitals.hooks.wire import codec, limits
+from trainvitals.hooks.wire.bins import BINS
 from trainvitals.hooks.wire.columns import ACTIVATION, MISSING_BITS, PARAMETER
 from trainvitals.hooks.wire.records import GroupKind, HistogramKind, Histograms, Sample
 
@@ -205,6 +206,6 @@ class Emitter:
         self, kind: HistogramKind, rows: list[tuple[int, histogram.Counts]]
     ) -> Histograms:
         group = _KIND[kind]
-        counts = np.zeros((len(self.rows[group].rows), histogram.BINS), dtype=np.int64)
-        counts[[row for row, _ in rows]] = histogram.fold(np.stack([c for _, c in rows]))  # type: ignore[arg-type]
+        counts = np.zeros((len(self.rows[group].rows), BINS), dtype=np.int64)
+        counts[[row for row, _ in rows]] = histogram.fold(np.stack([c for _, c in rows]))
         return Histograms(group=_GROUP[group], kind=kind, counts=codec.pack_counts(counts))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -61,7 +62,7 @@ class GradientNorm:
             # every step from now on and is not looked at again.
             exact = _norms(gradients, torch.float64)
             assert exact is not None
-            self.value = torch.linalg.vector_norm(exact).item()
+            self.value = number(torch.linalg.vector_norm(exact))
 
     def offenders(self) -> list[int]:
         """Places of the non-finite gradients; CPU only."""
@@ -129,7 +130,7 @@ def root_of_squares(norms: list[Number]) -> Number:
 def all_finite(tensors: list[Tensor]) -> bool:
     """Whether CPU tensors hold only finite values."""
     norms = _norms(tensors)
-    if norms is None or math.isfinite(norms.sum().item()):
+    if norms is None or math.isfinite(float(norms.sum().cpu().numpy())):
         return True
     return all(bool(torch.isfinite(values_of(tensor)).all()) for tensor in tensors)
 
@@ -278,21 +279,32 @@ class StepStatistics:
         return spoiled
 
     def _take_small(self, rows: list[int]) -> list[list[float]]:
-        """Measures small weights and gradients in one go; returns those of the weights."""
+        """Measures small weights and gradients, few of them in one go; returns those of the weights."""
         assert self._before is not None
-        values, sizes, places = self._before, self._sizes, rows
-        if self._gradients is not None:
-            values = np.concatenate([values, self._gradients.values])
-            sizes, places = sizes + self._gradients.sizes, places + self._gradients.rows
-        packed, count = Packed(values, sizes), len(rows)
-        taken: list[list[float]] = packed.moments()[:, _SIZES].tolist()
-        for prefix, part in (("weight", slice(0, count)), ("grad", slice(count, None))):
-            column = COLUMN[f"{prefix}_rms"]
-            self._draft.put_all("parameter", column, places[part], taken[part])
+        found = self._gradients or _Gradients([], self._before[:0], [])
+        if len(self._before) > FEW:  # joining them would cost more than it saves
+            self._put_small("grad", found.rows, Packed(found.values, found.sizes).moments())
+            taken = Packed(self._before, self._sizes).moments()
+        else:
+            both = np.concatenate([self._before, found.values])
+            moments = Packed(both, self._sizes + found.sizes).moments()
+            taken = moments[: len(rows)]
+            self._put_small("grad", found.rows, moments[len(rows) :])
         if self._histograms:
-            for index, (row, counts) in enumerate(zip(places, packed.patterns(), strict=True)):
-                self._draft.count("weight" if index < count else "gradient", row, counts)
-        return taken
+            weights = zip(rows, Packed(self._before, self._sizes).patterns(), strict=True)
+            gradients = zip(found.rows, Packed(found.values, found.sizes).patterns(), strict=True)
+            for row, counts in weights:
+                self._draft.count("weight", row, counts)
+            for row, counts in gradients:
+                self._draft.count("gradient", row, counts)
+        return self._put_small("weight", rows, taken)
+
+    def _put_small(
+        self, prefix: str, rows: list[int], moments: npt.NDArray[np.float64]
+    ) -> list[list[float]]:
+        values: list[list[float]] = moments[:, _SIZES].tolist()
+        self._draft.put_all("parameter", COLUMN[f"{prefix}_rms"], rows, values)
+        return values
 
     def _put_update(
         self, row: int, tensor: Tensor, change: Number, size: Number, same: Number

@@ -66,7 +66,8 @@ class Packed:
     def moments(self, zeros: bool = False) -> _Doubles:
         """What `stats.moments` gives for each; shape `(tensors, 6)`."""
         with np.errstate(all="ignore"):
-            return np.concatenate([self._moments(*chunk, zeros) for chunk in self._chunks])
+            found = [self._moments(*chunk, zeros) for chunk in self._chunks]
+        return np.concatenate([np.empty((0, len(Moments._fields))), *found])
 
     def _moments(self, first: int, last: int, zeros: bool) -> _Doubles:
         place, begins = self._chunk(first, last)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch._C import _functorch  # type: ignore[attr-defined]
+from torch._C import _functorch
 
 from trainvitals.hooks import readout
 

@@ -74,7 +74,8 @@ def _large(tensor: Tensor, zeros: bool) -> Moments:
         part = whole[:: stride(tensor, SUBSAMPLE)].contiguous()
     if part.dtype not in (torch.float32, torch.float64):
         part = part.float()
-    squares = sum(float(torch.dot(piece, piece).numpy()) for piece in part.split(_LARGE_PIECE))
+    pieces = torch.split(part, _LARGE_PIECE)
+    squares = math.fsum(float(torch.dot(piece, piece).numpy()) for piece in pieces)
     total = float(part.sum().numpy())
     bounds = float(low.float().numpy()), float(high.float().numpy())
     if whole.dtype is torch.float64:
@@ -149,7 +150,7 @@ def count_nonfinite(whole: Array | Tensor) -> float:
     """How many elements of an array, or of a flat tensor on the CPU, are NaN or infinite."""
     if not isinstance(whole, Tensor):
         return float(np.count_nonzero(~np.isfinite(whole)))
-    pieces = whole.split(_COUNTED_AT_ONCE)
+    pieces = torch.split(whole, _COUNTED_AT_ONCE)
     return float(sum(np.count_nonzero(~np.isfinite(array(piece))) for piece in pieces))
 
 
@@ -160,7 +161,7 @@ def _late(tensor: Tensor, zeros: bool) -> Moments:
     part = whole[:: stride(tensor, SUBSAMPLE if len(whole) > SUBSAMPLE_ABOVE else len(whole))]
     # float64 holds every square; Metal has none
     part = part.to(torch.float32 if part.device.type == "mps" else torch.float64)
-    pieces = [(~torch.isfinite(piece)).sum() for piece in whole.split(_COUNTED_AT_ONCE)]
+    pieces = [(~torch.isfinite(piece)).sum() for piece in torch.split(whole, _COUNTED_AT_ONCE)]
     return Moments(
         part.mean(),
         part.std(correction=0),

@@ -171,7 +171,7 @@ def test_what_holds_no_real_numbers_is_left_out_and_what_does_is_unpacked() -> N
         warnings.simplefilter("ignore")
         quantised = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
     assert plain.plain(quantised) is None
-    twice = torch.sparse_coo_tensor([[1, 1]], [1.0, 2.0], (4,))
+    twice = torch.sparse_coo_tensor([[1, 1]], [1.0, 2.0], (4,), check_invariants=True)
     found = plain.plain(twice)
     assert found is not None and found.tolist() == [3.0]
     assert not twice.is_coalesced()
@@ -328,7 +328,10 @@ def test_small_tensors_together_give_what_each_gives_alone() -> None:
     for tensor, taken, counts in together:
         alone = stats.moments(tensor, zeros=True)
         assert taken == pytest.approx(alone, rel=1e-4, abs=1e-6, nan_ok=True)
-        assert counts.tolist() == np.asarray(histogram.count_patterns(tensor)).tolist()
+        if tensor.numel() <= histogram.SUBSAMPLE_ABOVE:
+            assert counts.tolist() == np.asarray(histogram.count_patterns(tensor)).tolist()
+        else:
+            assert 1_000 < counts.sum() <= histogram.SUBSAMPLE_ABOVE
 
 
 def statistics_of(model: nn.Module, *more: Any) -> tuple[StepStatistics, Draft]:
@@ -405,7 +408,7 @@ def test_gradients_are_taken_once_and_unscaled(wide: int) -> None:
     gradient.zero_()
     statistics.take_gradients()
     statistics.finish()
-    rms, std, absmax, bad = draft.blocks["parameter", COLUMN["grad_rms"]].values[0]
+    rms, std, absmax, _ = draft.blocks["parameter", COLUMN["grad_rms"]].values[0]
     assert rms == pytest.approx(float(exact.square().mean().sqrt()), rel=1e-4)
     assert std == pytest.approx(float(exact.std(correction=0)), rel=1e-4)
     assert absmax == pytest.approx(float(exact.abs().max()), rel=1e-6)
