@@ -170,19 +170,25 @@ def test_what_holds_no_real_numbers_is_left_out_and_what_does_is_unpacked() -> N
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         quantised = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
+        compressed = torch.eye(3).to_sparse_csr()
+        nested = [
+            torch.nested.nested_tensor(
+                [torch.tensor([1.0, 2.0]), torch.tensor([3.0])], layout=layout
+            )
+            for layout in (torch.strided, torch.jagged)
+        ]
     assert plain.plain(quantised) is None
     twice = torch.sparse_coo_tensor([[1, 1]], [1.0, 2.0], (4,), check_invariants=True)
     found = plain.plain(twice)
     assert found is not None and found.tolist() == [3.0]
     assert not twice.is_coalesced()
-    rows = plain.plain(torch.eye(3).to_sparse_csr())
+    rows = plain.plain(compressed)
     assert rows is not None and rows.tolist() == [1.0, 1.0, 1.0]
     numbers = plain.plain(torch.tensor([3 + 4j]))
     assert numbers is not None and numbers.flatten().tolist() == [3.0, 4.0]
-    for layout in (torch.strided, torch.jagged):
-        parts = [torch.tensor([1.0, 2.0]), torch.tensor([3.0])]
-        nested = plain.plain(torch.nested.nested_tensor(parts, layout=layout))
-        assert nested is not None and nested.tolist() == [1.0, 2.0, 3.0]
+    for tensor in nested:
+        found = plain.plain(tensor)
+        assert found is not None and found.tolist() == [1.0, 2.0, 3.0]
     inside: list[Any] = []
     torch.func.grad(lambda x: (inside.append(plain.plain(x)), x.sum())[1])(torch.tensor([5.0]))
     assert inside[0].numpy().tolist() == [5.0]
