@@ -33,6 +33,8 @@ touched, the kurtosis is about their inverse share, and the error grows accordin
 KEPT_IN_ALL = 1 << 22
 """Elements kept of all parameters together: 16 MiB in float32."""
 _UPDATE = COLUMN["update_ratio"]
+_TINY_NORM = 1e-14
+"""A norm below that may lack elements whose squares float32 does not hold."""
 _SIZES = [Moments._fields.index(name) for name in ("rms", "std", "absmax", "nonfinite")]
 
 
@@ -57,12 +59,13 @@ class GradientNorm:
         if scale is not None:
             total = total / scale.to(total.device)
         self.value = number(total)
-        if isinstance(self.value, float) and math.isinf(self.value):
-            # Finite gradients can overflow when squared in float32. They never make a NaN, which may come at
+        if isinstance(self.value, float) and (math.isinf(self.value) or self.value < _TINY_NORM):
+            # Finite gradients can overflow when squared in float32, or vanish. They never make a NaN, which may come at
             # every step from now on and is not looked at again.
             exact = _norms(gradients, torch.float64)
             assert exact is not None
-            self.value = number(torch.linalg.vector_norm(exact))
+            total = torch.linalg.vector_norm(exact)
+            self.value = number(total if scale is None else total / scale.to(total.device))
 
     def offenders(self) -> list[int]:
         """Places of the non-finite gradients; CPU only."""
@@ -109,11 +112,9 @@ def _square(tensor: Tensor) -> float:
         return 0.0
     found = values(dense) if dense.numel() <= KEPT else None
     if found is not None:
-        return sum_of_squares(found)
+        return sum_of_squares(found, exact=False)
     wide = torch.float64 if dense.dtype is torch.float64 else torch.float32
     norm = float(torch.linalg.vector_norm(dense, dtype=wide).numpy())
-    if not 1e-12 < norm < 1e15:  # squares beyond float32
-        norm = float(torch.linalg.vector_norm(dense, dtype=torch.float64).numpy())
     return norm * norm
 
 

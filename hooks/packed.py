@@ -78,8 +78,12 @@ class Packed:
         square = np.add.reduceat(values * values, begins) / sizes
         variance = square - mean * mean
         fine = (absmax < 1e15) & (absmax > 1e-15) & (variance >= CANCELLATION * square)
-        if not (fine | (absmax == 0)).all():
-            mean, square, variance = _wide(values, begins, sizes)
+        odd = np.flatnonzero(~(fine | (absmax == 0)))
+        if len(odd):
+            joined = np.concatenate([self.part(first + index) for index in odd.tolist()])
+            own = sizes[odd]
+            wide = _wide(joined, np.cumsum(own) - own, own)
+            mean[odd], square[odd], variance[odd] = wide
         found = np.empty((last - first, len(Moments._fields)))
         found[:, 0], found[:, 1], found[:, 2] = mean, np.sqrt(variance), np.sqrt(square)
         found[:, 3], found[:, 4], found[:, 5] = absmax, np.nan, 0.0

@@ -129,14 +129,14 @@ def sums(values: Array) -> tuple[float, float]:
 
 
 @np.errstate(all="ignore")
-def sum_of_squares(values: Array) -> float:
-    """Sum of squares, also of values whose squares float32 does not hold."""
+def sum_of_squares(values: Array, exact: bool = True) -> float:
+    """Sum of squares; if `exact`, also of values whose squares float32 does not hold."""
     if len(values) <= _PIECE:
         squares = float(values.dot(values))
     else:
         pieces = (values[begin : begin + _PIECE] for begin in range(0, len(values), _PIECE))
         squares = sum(float(piece.dot(piece)) for piece in pieces)
-    if not 1e-28 < squares < 1e30 and values.dtype != np.float64:
+    if exact and not 1e-28 < squares < 1e30 and values.dtype != np.float64:
         return sum_of_squares(values.astype(np.float64))
     return squares
 
