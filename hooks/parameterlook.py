@@ -28,7 +28,7 @@ class ParameterLook:
         """Statistics of the weights go into `draft`; nothing where they were taken already."""
         if id(optimizer) not in self._statistics:
             self._statistics[id(optimizer)] = StepStatistics(
-                self._wanted(optimizer), self._rows, draft, histograms
+                self._wanted(optimizer), self._rows, draft, histograms, optimizer
             )
 
     def _wanted(self, optimizer: Optimizer) -> list[Parameter]:

@@ -12,6 +12,8 @@ from torch.optim.optimizer import (
 from torch.utils.hooks import RemovableHandle
 
 from trainvitals.hooks.accounts import Accounts
+from trainvitals.hooks.backwardwatch import BackwardWatch
+from trainvitals.hooks.criteria import Criteria
 from trainvitals.hooks.draft import Draft, Emitter
 from trainvitals.hooks.guard import Guard
 from trainvitals.hooks.interception import Call, Interception, ignore
@@ -53,6 +55,8 @@ class Watch:
         self._taps = Taps(emitter.rows["activation"])
         self._data_wait = DataWait()
         self._pace = Pace()
+        self.completed = 0
+        """Steps completed so far: the index of the step that is being prepared."""
         self._backward = BackwardWatch(
             self.registry, self.guard, self._pace, problems, lambda: self.completed
         )
@@ -64,8 +68,6 @@ class Watch:
             self._backward.before_norm_clipping,
         )
         self._handles: list[RemovableHandle] = []
-        self.completed = 0
-        """Steps completed so far: the index of the step that is being prepared."""
         self._first = 0
         self._last_look = 0
         self._samples = 0
