@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
+import trainvitals.hooks as tv
 from tests.zoo.architectures import small_net
 from tests.zoo.checks import FACETS
 from tests.zoo.harness import Condition
@@ -149,7 +151,14 @@ def custom_optimizer(zoo: Session) -> None:
 
 
 def hookless_optimizer(zoo: Session) -> None:
-    _trained(zoo, Hookless)
+    model = small_net()
+    optimizer = Hookless(model.parameters(), lr=1e-2)
+    zoo.begin()
+    if zoo.watched:
+        with pytest.raises(TypeError, match="its steps cannot be seen"):
+            tv.watch(model, optimizer)
+    zoo.watch(model)
+    zoo.classify(model, optimizer)
 
 
 _UNSEEN = dict.fromkeys(

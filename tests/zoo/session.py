@@ -132,7 +132,7 @@ class Session:
             return
         if self.reference is not None:
             self.reference.after(inner, closure is not None)
-        self._counts[id(inner)] += 1
+        self._counts[id(inner)] = self._counts.get(id(inner), 0) + 1
         completed = self._completed + min(self._counts.values())  # all optimizers have stepped
         if self.role is Role.POISONED and completed == POISON_STEP and not self.poisoned:
             self._poison()
