@@ -53,7 +53,7 @@ class Watch:
         self.registry = Registry()
         self.criteria = Criteria()
         self._optimizers = Optimizers(self.registry)
-        self.guard = Guard(self.registry, report, self._optimizers.spoiled_unseen)
+        self.guard = Guard(self.registry, report)
         self.accounts = Accounts(background)
         self._taps = Taps(emitter.rows["activation"])
         self._data_wait = DataWait()
@@ -100,7 +100,9 @@ class Watch:
         if criterion is not None:
             self.criteria.add(criterion)
         self._pace.resume(pace, self.completed)
+        self._optimizers.forget_members()
         self._follow_models()
+        self.guard.resize()
         if not self._handles:
             self._handles = [
                 register_optimizer_step_pre_hook(self._before_step),
@@ -138,6 +140,8 @@ class Watch:
     def detach(self) -> None:
         """Take everything off again; the training goes on as if nothing had been there."""
         self._emit_held()
+        if not self.guard.known_bad(self.completed):
+            self.guard.check_last_steps()
         self._backward.look_at_late_losses(wait=True)
         self.drop()
         self._emitter.poll(wait=True)
@@ -151,6 +155,7 @@ class Watch:
         self._data_wait.detach()
         self._end_look()
         self.guard.begin_step()
+        self.guard.kept.clear()
         self.registry.clear()
         self._optimizers.clear()
         self.criteria.clear()
@@ -256,11 +261,13 @@ class Watch:
             self._after_look(optimizer, args, kwargs)
             return
         try:
-            check = self._optimizers.check_of(optimizer)
-            if check is None:
+            aftermath = self._optimizers.aftermath_of(optimizer)
+            if aftermath is None:
                 return
-            if self.guard.doubts or not check.looks_fine():
-                self._doubt(optimizer)
+            aftermath.keep(self.completed)
+            self.guard.kept.append(aftermath)
+            if self.guard.doubts:
+                self.guard.settle(self.completed)
             if self._optimizers.is_primary(optimizer):
                 self._next_step()
         except Exception as error:
@@ -280,7 +287,7 @@ class Watch:
                 return
             if has_closure(args, kwargs):
                 self._look_at_gradients(optimizer)
-            self._check_update(optimizer)
+            self._look_at_update(optimizer)
             if self._optimizers.is_primary(optimizer):
                 self._complete()
             elif self._held is not None and self._optimizers.all_stepped():
@@ -319,25 +326,19 @@ class Watch:
             self._taps.forget(self.registry.layers)
             self._optimizers.forget_members()
             self.guard.resize()
-        self._optimizers.renew_checks()
+        self._optimizers.renew()
         self.registry.place_parameters(self._emitter.rows["parameter"], self._optimizers.held())
 
-    def _check_update(self, optimizer: Optimizer) -> None:
+    def _look_at_update(self, optimizer: Optimizer) -> None:
         spoiled = self._parameters.take_update(optimizer)
-        check = self._optimizers.check_of(optimizer)
-        if spoiled or self.guard.doubts or (check is not None and not check.looks_fine()):
-            self._doubt(optimizer)
-
-    def _doubt(self, optimizer: Optimizer) -> None:
-        """Something may be wrong with the weights, or was with the loss or the gradients: look closely, once."""
-        step = self.completed
-        check = self._optimizers.check_of(optimizer)
-        if not self.guard.known_bad(step) and check is not None:
-            members = self._optimizers.members(optimizer)
-            self.guard.check_update(step, check.spoiled(), members)
-            if not self.guard.known_bad(step):
-                check.accept()
-        self.guard.still_bad(step)
+        aftermath = self._optimizers.aftermath_of(optimizer)
+        if aftermath is not None:
+            aftermath.keep(self.completed)
+            self.guard.kept.append(aftermath)
+        if self.guard.doubts:
+            self.guard.settle(self.completed)
+        if spoiled and not self.guard.known_bad(self.completed):
+            self.guard.check_last_steps()
 
     # Records
 
@@ -386,7 +387,7 @@ class Watch:
 
     def _cost_of_each_step(self) -> float:
         """Seconds that the watch of a quiet step takes: reckoned, as measuring would cost as much."""
-        return self._calls_in_step * self._call_cost + self._optimizers.cost_of_checks()
+        return self._calls_in_step * self._call_cost
 
     def _emit_held(self) -> None:
         held, self._held = self._held, None
