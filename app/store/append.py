@@ -13,6 +13,7 @@ from trainvitals.app.store.connection import Database
 from trainvitals.app.store.groups import Group
 from trainvitals.app.store.types import InvalidRecord, Receipt, SequenceGap
 from trainvitals.hooks.wire.bins import BINS
+from trainvitals.hooks.wire.codec import WireError
 from trainvitals.hooks.wire.records import (
     Batch,
     End,
@@ -21,9 +22,11 @@ from trainvitals.hooks.wire.records import (
     Layout,
     Record,
     Sample,
+    Scalars,
     Start,
     Step,
 )
+from trainvitals.hooks.wire.scalars import Row, unpack
 
 LOOSE: Final = 256
 """Records of a stream that are gathered before small rows of its log become one."""
@@ -120,6 +123,8 @@ class _Appender:
                 )
             case Step():
                 return self._take_step(record)
+            case Scalars():
+                self._take_scalars(_rows(record))
             case Event():
                 self._connection.execute(
                     "INSERT INTO events (stream, seq, step, body) VALUES (?, ?, ?, ?)",
@@ -146,10 +151,7 @@ class _Appender:
                 )
         if not self._charted:
             return msgspec.structs.replace(record, histograms=[]) if record.histograms else record
-        if record.scalars:
-            new = self._of(self._scalars())
-            new.steps.append(record.step)
-            new.scalars.append({self._name(name): x for name, x in record.scalars.items()})
+        self._chart([(record.step, record.scalars)])
         references = []
         for sample in record.samples:
             group = self._known(sample.group)
@@ -165,6 +167,19 @@ class _Appender:
             scalars=record.scalars,
             samples=references,
         )
+
+    def _take_scalars(self, rows: list[Row]) -> None:
+        self._steps += [step for step, _ in rows]
+        if self._charted:
+            self._chart(rows)
+
+    def _chart(self, rows: list[Row]) -> None:
+        """Add scalars to the group that the charts are drawn from."""
+        for step, scalars in rows:
+            if scalars:
+                new = self._of(self._scalars())
+                new.steps.append(step)
+                new.scalars.append({self._name(name): x for name, x in scalars.items()})
 
     def _take_histograms(self, record: Step, histograms: Histograms) -> None:
         group = self._known(histograms.group)
@@ -250,6 +265,13 @@ class _Appender:
             "last_step = MAX(COALESCE(last_step, ?), COALESCE(?, last_step)) WHERE key = ?",
             (records[-1].seq + 1, low, low, high, high, self._stream),
         )
+
+
+def _rows(record: Scalars) -> list[Row]:
+    try:
+        return list(unpack(record))
+    except WireError as error:
+        raise InvalidRecord(str(error)) from error
 
 
 def _check_counts(packed: bytes, rows: int) -> None:

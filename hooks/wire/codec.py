@@ -124,9 +124,10 @@ def _check_version(raw: bytes) -> None:
         version = _version_decoder.decode(raw).version
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"The batch names no version: {error}.") from error
-    if version != limits.VERSION:
+    if not limits.OLDEST_VERSION <= version <= limits.VERSION:
         raise UnknownVersion(
-            f"The batch is in version {version}; this server knows version {limits.VERSION}. "
+            f"The batch is in version {version}; this server knows versions {limits.OLDEST_VERSION} to "
+            f"{limits.VERSION}. "
             "Bring trainvitals to the same release on both sides."
         )
 

@@ -93,6 +93,25 @@ class Step(msgspec.Struct, tag="step", frozen=True, kw_only=True, omit_defaults=
     histograms: list[Histograms] = []
 
 
+class Scalars(msgspec.Struct, tag="scalars", frozen=True, kw_only=True, omit_defaults=True):
+    """Scalars of many steps: the same as one `Step` for each row, in their order; see `scalars`.
+
+    A step may have several rows, and steps may go back, as in `Step` records.
+    """
+
+    seq: int
+    time: float
+    """When the record was written."""
+    names: list[list[str]]
+    """Names of the scalars in a row, for each kind of row."""
+    steps: bytes
+    """int64, little-endian: the step of each row."""
+    values: bytes
+    """float64, little-endian: the values of all rows, one row after the other. NaN and infinity are kept."""
+    kinds: bytes = b""
+    """uint8: the kind of each row, as a place in `names`; empty when all are of the first kind."""
+
+
 class Event(msgspec.Struct, tag="event", frozen=True, kw_only=True, omit_defaults=True):
     """Something that happened at a step.
 
@@ -144,7 +163,7 @@ class End(msgspec.Struct, tag="end", frozen=True, kw_only=True, omit_defaults=Tr
     message: str = ""
 
 
-Record: TypeAlias = Start | Layout | Step | Event | End
+Record: TypeAlias = Start | Layout | Step | Scalars | Event | End
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
