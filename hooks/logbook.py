@@ -35,22 +35,23 @@ class Logbook:
 
     def _take_quickly(self, values: Mapping[str, Any], completed: int) -> bool:
         """Record known names with plain numbers of one step; False for anything else, with nothing recorded."""
-        scalars = {}
-        behind = last = None
+        numbers = []
+        behind = -1
         known = self._behind
         for key, value in values.items():
             if type(value) is Tensor and value.is_cpu and value.numel() == 1:
                 value = value.item()
             if type(value) is not float:
                 return False
-            behind = known.get(key)
-            if behind is None or (last is not None and behind != last):
-                return False
-            last = behind
-            scalars[key] = value
-        if behind is None or len(scalars) > limits.MAX_SCALARS:
+            numbers.append(value)
+            place = known.get(key, -1)
+            if place != behind:
+                if behind >= 0:
+                    return False
+                behind = place
+        if behind < 0 or len(numbers) > limits.MAX_SCALARS:
             return False
-        self._emitter.log(completed - behind, scalars)
+        self._emitter.log(completed - behind, tuple(values), numbers)
         return True
 
     def _take(self, values: Mapping[str, Any], step: int | None, completed: int) -> None:

@@ -1,5 +1,6 @@
 """Numbers records and brings them to the spool from a thread of its own. Loads no torch."""
 
+import struct
 import threading
 import time
 from collections import deque
@@ -19,7 +20,7 @@ FLUSH_INTERVAL = 0.2
 """Seconds that a record waits in memory at most: what a kill may cost."""
 MAX_BUFFERED = 50_000
 """Records in memory; more than that means that the disk stands still, and they are dropped."""
-_ENCODE_AT_ONCE = limits.MAX_SCALAR_ROWS
+_WRITE_AT_ONCE = 2048
 
 _Make = Callable[[int], Record]
 
@@ -41,7 +42,7 @@ class Recorder:
         self._bell: SimpleQueue[None] = SimpleQueue()  # putting never waits for the other side
         self._complained = False
         self.dropped = 0
-        """Records lost to a full disk or a standstill."""
+        """What was lost to a full disk or a standstill: steps, and other records."""
         self.processor_seconds = 0.0
         """What the thread has taken so far."""
         self._thread = threading.Thread(target=self._work, name="trainvitals-spool", daemon=True)
@@ -56,14 +57,14 @@ class Recorder:
         self._make(Layout, fields)
 
     def step(self, *, step: int, scalars: Any, **fields: Any) -> None:
-        """What one step has to say. The scalars must not be changed any more."""
+        """What one step has to say."""
         if fields:
             self._make(Step, {"step": step, "scalars": scalars, **fields})
         else:
-            self.scalars((step, scalars))
+            self.scalars((step, tuple(scalars), list(scalars.values())))
 
     def scalars(self, row: Row) -> None:
-        """Scalars of a step, which must not be changed any more."""
+        """A step that has only scalars; the row must not be changed any more."""
         buffer = self._buffer
         if len(buffer) >= MAX_BUFFERED:
             self._drop(1, "the disk is too slow")
@@ -97,28 +98,28 @@ class Recorder:
         with self._writing:
             left = len(self._buffer)
             while left > 0:
-                count = min(left, _ENCODE_AT_ONCE)
+                count = min(left, _WRITE_AT_ONCE)
                 self._write([self._buffer.popleft() for _ in range(count)])
                 left -= count
 
     def _write(self, taken: list[Row | _Make]) -> None:
         payloads: list[bytes] = []
+        held = 0
         for make, steps in _makers(taken):
             try:
                 payload = codec.encode_record(make(self._next + len(payloads)))
-            except (TypeError, ValueError, OverflowError) as error:
+            except (TypeError, ValueError, OverflowError, struct.error) as error:
                 self._drop(steps, f"a record could not be encoded ({error})")
                 continue
             if len(payload) <= limits.MAX_RECORD_BYTES:
                 payloads.append(payload)
+                held += steps
             else:
                 self._drop(steps, f"a record of {len(payload):,} bytes is too large")
         try:
             self._writer.append(payloads)
         except OSError as error:
-            self._drop(
-                len(payloads), f"cannot write {self._writer.folder}: {error.strerror or error}"
-            )
+            self._drop(held, f"cannot write {self._writer.folder}: {error.strerror or error}")
         else:
             self._next += len(payloads)
 
@@ -159,7 +160,9 @@ def _makers(taken: list[Row | _Make]) -> Iterator[tuple[_Make, int]]:
     for kind, group in groupby(taken, type):
         if kind is tuple:
             rows: Any = list(group)
-            yield partial(pack, rows, now), len(rows)
+            for begin in range(0, len(rows), limits.MAX_SCALAR_ROWS):
+                some = rows[begin : begin + limits.MAX_SCALAR_ROWS]
+                yield partial(pack, some, now), len(some)
         else:
             make: Any
             for make in group:

@@ -146,7 +146,7 @@ class Run:
         there, without waiting. A key that was logged before the first step was complete keeps belonging to
         the step that is being prepared: that is what logging before `optimizer.step()` means.
         """
-        if self._logbook is None or self.finished or self._pid != os.getpid():
+        if self._logbook is None or self.finished:  # which a forked child is, too: see `forget`
             return
         watch = self._watch
         begin = perf_counter()

@@ -26,13 +26,15 @@ from trainvitals.hooks.wire.records import (
     Start,
     Step,
 )
-from trainvitals.hooks.wire.scalars import Row, unpack
+from trainvitals.hooks.wire.scalars import unpack
 
 LOOSE: Final = 256
 """Records of a stream that are gathered before small rows of its log become one."""
 
 REFERENCE: Final = struct.Struct("<qq")
 """What the log keeps of a sample: the key of its group and its number there."""
+
+_Row = tuple[int, dict[str, float]]
 
 _encoder = msgspec.msgpack.Encoder()
 log_decoder = msgspec.msgpack.Decoder(list[Record])
@@ -168,12 +170,12 @@ class _Appender:
             samples=references,
         )
 
-    def _take_scalars(self, rows: list[Row]) -> None:
+    def _take_scalars(self, rows: list[_Row]) -> None:
         self._steps += [step for step, _ in rows]
         if self._charted:
             self._chart(rows)
 
-    def _chart(self, rows: list[Row]) -> None:
+    def _chart(self, rows: list[_Row]) -> None:
         """Add scalars to the group that the charts are drawn from."""
         for step, scalars in rows:
             if scalars:
@@ -267,7 +269,7 @@ class _Appender:
         )
 
 
-def _rows(record: Scalars) -> list[Row]:
+def _rows(record: Scalars) -> list[_Row]:
     try:
         return list(unpack(record))
     except WireError as error:
