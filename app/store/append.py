@@ -12,8 +12,7 @@ from trainvitals.app.store import catalog, groups, tiles
 from trainvitals.app.store.connection import Database
 from trainvitals.app.store.groups import Group
 from trainvitals.app.store.types import InvalidRecord, Receipt, SequenceGap
-from trainvitals.hooks.wire.bins import BINS
-from trainvitals.hooks.wire.codec import WireError
+from trainvitals.hooks.wire.codec import WireError, unpack_counts
 from trainvitals.hooks.wire.records import (
     Batch,
     End,
@@ -277,15 +276,7 @@ def _rows(record: Scalars) -> list[_Row]:
 
 
 def _check_counts(packed: bytes, rows: int) -> None:
-    """Raise InvalidRecord unless `packed` has the form of `codec.pack_counts` of so many rows."""
-    fits = len(packed) >= 2 * rows
-    if fits:
-        first = np.frombuffer(packed, np.uint8, rows).astype(np.int64)
-        length = np.frombuffer(packed, np.uint8, rows, rows).astype(np.int64)
-        fits = len(packed) == 2 * rows + 4 * int(length.sum()) and bool(
-            (first + length <= BINS).all()
-        )
-    if not fits:
-        raise InvalidRecord(
-            f"Packed histograms of {rows} rows do not fit their {len(packed)} bytes."
-        )
+    try:
+        unpack_counts(packed, rows)
+    except WireError as error:
+        raise InvalidRecord(str(error)) from error

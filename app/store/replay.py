@@ -15,7 +15,7 @@ from trainvitals.hooks.wire.records import Record, Sample, Scalars, Step
 def replay(
     connection: sqlite3.Connection, run_id: str, cursor: Mapping[str, int], limit: int
 ) -> list[tuple[Stream, Record]]:
-    """The next records from `cursor` on; see `Store.replay`."""
+    """The next records from `cursor` on, until there are `limit` or more steps; see `Store.replay`."""
     found: list[tuple[Stream, Record]] = []
     left = limit
     records = Records(connection)

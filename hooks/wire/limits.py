@@ -5,7 +5,7 @@ import re
 VERSION = 2
 """Version of the record format. A server refuses a batch whose version it doesn't know.
 
-2 added `Scalars` records; nothing else differs from 1.
+2 added `Scalars` records and counts of histograms as varints; both sides of version 2 still read those of 1.
 """
 
 OLDEST_VERSION = 1

@@ -78,7 +78,7 @@ class Histograms(msgspec.Struct, frozen=True, kw_only=True):
     group: int
     kind: HistogramKind
     counts: bytes
-    """uint32 counts in the fixed bins of `bins`, packed by `codec.pack_counts`; a row of zeros is "none"."""
+    """Counts, up to 2^32 - 1, in the fixed bins of `bins`, packed by `codec.pack_counts`; a row of zeros is "none"."""
 
 
 class Step(msgspec.Struct, tag="step", frozen=True, kw_only=True, omit_defaults=True):
