@@ -44,9 +44,9 @@ class Logbook:
             if type(value) is not float:
                 return False
             numbers.append(value)
-            place = known.get(key, -1)
+            place = known.get(key, -2)
             if place != behind:
-                if behind >= 0:
+                if place < 0 or behind >= 0:
                     return False
                 behind = place
         if behind < 0 or len(numbers) > limits.MAX_SCALARS:
