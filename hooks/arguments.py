@@ -63,12 +63,21 @@ def check(
 
 
 def _optimizer(given: Any) -> Optimizer:
-    """The torch optimizer inside wrappers that keep it as `.optimizer`."""
+    """The torch optimizer inside wrappers that keep it as `.optimizer`.
+
+    A wrapper may call itself an Optimizer without ever having been initialized as one (Accelerate's does): it has
+    no step hooks, and what steps is the one inside.
+    """
     inner = given
     for _ in range(4):
-        if isinstance(inner, Optimizer):
+        if isinstance(inner, Optimizer) and "_optimizer_step_pre_hooks" in vars(inner):
             return inner
         inner = getattr(inner, "optimizer", None)
+    if isinstance(given, Optimizer):
+        raise TypeError(
+            f"{type(given).__name__} is an Optimizer whose __init__ never called super().__init__(): "
+            "it has no step hooks, so its steps cannot be seen."
+        )
     raise TypeError(
         f"optimizer must be a torch.optim.Optimizer or a list of them; got {type(given).__name__}."
     )

@@ -4,8 +4,9 @@ import ctypes
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -24,6 +25,8 @@ from trainvitals.hooks.wire.records import NonFinite
 _float32_at = ctypes.c_float.from_address
 PASSES = 3
 """Forward passes whose calls are kept at most, when no backward pass lets go of them."""
+_LEAST = 1_024
+"""Calls that are kept at least: loops call the same few layers many times in one pass."""
 
 
 class Guard:
@@ -34,28 +37,38 @@ class Guard:
     tensors, where looking costs no wait.
     """
 
-    def __init__(self, registry: Registry, report: Callable[[int, NonFinite], None]) -> None:
-        """`report(step, found)` sends a finding."""
+    def __init__(
+        self,
+        registry: Registry,
+        report: Callable[[int, NonFinite], None],
+        spoiled_unseen: Callable[[str], Literal["backward", "update"] | None],
+    ) -> None:
+        """`report(step, found)` sends a finding.
+
+        `spoiled_unseen`: what made the parameter of that name non-finite in the last step, if that was it.
+        """
         self._registry = registry
         self._report = report
-        self.calls: deque[Call] = deque(maxlen=256)
+        self._spoiled_unseen = spoiled_unseen
+        self.calls: deque[Call] = deque(maxlen=_LEAST)
         self._last_bad = -2
         self._tentative: NonFinite | None = None
         self._unrefined: NonFinite | None = None
         self._offenders: list[Parameter] = []
+        self._unplaced = False
         self.doubts = False
         """Whether something was seen that the optimizer's step decides on: a scaler may skip it."""
 
     def resize(self) -> None:
         """Follow the size of the watched models; forgets the calls."""
-        self.calls = deque(maxlen=max(256, PASSES * len(self._registry.layers)))
+        self.calls = deque(maxlen=max(_LEAST, PASSES * len(self._registry.layers)))
 
     def begin_step(self) -> None:
         """A new step: nothing of the last one is known or kept."""
         self.calls.clear()
         self._tentative = self._unrefined = None
         self._offenders = []
-        self.doubts = False
+        self._unplaced = self.doubts = False
 
     def known_bad(self, step: int) -> bool:
         """Whether this step or the one before was found non-finite already."""
@@ -74,6 +87,10 @@ class Guard:
         if self.known_bad(step):  # it stays bad: localising costs much and tells nothing new
             self._last_bad = step
             return
+        if not any(self._registry.name_of(call[0]) is not None for call in self.calls):
+            # Of another model, or an earlier backward pass let go of the calls: the gradients will tell.
+            self._unplaced = True
+            return
         found = explain_forward(list(self.calls), self._registry)
         if found is None:
             found = explain_loss(loss)
@@ -85,6 +102,13 @@ class Guard:
             self._unrefined = found
             self._last_bad = step
             return
+        made_by = self._spoiled_unseen(found.parameter) if found.parameter else None
+        if made_by is not None:
+            self._last_bad = step
+            spoiled = [p for p in self._registry.parameters.values() if p.name == found.parameter]
+            found = msgspec.structs.replace(explain_update(spoiled), direction=made_by)
+            self._report(max(step - 1, 0), found)
+            return
         self._tell(step, found)
 
     def _may_be_recomputed(self, layer: str) -> bool:
@@ -93,6 +117,14 @@ class Guard:
         called = {(self._registry.name_of(call[0]) or "") for call in self.calls}
         children = [name for name in self._registry.layers.values() if name.startswith(inside)]
         return any(name and name != layer and name not in called for name in children)
+
+    def before_backward(self) -> None:
+        """Let go of the calls, so that backward can free what they hold.
+
+        Several passes may wait for a backward each; then it is the end of the step that lets go of them.
+        """
+        if len(self.calls) <= len(self._registry.layers):
+            self.calls.clear()
 
     def after_backward(self, step: int) -> None:
         """Backward is over; recomputed layers may tell more precisely what happened."""
@@ -105,8 +137,12 @@ class Guard:
                 if (self._registry.name_of(call[0]) or "").startswith(inside) and is_bad(call[3])
             ]
             better = explain_forward(recomputed, self._registry) if recomputed else None
-            self._report(step, better or found)
-        self.calls.clear()
+            self._report(step, _more_precisely(found, better) if better else found)
+        self.before_backward()
+
+    def saw_late_bad_loss(self, step: int) -> None:
+        """A device has delivered a loss that is not finite; which layer made it is not known any more."""
+        self._tell(step, NonFinite(direction="forward"))
 
     # Gradients and update
 
@@ -122,7 +158,9 @@ class Guard:
             self._tell(step, self._tentative)
             return
         bad = self._offenders or [p for p in holders if _bad_gradient(p)]
-        if bad:
+        if bad and self._unplaced:
+            self._tell(step, NonFinite(direction="forward", gradients=len(bad)))
+        elif bad:
             self._tell(step, explain_gradients(bad, self._registry))
         elif spoiled:
             self._tell(step, explain_update(spoiled))
@@ -135,15 +173,35 @@ class Guard:
             self._report(step, found)
 
 
+def _more_precisely(found: NonFinite, better: NonFinite) -> NonFinite:
+    """What a recomputation told of the origin, with the layers that the first pass told of the spread."""
+    spread = dict.fromkeys([*better.spread, *found.spread, found.layer])
+    spread.pop(better.layer, None)
+    count = max(len(spread), found.spread_count)
+    return msgspec.structs.replace(better, spread=list(spread), spread_count=count)
+
+
 def value_of(loss: Any) -> float:
-    """The value of a loss on the CPU, 0.0 of what can't be read without waiting; never calls torch's dispatcher
-    for the common case, a float32 tensor with one element."""
-    if type(loss) is not Tensor or not loss.is_cpu:
+    """The value of a loss on the CPU, NaN where one of several is not finite, 0.0 of what can't be read without
+    waiting. For the common case, a float32 tensor with one element, torch's dispatcher isn't called."""
+    if type(loss) is not Tensor:
+        if isinstance(loss, list | tuple):
+            return next((v for v in map(value_of, loss) if not math.isfinite(v)), 0.0)
+        if not isinstance(loss, Tensor):
+            return 0.0
+    if not loss.is_cpu or not loss.is_floating_point() or loss.layout is not torch.strided:
         return 0.0
-    if loss.dtype is torch.float32 and loss.numel() == 1:
-        address = loss.data_ptr()
-        return _float32_at(address).value if address else 0.0
-    return math.nan if is_bad(loss) else 0.0
+    if loss.numel() == 1:
+        if loss.dtype is torch.float32:
+            address = loss.data_ptr()
+            return _float32_at(address).value if address else 0.0
+        return float(loss.detach())
+    return 0.0 if bool(torch.isfinite(loss.detach()).all()) else math.nan
+
+
+def is_on_device(loss: Any) -> bool:
+    """Whether a loss is one element on an accelerator."""
+    return type(loss) is Tensor and not loss.is_cpu and loss.numel() == 1
 
 
 def _bad_gradient(parameter: Parameter) -> bool:

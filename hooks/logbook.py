@@ -27,6 +27,8 @@ class Logbook:
         self._behind: dict[str, int] = {}
         """Names met so far, as they were given, that may travel as they are: `_EARLY` or `_LATE`."""
         self._early: set[str] = set()
+        self.last: int | None = None
+        """The highest step that was logged for."""
 
     def take(self, values: Mapping[str, Any], step: int | None, completed: int) -> None:
         """Record `values` for `step`, or for the last completed step; see `Run.log`."""
@@ -51,7 +53,10 @@ class Logbook:
                 behind = place
         if behind < 0 or len(numbers) > limits.MAX_SCALARS:
             return False
-        self._emitter.log(completed - behind, tuple(values), numbers)
+        place = completed - behind
+        if place > self.last:  # type: ignore[operator]  # known names were logged before
+            self.last = place
+        self._emitter.log(place, tuple(values), numbers)
         return True
 
     def _take(self, values: Mapping[str, Any], step: int | None, completed: int) -> None:
@@ -74,6 +79,7 @@ class Logbook:
                 self._behind[key] = behind
             place = completed - behind if given_step is None else given_step
             by_step.setdefault(place, Draft(place)).scalars[key] = taken
+            self.last = place if self.last is None else max(self.last, place)
         for draft in by_step.values():
             self._emitter.emit(draft)
 

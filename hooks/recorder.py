@@ -4,7 +4,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import groupby
 from queue import SimpleQueue
@@ -21,6 +21,8 @@ FLUSH_INTERVAL = 0.2
 MAX_BUFFERED = 50_000
 """Records in memory; more than that means that the disk stands still, and they are dropped."""
 _WRITE_AT_ONCE = 2048
+
+_NONE: dict[str, float] = {}
 
 _Make = Callable[[int], Record]
 
@@ -56,7 +58,7 @@ class Recorder:
         """Rows and columns of a group."""
         self._make(Layout, fields)
 
-    def step(self, *, step: int, scalars: Any, **fields: Any) -> None:
+    def step(self, *, step: int, scalars: Mapping[str, float] = _NONE, **fields: Any) -> None:
         """What one step has to say."""
         if fields:
             self._make(Step, {"step": step, "scalars": scalars, **fields})

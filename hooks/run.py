@@ -13,10 +13,18 @@ from torch import Tensor, nn
 from trainvitals.hooks import arguments, spool
 from trainvitals.hooks.draft import Emitter
 from trainvitals.hooks.logbook import Logbook
+from trainvitals.hooks.logged import LoggedHistograms
 from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.recorder import Recorder
 from trainvitals.hooks.sender import Sender, say
-from trainvitals.hooks.settings import RunSettings, clean_text, environment
+from trainvitals.hooks.settings import (
+    RunSettings,
+    clean_config,
+    clean_name,
+    clean_text,
+    environment,
+)
+from trainvitals.hooks.system import SystemMonitor
 from trainvitals.hooks.watching import Watch
 from trainvitals.hooks.wire.records import EndStatus, NonFinite
 
@@ -42,6 +50,8 @@ class Run:
         self._emitter: Emitter | None = None
         self._logbook: Logbook | None = None
         self._watch: Watch | None = None
+        self._histograms: LoggedHistograms | None = None
+        self._system: SystemMonitor | None = None
         if settings.mode != "disabled" and self._may_record():
             self._open()
 
@@ -80,6 +90,8 @@ class Run:
             environment=environment(),
         )
         self._recorder.flush()
+        self._histograms = LoggedHistograms(self._recorder, self._problems)
+        self._system = SystemMonitor(self)
         if online:
             self._sender = Sender(writer.folder, meta, chosen.token, self.url)
 
@@ -157,6 +169,53 @@ class Run:
         if watch is not None:
             watch.accounts.aside += perf_counter() - begin
 
+    @property
+    def step(self) -> int | None:
+        """The last step that was completed or logged for; None before the first."""
+        completed = self._watch.last if self._watch is not None else None
+        logged = self._logbook.last if self._logbook is not None else None
+        return max((step for step in (completed, logged) if step is not None), default=None)
+
+    @property
+    def completed(self) -> int:
+        """Steps completed so far, by the count of the first watched optimizer."""
+        return self._watch.completed if self._watch is not None else 0
+
+    @property
+    def watching(self) -> bool:
+        """Whether a model is being watched: then its optimizer counts the steps."""
+        return self._watch is not None and self._watch.attached
+
+    def resume_at(self, step: int) -> None:
+        """Count the steps from `step` on: for a training that goes on from a checkpoint, right after `watch`."""
+        if self._watch is not None and self._alive():
+            self._watch.resume_at(step)
+
+    def configure(self, values: Mapping[str, Any]) -> None:
+        """Add to the run's configuration what was not known when it began."""
+        if self._recorder is not None and self._alive():
+            self._recorder.event(step=self.step or 0, kind="config", data=clean_config(values))
+
+    def log_histogram(self, name: str, values: Any, step: int | None = None) -> None:
+        """Record how the elements of a tensor or array are distributed, at the last step or at `step`."""
+        if self._histograms is None or not self._alive():
+            return
+        place = max((self.step or 0) if step is None else step, 0)
+        try:
+            self._histograms.add(clean_name(name), values, place)
+        except Exception as error:
+            self._problems.caught("log_histogram", error)
+
+    def report(self, step: int, scalars: dict[str, float]) -> None:
+        """Record scalars of the hooks' own, from any thread."""
+        if self._recorder is not None and self._alive():
+            self._recorder.step(step=step, scalars=scalars)
+
+    @property
+    def waited(self) -> float | None:
+        """Seconds that the training has waited for its data so far; None while nothing is watched."""
+        return self._watch.waited if self._watch is not None else None
+
     def batch(self, inputs: Any = None, labels: Any = None) -> None:
         """Tell of a batch: its labels give the running label statistics. Never waits for a device."""
         if self._watch is None or not self._alive() or labels is None:
@@ -164,7 +223,7 @@ class Run:
         begin = perf_counter()
         try:
             target = labels if isinstance(labels, Tensor) else torch.as_tensor(labels)
-            self._watch.saw_labels(target)
+            self._watch.criteria.see_labels(target)
         except Exception as error:
             self._problems.caught("batch", error)
         self._watch.accounts.aside += perf_counter() - begin
@@ -188,6 +247,9 @@ class Run:
             return
         if self._emitter is not None:
             self._emitter.poll(wait=True)
+        if self._system is not None and self._histograms is not None:
+            self._system.stop()
+            self._histograms.flush()
         self._recorder.end(step=step, status=status, message=clean_text(message))
         self._recorder.close()
         if self._sender is not None:
@@ -219,7 +281,7 @@ class Run:
 
     def _background_seconds(self) -> float:
         """Processor time that the threads of this run have taken so far."""
-        threads = (self._recorder, self._sender)
+        threads = (self._recorder, self._sender, self._system)
         return sum(thread.processor_seconds for thread in threads if thread is not None)
 
     def _alive(self) -> bool:

@@ -1,13 +1,9 @@
 """The life of a step: what is attached, when statistics are taken, when a record is complete."""
 
-import math
-import sys
-from collections import deque
 from collections.abc import Callable, Sequence
-from statistics import median
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
@@ -16,22 +12,20 @@ from torch.optim.optimizer import (
 from torch.utils.hooks import RemovableHandle
 
 from trainvitals.hooks.accounts import Accounts
-from trainvitals.hooks.carried import CarriedGradients
+from trainvitals.hooks.backwardwatch import BackwardWatch
+from trainvitals.hooks.criteria import Criteria
 from trainvitals.hooks.draft import Draft, Emitter
-from trainvitals.hooks.gradients import GradientNorm, StepStatistics, root_of_squares
-from trainvitals.hooks.guard import Guard, value_of
+from trainvitals.hooks.guard import Guard
 from trainvitals.hooks.interception import Call, Interception, ignore
-from trainvitals.hooks.labels import Labels
 from trainvitals.hooks.loader import DataWait
 from trainvitals.hooks.optimizers import Optimizers, has_closure
-from trainvitals.hooks.pace import ANOMALY_FACTOR, Pace
+from trainvitals.hooks.pace import Pace
+from trainvitals.hooks.parameterlook import ParameterLook
 from trainvitals.hooks.problems import Problems
-from trainvitals.hooks.readout import Number, number
 from trainvitals.hooks.registry import Registry
 from trainvitals.hooks.taps import Taps
 from trainvitals.hooks.wire.records import NonFinite
 
-_NO_LIMIT = sys.float_info.max
 HISTOGRAM_EVERY = 4
 """Samples for each one with histograms; the first has them, and with a fixed interval all."""
 
@@ -54,23 +48,27 @@ class Watch:
         self._emitter = emitter
         self._problems = problems
         self.registry = Registry()
-        self.labels = Labels()
-        self.guard = Guard(self.registry, report)
+        self.criteria = Criteria()
+        self._optimizers = Optimizers(self.registry)
+        self.guard = Guard(self.registry, report, self._optimizers.spoiled_unseen)
         self.accounts = Accounts(background)
         self._taps = Taps(emitter.rows["activation"])
         self._data_wait = DataWait()
         self._pace = Pace()
-        self._criteria: set[nn.Module] = set()
-        self._optimizers = Optimizers(self.registry)
-        self._interception = Interception(
-            self._before_backward,
-            self._after_backward,
-            self._before_clipping,
-            self._before_norm_clipping,
-        )
-        self._handles: list[RemovableHandle] = []
         self.completed = 0
         """Steps completed so far: the index of the step that is being prepared."""
+        self._backward = BackwardWatch(
+            self.registry, self.guard, self._pace, problems, lambda: self.completed
+        )
+        self._interception = Interception(
+            self._backward.before,
+            self._backward.after,
+            self._backward.before_grad,
+            self._before_clipping,
+            self._backward.before_norm_clipping,
+        )
+        self._handles: list[RemovableHandle] = []
+        self._first = 0
         self._last_look = 0
         self._samples = 0
         self._refreshed = -1
@@ -78,12 +76,7 @@ class Watch:
         self._calls_in_step = 0
         self._draft: Draft | None = None
         self._held: Draft | None = None
-        self._carried: CarriedGradients | None = None
-        self._statistics: dict[int, StepStatistics] = {}
-        self._norms: dict[int, Number] = {}
-        self._criterion_losses: list[Number] = []
-        self._losses: deque[float] = deque(maxlen=100)
-        self._loss_limit = _NO_LIMIT
+        self._parameters = ParameterLook(self.registry, self._optimizers, emitter.rows["parameter"])
 
     # Attaching
 
@@ -102,7 +95,7 @@ class Watch:
         for optimizer in optimizers:
             self._optimizers.add(optimizer)
         if criterion is not None:
-            self._criteria.add(criterion)
+            self.criteria.add(criterion)
         self._pace.resume(pace, self.completed)
         self._follow_models()
         if not self._handles:
@@ -117,9 +110,32 @@ class Watch:
             self.accounts.start()
         self._begin_step()
 
+    def resume_at(self, step: int) -> None:
+        """Count on from `step`; only before the first step."""
+        if self.completed == self._first:
+            self.completed = self._first = self._last_look = step
+            self._pace.resume(self._pace, step)
+            self._begin_step()
+
+    @property
+    def last(self) -> int | None:
+        """The last step that was completed; None before the first."""
+        return self.completed - 1 if self.completed > self._first else None
+
+    @property
+    def attached(self) -> bool:
+        """Whether steps are being counted: between `add` and `detach`."""
+        return bool(self._handles)
+
+    @property
+    def waited(self) -> float:
+        """Seconds that the training has waited for its data so far."""
+        return self._data_wait.total
+
     def detach(self) -> None:
         """Take everything off again; the training goes on as if nothing had been there."""
         self._emit_held()
+        self._backward.look_at_late_losses(wait=True)
         self.drop()
         self._emitter.poll(wait=True)
 
@@ -134,7 +150,7 @@ class Watch:
         self.guard.begin_step()
         self.registry.clear()
         self._optimizers.clear()
-        self._criteria.clear()
+        self.criteria.clear()
         self._taps.forget({})
 
     # Step boundaries
@@ -147,6 +163,7 @@ class Watch:
             self._interception.send_calls_to(keep)
             return
         sampled = self._pace.is_sample(self.completed)
+        self.criteria.begin_step(sampled)
         self._draft = Draft(self.completed, sampled)
         if sampled:
             self._taps.begin(self._draft, self._with_histograms())
@@ -154,13 +171,14 @@ class Watch:
             self._interception.send_calls_to(self._see_call)
             if self.completed > 0:
                 tensors = [parameter.tensor for parameter in self.registry.parameters.values()]
-                self._carried = CarriedGradients(tensors)
+                self._backward.look_at_carried(tensors)
         else:
-            self._interception.send_calls_to(self._see_loss_call if self._criteria else keep)
+            self._interception.send_calls_to(self._see_loss_call if self.criteria else keep)
 
     def _end_look(self) -> None:
-        self._draft = self._carried = None
-        self._norms, self._statistics, self._criterion_losses = {}, {}, []
+        self._draft = None
+        self._backward.end_look()
+        self._parameters.clear()
         self._taps.end()
 
     def _with_histograms(self) -> bool:
@@ -178,7 +196,7 @@ class Watch:
         name = self.registry.name_of(module)
         try:
             if name is None:
-                self._see_loss(call)
+                self.criteria.see(call)
             else:
                 self.registry.saw_call(name)
                 if module in self.registry.wanted:
@@ -192,60 +210,11 @@ class Watch:
         if self.registry.on_cpu:
             self.guard.calls.append(call)
         try:
-            self._see_loss(call)
+            self.criteria.see(call)
         except Exception as error:
             self._problems.caught("reading the loss", error)
 
-    def _see_loss(self, call: Call) -> None:
-        """Note the value of a watched criterion, and the labels."""
-        module, args, _, output = call
-        if module not in self._criteria or not isinstance(output, Tensor) or output.numel() != 1:
-            return
-        self._criterion_losses.append(number(output.detach()))
-        if len(args) > 1 and isinstance(args[1], Tensor):
-            self.saw_labels(args[1])
-
-    def saw_labels(self, target: Tensor) -> None:
-        """Count a batch of labels, as often as the pace allows."""
-        if self.labels.wanted(self._draft is not None and self._draft.sampled):
-            self.labels.see(target)
-
-    # Backward passes and clipping
-
-    def _before_backward(self, tensors: Any) -> None:
-        try:
-            if self.guard.doubts and self._has_no_gradients():
-                self.guard.begin_step()  # the step that they were about was skipped
-            value = value_of(tensors)
-            if not -math.inf < value <= self._loss_limit:
-                self._loss_stands_out(tensors, value)
-            self._losses.append(value)
-            if self._carried is not None:
-                self._carried.before()
-        except Exception as error:
-            self._problems.caught("looking at the loss", error)
-        self.guard.calls.clear()
-
-    def _loss_stands_out(self, tensors: Any, value: float) -> None:
-        if not any(self.registry.name_of(call[0]) is not None for call in self.guard.calls):
-            return  # not a loss of the watched models
-        if math.isfinite(value):
-            self._pace.anomaly()
-        else:
-            self.guard.saw_bad_loss(self.completed, tensors)
-            self._pace.anomaly(finite=False)
-
-    def _has_no_gradients(self) -> bool:
-        gradients = [parameter.tensor.grad for parameter in self.registry.parameters.values()]
-        return not any(gradient is not None and bool(gradient.any()) for gradient in gradients)
-
-    def _after_backward(self) -> None:
-        try:
-            self.guard.after_backward(self.completed)
-            if self._carried is not None:
-                self._carried.after()
-        except Exception as error:
-            self._problems.caught("looking for non-finite values", error)
+    # Parameters
 
     def _before_clipping(self, gradients: Any) -> None:
         """Gradients are about to be clipped: the last moment at which they are as backward left them."""
@@ -262,15 +231,6 @@ class Watch:
             self._problems.caught("looking at gradients", error)
         self.accounts.leave()
 
-    def _before_norm_clipping(self, total_norm: Any) -> None:
-        try:
-            if not value_of(total_norm) < math.inf and not self.guard.known_bad(self.completed):
-                self.guard.saw_bad_norm(list(self.registry.parameters.values()))
-        except Exception as error:
-            self._problems.caught("looking at the gradient norm", error)
-
-    # Optimizer hooks
-
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self._draft is None and self._held is None:
             return
@@ -280,7 +240,7 @@ class Watch:
                 if self._held is not None and self._optimizers.is_primary(optimizer):
                     self._emit_held()
                 if has_closure(args, kwargs):
-                    self._prepare_statistics(optimizer)
+                    self._look_at_weights(optimizer)
                 else:
                     self._look_at_gradients(optimizer)
         except Exception as error:
@@ -332,40 +292,20 @@ class Watch:
         return self._draft
 
     def _look_at_gradients(self, optimizer: Optimizer) -> None:
-        """Take the gradients of an optimizer's parameters, once in a step."""
-        if id(optimizer) in self._norms:
-            return
-        self._prepare_statistics(optimizer)
-        members = self._optimizers.members(optimizer)
-        gradients = [p.tensor.grad for p in members if p.tensor.grad is not None]
-        scale = getattr(optimizer, "grad_scale", None)
-        few = self._optimizers.has_few_elements(optimizer)
-        norm = GradientNorm(gradients, scale if isinstance(scale, Tensor) else None, few)
-        self._norms[id(optimizer)] = norm.value
-        statistics = self._statistics.get(id(optimizer))
-        if statistics is not None:
-            statistics.take_gradients()
-        if isinstance(norm.value, float):
-            self._pace.saw_norm(norm.value)
+        self._look_at_weights(optimizer)
+        norm = self._parameters.take_gradients(optimizer)
+        if isinstance(norm, float):
+            self._pace.saw_norm(norm)
 
-    def _prepare_statistics(self, optimizer: Optimizer) -> None:
+    def _look_at_weights(self, optimizer: Optimizer) -> None:
         draft = self._draft_for(optimizer)
-        if draft is None or not draft.sampled or id(optimizer) in self._statistics:
+        if draft is None or not draft.sampled:
             return
-        follow = self._samples < 2 or self._with_histograms()
-        if follow and self._refreshed != draft.step:
+        histograms = self._with_histograms()
+        if (self._samples < 2 or histograms) and self._refreshed != draft.step:
             self._refreshed = draft.step
             self._follow_models()
-        members = self._optimizers.members(optimizer)
-        if self._optimizers.is_primary(optimizer):
-            owned = self._optimizers.held()
-            spare = [p for key, p in self.registry.parameters.items() if key not in owned]
-            members = members + spare
-        wanted = [p for p in members if id(p.tensor) in self.registry.wanted_parameters]
-        rows = self._emitter.rows["parameter"]
-        self._statistics[id(optimizer)] = StepStatistics(
-            wanted, rows, draft, self._with_histograms()
-        )
+        self._parameters.take_weights(optimizer, draft, histograms)
 
     def _follow_models(self) -> None:
         """Follow changes of the models and place the parameter rows."""
@@ -377,8 +317,7 @@ class Watch:
         self.registry.place_parameters(self._emitter.rows["parameter"], self._optimizers.held())
 
     def _check_update(self, optimizer: Optimizer) -> None:
-        statistics = self._statistics.pop(id(optimizer), None)
-        spoiled = statistics.finish() if statistics is not None else []
+        spoiled = self._parameters.take_update(optimizer)
         check = self._optimizers.check_of(optimizer)
         if spoiled or self.guard.doubts or (check is not None and not check.looks_fine()):
             self._doubt(optimizer)
@@ -402,22 +341,19 @@ class Watch:
         if draft is None:
             self._next_step()
             return
-        carried = self._carried.result() if self._carried is not None else None
+        carried = self._backward.carried()
         if carried is not None:
-            draft.scalars["tv/grad_carried"] = number(carried)
+            draft.scalars["tv/grad_carried"] = carried
         self._taps.finish()
-        if self._norms:
-            draft.scalars["tv/grad_norm"] = root_of_squares(list(self._norms.values()))
+        norm = self._parameters.norm()
+        if norm is not None:
+            draft.scalars["tv/grad_norm"] = norm
         draft.scalars.update(self._optimizers.rates())
-        losses = self._criterion_losses
-        if losses:
-            draft.scalars["tv/loss"] = sum(losses[1:], losses[0]) / len(losses)
-        draft.scalars.update(self.labels.scalars())
-        if self.completed == 0:
+        draft.scalars.update(self.criteria.scalars())
+        if self.completed == self._first:
             self._follow_models()
         if draft.sampled:
             self._samples += 1
-        self._set_loss_limit()
         self._close_span(draft)
         self.completed += 1
         if self._optimizers.all_stepped():
@@ -433,23 +369,18 @@ class Watch:
         self._last_look = self.completed + 1
         span = self.accounts.close(steps, self._cost_of_each_step())
         waited = self._data_wait.take()
-        if self.completed > 0:
+        if self.completed > self._first:
             draft.scalars["tv/step_time"] = span.wall / steps
             draft.scalars["tv/overhead"] = self.accounts.share
         if waited is not None:
             draft.scalars["tv/data_wait"] = waited / steps
+        self._backward.look_at_late_losses()
         self._pace.spent(draft.step, steps, span.training, span.always, span.own, draft.sampled)
         self._emitter.poll()
 
     def _cost_of_each_step(self) -> float:
         """Seconds that the watch of a quiet step takes: reckoned, as measuring would cost as much."""
         return self._calls_in_step * self._call_cost + self._optimizers.cost_of_checks()
-
-    def _set_loss_limit(self) -> None:
-        """The loss from which the next steps are worth sampling."""
-        if len(self._losses) >= 10:
-            usual = median(self._losses)
-            self._loss_limit = ANOMALY_FACTOR * usual if usual > 0 else _NO_LIMIT
 
     def _emit_held(self) -> None:
         held, self._held = self._held, None
