@@ -51,6 +51,7 @@ class Guard:
         self._report = report
         self._spoiled_unseen = spoiled_unseen
         self.calls: deque[Call] = deque(maxlen=_LEAST)
+        self._one_pass = 0
         self._last_bad = -2
         self._tentative: NonFinite | None = None
         self._unrefined: NonFinite | None = None
@@ -61,7 +62,8 @@ class Guard:
 
     def resize(self) -> None:
         """Follow the size of the watched models; forgets the calls."""
-        self.calls = deque(maxlen=max(_LEAST, PASSES * len(self._registry.layers)))
+        self._one_pass = len(self._registry.layers)
+        self.calls = deque(maxlen=max(_LEAST, PASSES * self._one_pass))
 
     def begin_step(self) -> None:
         """A new step: nothing of the last one is known or kept."""
@@ -118,13 +120,18 @@ class Guard:
         children = [name for name in self._registry.layers.values() if name.startswith(inside)]
         return any(name and name != layer and name not in called for name in children)
 
-    def before_backward(self) -> None:
+    def let_go(self) -> None:
         """Let go of the calls, so that backward can free what they hold.
 
         Several passes may wait for a backward each; then it is the end of the step that lets go of them.
         """
-        if len(self.calls) <= len(self._registry.layers):
+        if len(self.calls) <= self._one_pass:
             self.calls.clear()
+
+    @property
+    def waits_for_recomputation(self) -> bool:
+        """Whether backward may tell more of what was found."""
+        return self._unrefined is not None
 
     def after_backward(self, step: int) -> None:
         """Backward is over; recomputed layers may tell more precisely what happened."""
@@ -138,7 +145,7 @@ class Guard:
             ]
             better = explain_forward(recomputed, self._registry) if recomputed else None
             self._report(step, _more_precisely(found, better) if better else found)
-        self.before_backward()
+        self.let_go()
 
     def saw_late_bad_loss(self, step: int) -> None:
         """A device has delivered a loss that is not finite; which layer made it is not known any more."""

@@ -5,6 +5,7 @@ from torch.optim import Optimizer
 
 from trainvitals.hooks.draft import Draft
 from trainvitals.hooks.gradients import GradientNorm, StepStatistics, root_of_squares
+from trainvitals.hooks.memory import Memory
 from trainvitals.hooks.optimizers import Optimizers
 from trainvitals.hooks.readout import Number
 from trainvitals.hooks.registry import Parameter, Registry, Rows
@@ -17,6 +18,7 @@ class ParameterLook:
         self._registry = registry
         self._optimizers = optimizers
         self._rows = rows
+        self._memory = Memory()
         self._statistics: dict[int, StepStatistics] = {}
         self._norms: dict[int, Number] = {}
 
@@ -24,11 +26,15 @@ class ParameterLook:
         """The step is over."""
         self._statistics, self._norms = {}, {}
 
+    def forget(self) -> None:
+        """Let go of what is kept of the models."""
+        self._memory.clear()
+
     def take_weights(self, optimizer: Optimizer, draft: Draft, histograms: bool) -> None:
         """Statistics of the weights go into `draft`; nothing where they were taken already."""
         if id(optimizer) not in self._statistics:
             self._statistics[id(optimizer)] = StepStatistics(
-                self._wanted(optimizer), self._rows, draft, histograms, optimizer
+                self._wanted(optimizer), self._rows, draft, histograms, optimizer, self._memory
             )
 
     def _wanted(self, optimizer: Optimizer) -> list[Parameter]:

@@ -29,6 +29,9 @@ from trainvitals.hooks.wire.records import NonFinite
 HISTOGRAM_EVERY = 4
 """Samples for each one with histograms; the first has them, and with a fixed interval all."""
 
+FOLLOW_EVERY = 4
+"""Samples after which modules and parameters are looked for that were added, replaced or unfrozen."""
+
 
 class Watch:
     """Everything that one run has attached to this process.
@@ -152,6 +155,7 @@ class Watch:
         self._optimizers.clear()
         self.criteria.clear()
         self._taps.forget({})
+        self._parameters.forget()
 
     # Step boundaries
 
@@ -302,7 +306,8 @@ class Watch:
         if draft is None or not draft.sampled:
             return
         histograms = self._with_histograms()
-        if (self._samples < 2 or histograms) and self._refreshed != draft.step:
+        due = self._samples < 2 or self._samples % FOLLOW_EVERY == 0
+        if due and self._refreshed != draft.step:
             self._refreshed = draft.step
             self._follow_models()
         self._parameters.take_weights(optimizer, draft, histograms)
@@ -310,6 +315,7 @@ class Watch:
     def _follow_models(self) -> None:
         """Follow changes of the models and place the parameter rows."""
         if self.registry.refresh():
+            self._parameters.forget()
             self._taps.forget(self.registry.layers)
             self._optimizers.forget_members()
             self.guard.resize()
