@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
@@ -11,7 +12,7 @@ from torch.optim.optimizer import (
 )
 from torch.utils.hooks import RemovableHandle
 
-from trainvitals.hooks.accounts import Accounts
+from trainvitals.hooks.accounts import Accounts, seconds_of
 from trainvitals.hooks.backwardwatch import BackwardWatch
 from trainvitals.hooks.criteria import Criteria
 from trainvitals.hooks.draft import Draft, Emitter
@@ -75,7 +76,7 @@ class Watch:
         self._last_look = 0
         self._samples = 0
         self._refreshed = -1
-        self._call_cost = 0.0
+        self._call_cost = self._step_cost = 0.0
         self._calls_in_step = 0
         self._draft: Draft | None = None
         self._held: Draft | None = None
@@ -110,10 +111,30 @@ class Watch:
             ]
             self._data_wait.attach()
             self._interception.attach()
-            self._call_cost = self._interception.calibrate()
+            self._calibrate()
             self._last_look = self.completed
             self.accounts.start()
         self._begin_step()
+
+    def _calibrate(self) -> None:
+        """Learn once what the watch of a quiet step takes: to measure it there would cost as much."""
+        if self._call_cost:
+            return
+        self._call_cost = self._interception.calibrate()
+        guard = Guard(self.registry, lambda step, found: None)
+        probe = BackwardWatch(self.registry, guard, Pace(), self._problems, lambda: 0)
+        loss = torch.zeros(())
+
+        def step() -> None:
+            probe.before(loss)
+            probe.after()
+            for optimizer in self._optimizers.known:
+                aftermath = self._optimizers.aftermath_of(optimizer)
+                if aftermath is not None:
+                    aftermath.keep(-1)
+                    aftermath.let_go()
+
+        self._step_cost = seconds_of(step)
 
     def resume_at(self, step: int) -> None:
         """Count on from `step`; only before the first step."""
@@ -387,7 +408,7 @@ class Watch:
 
     def _cost_of_each_step(self) -> float:
         """Seconds that the watch of a quiet step takes: reckoned, as measuring would cost as much."""
-        return self._calls_in_step * self._call_cost
+        return self._calls_in_step * self._call_cost + self._step_cost
 
     def _emit_held(self) -> None:
         held, self._held = self._held, None
