@@ -29,6 +29,9 @@ HEALTHY_PARAMETER = {
     "grad_nonfinite": 0.0,
     "update_ratio": 0.01,
     "unchanged": 0.0,
+    "unchanged_fraction": 0.0,
+    "adam_update_factor": 0.3,
+    "adam_eps_fraction": 0.0,
 }
 HEALTHY_RELU = {
     "mean": 0.3,
@@ -39,6 +42,8 @@ HEALTHY_RELU = {
     "nonfinite": 0.0,
     "dead_fraction": 0.0,
     "dead_positions": 20_000.0,
+    "saturated_fraction": math.nan,
+    "batch_variation": 0.8,
 }
 
 
