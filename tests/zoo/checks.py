@@ -39,9 +39,14 @@ def moments_of(values: Array, prefix: str = "") -> dict[str, float]:
 
 def expected_activation(readings: Readings, layer: str) -> dict[str, float]:
     """The columns of an activation row."""
-    columns = moments_of((readings.activations | readings.passed_on)[layer])
+    values = (readings.activations | readings.passed_on)[layer]
+    columns = moments_of(values)
     if layer in readings.units:
         columns["dead_fraction"], columns["dead_positions"] = readings.units[layer]
+    if layer in readings.saturated:
+        columns["saturated_fraction"] = readings.saturated[layer]
+    if values.ndim > 1 and len(values) > 1 and values.any():
+        columns["batch_variation"] = float(np.mean(np.var(values, 0)) / np.mean(values**2))
     return columns
 
 
@@ -51,6 +56,9 @@ def expected_parameter(readings: Readings, name: str) -> dict[str, float]:
     before, after = readings.before[name], readings.after[name]
     columns |= moments_of(before, "weight_")
     columns["unchanged"] = float(np.array_equal(before, after))
+    columns["unchanged_fraction"] = float(np.mean(before == after))
+    if name in readings.adam:
+        columns["adam_update_factor"], columns["adam_eps_fraction"] = readings.adam[name]
     gradient = readings.gradients.get(name)
     if gradient is not None and gradient.size:
         columns |= moments_of(gradient, "grad_")

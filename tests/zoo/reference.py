@@ -14,6 +14,7 @@ from trainvitals.hooks.registry import dotted
 
 Array = npt.NDArray[Any]
 _FLAT_SIDED = (nn.ReLU, nn.ReLU6, nn.Hardsigmoid)
+_TAILS = {nn.Tanh: (-0.97, 0.97), nn.Sigmoid: (0.02, 0.98)}
 _WRAPPERS = ("_orig_mod", "module")
 
 
@@ -40,20 +41,22 @@ def row_name(name: str) -> str:
 
 
 def exact(tensor: Tensor) -> Array:
-    """A tensor's values in float64 (complex128); of a sparse one those it holds, of a nested one all."""
+    """A tensor's values in float64, complex ones as pairs; of a sparse one those it holds, of a nested one all."""
     values = tensor.detach()
     if values.is_sparse:
         values = values.coalesce().values()
     elif values.is_nested:
         values = values.values()
-    wide = torch.complex128 if values.is_complex() else torch.float64
-    return values.to(wide).numpy().copy()
+    if values.is_complex():
+        values = torch.view_as_real(values)
+    return values.to(torch.float64).numpy().copy()
 
 
 def first_real_tensor(output: Any) -> Tensor | None:
-    """The first floating tensor with elements in an output of any form."""
+    """The first floating or complex tensor with elements in an output of any form."""
     if isinstance(output, Tensor):
-        return output if output.is_floating_point() and output.numel() else None
+        real = output.is_floating_point() or output.is_complex()
+        return output if real and output.numel() else None
     if isinstance(output, dict):
         parts = list(output.values())
     elif isinstance(output, tuple | list):
@@ -61,6 +64,24 @@ def first_real_tensor(output: Any) -> Tensor | None:
     else:
         parts = list(vars(output).values()) if hasattr(output, "__dataclass_fields__") else []
     return next((found for part in parts if (found := first_real_tensor(part)) is not None), None)
+
+
+def _axes(values: Array) -> tuple[int, tuple[int, ...]]:
+    """The axis of the units, and all others."""
+    unit = 1 if values.ndim == 4 else values.ndim - 1
+    return unit, tuple(axis for axis in range(values.ndim) if axis != unit)
+
+
+def _of_adam(
+    before: Array, after: Array, group: dict[str, Any], state: dict[str, Any]
+) -> tuple[float, float]:
+    """From how far the weights were moved, decoupled decay aside; and from the second moments."""
+    rate = float(group["lr"])
+    decay = rate * group["weight_decay"] if group["decoupled_weight_decay"] else 0.0
+    factor = np.sqrt(np.mean((before * (1 - decay) - after) ** 2)) / rate
+    correction = 1 - group["betas"][1] ** float(state["step"])
+    roots = np.sqrt(exact(state["exp_avg_sq"]) / correction)
+    return float(factor), float(np.mean(roots < 10 * group["eps"]))
 
 
 class Readings:
@@ -72,11 +93,15 @@ class Readings:
         """Outputs of containers that are those of their last layer: need no row, and may have one."""
         self.units: dict[str, tuple[float, int]] = {}
         """Layers with a flat zero side: share of units never above zero so far, positions so far."""
+        self.saturated: dict[str, float] = {}
+        """Layers with two flat sides: share of units of which more than 95 % of the positions lie in one."""
         self.gradients: dict[str, Array] = {}
         self.held: set[str] = set()
         """Parameters whose gradients an optimizer got."""
         self.before: dict[str, Array] = {}
         self.after: dict[str, Array] = {}
+        self.adam: dict[str, tuple[float, float]] = {}
+        """Matrices under Adam: RMS of the move in learning rates, share of elements with a root below 10 eps."""
 
 
 class Reference:
@@ -144,12 +169,17 @@ class Reference:
                 return
             values = readings.activations[name] = exact(tensor)
             if isinstance(module, _FLAT_SIDED):
-                unit = 1 if values.ndim == 4 else values.ndim - 1
-                active = (values > 0).any(tuple(d for d in range(values.ndim) if d != unit))
+                unit, others = _axes(values)
+                active = (values > 0).any(others)
                 self._alive[name] = self._alive.get(name, np.zeros_like(active)) | active
                 seen = values.size // values.shape[unit]
                 self._positions[name] = self._positions.get(name, 0) + seen
                 readings.units[name] = (1 - self._alive[name].mean(), self._positions[name])
+            if type(module) in _TAILS:
+                low, high = _TAILS[type(module)]
+                _, others = _axes(values)
+                most = np.maximum((values < low).mean(others), (values > high).mean(others))
+                readings.saturated[name] = float((most > 0.95).mean())
 
         return look
 
@@ -197,6 +227,15 @@ class Reference:
         readings = self._readings(self._counts[id(optimizer)])
         own = self._own(optimizer)
         readings.after |= {name: exact(parameter) for name, parameter in own.items()}
+        if isinstance(optimizer, torch.optim.Adam):
+            for group in optimizer.param_groups:
+                held = {id(parameter) for parameter in group["params"]}
+                matrices = {name: p for name, p in own.items() if id(p) in held and p.dim() > 1}
+                for name, parameter in matrices.items():
+                    if parameter.grad is not None:
+                        state = optimizer.state[parameter]
+                        moved = readings.before[name], readings.after[name]
+                        readings.adam[name] = _of_adam(*moved, group, state)
         self._counts[id(optimizer)] += 1
         self._marked = False
         self._hook()
