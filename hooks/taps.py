@@ -107,7 +107,7 @@ class Taps:
             layer = self._layers[module] = _Layer(module)
         if layer.channels_first is not None:
             self._channels_first = layer.channels_first
-        if self._draft is None or module in self._done:
+        if self._draft is None:
             return
         for found in _tensors_in(output):
             tensor = plain(found)
@@ -117,7 +117,7 @@ class Taps:
             return
         passes_on = found is self._last_output and layer.is_container
         self._last_output = found
-        if passes_on:  # it returns its last layer's output and has nothing of its own to show
+        if passes_on or module in self._done:  # or it has nothing of its own to show
             return
         self._done.add(module)
         known = self._rows.find(name)

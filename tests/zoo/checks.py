@@ -117,7 +117,9 @@ def differences(
 
 
 def _slack(columns: dict[str, float], column: str) -> float:
-    """What a mean or a spread near zero is to be compared with: the size of the values."""
+    """What a number near zero is to be compared with: a mean or a spread with the size of the values, a move with 1."""
+    if column == "adam_update_factor":
+        return 1.0
     prefix = column.rpartition("_")[0]
     near_zero = column in ("mean", "std") or column.endswith("_std")
     key = f"{prefix}_rms" if prefix and column != "zero_fraction" else "rms"
