@@ -4,12 +4,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from trainvitals.hooks.carried import CarriedGradients
 from trainvitals.hooks.guard import Guard, value_of
 from trainvitals.hooks.lossvalues import LossValues
 from trainvitals.hooks.pace import Pace
+from trainvitals.hooks.parameterlook import ParameterLook
 from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.readout import Number, number
 from trainvitals.hooks.registry import Registry
@@ -26,6 +27,7 @@ class BackwardWatch:
         registry: Registry,
         guard: Guard,
         pace: Pace,
+        parameters: ParameterLook,
         problems: Problems,
         step: Callable[[], int],
     ) -> None:
@@ -33,14 +35,16 @@ class BackwardWatch:
         self._registry = registry
         self._guard = guard
         self._pace = pace
+        self._parameters = parameters
         self._problems = problems
         self._step = step
         self._losses = LossValues()
         self._carried: CarriedGradients | None = None
 
-    def look_at_carried(self, parameters: list[Tensor]) -> None:
-        """In the step that begins, see whether gradients of the last one are still there."""
-        self._carried = CarriedGradients(parameters)
+    def begin_look(self, carried: bool) -> None:
+        """The step that begins is looked at; if `carried`, whether gradients of the last one are still there."""
+        parameters = self._registry.parameters.values() if carried else ()
+        self._carried = CarriedGradients([p.tensor for p in parameters if not is_lazy(p.tensor)])
 
     def carried(self) -> Number | None:
         """`tv/grad_carried` of the step, if it was looked at."""
@@ -64,6 +68,8 @@ class BackwardWatch:
             if value is not None:
                 self._stands_out(tensors, value)
             if self._carried is not None:
+                if self._parameters.untried and self._has_no_gradients():
+                    self._parameters.forget_untried()
                 self._carried.before()
         except Exception as error:
             self._problems.caught("looking at the loss", error)

@@ -1,6 +1,7 @@
 """Weights, gradients and updates of one step that is looked at, for each optimizer that steps in it."""
 
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from trainvitals.hooks.draft import Draft
@@ -11,6 +12,16 @@ from trainvitals.hooks.readout import Number
 from trainvitals.hooks.registry import Parameter, Registry, Rows
 
 
+class _Look:
+    """What was taken in one step, by the optimizers' ids."""
+
+    def __init__(self) -> None:
+        self.statistics: dict[int, StepStatistics] = {}
+        self.norms: dict[int, Number] = {}
+        self.untried: set[int] = set()
+        """Optimizers whose gradients were taken and that have not stepped with them yet."""
+
+
 class ParameterLook:
     """Takes the weights before an optimizer's step, the gradients before they are clipped, then the update."""
 
@@ -19,12 +30,24 @@ class ParameterLook:
         self._optimizers = optimizers
         self._rows = rows
         self._memory = Memory()
-        self._statistics: dict[int, StepStatistics] = {}
-        self._norms: dict[int, Number] = {}
+        self._looks: dict[Draft, _Look] = {}
 
-    def clear(self) -> None:
-        """The step is over."""
-        self._statistics, self._norms = {}, {}
+    def clear(self, but: Draft | None = None) -> None:
+        """Steps are over, but for one that waits for further optimizers."""
+        self._looks = {draft: look for draft, look in self._looks.items() if draft is but}
+
+    @property
+    def untried(self) -> bool:
+        """Whether gradients were taken, at their clipping, with which no optimizer has stepped yet."""
+        return any(look.untried for look in self._looks.values())
+
+    def forget_untried(self) -> None:
+        """No optimizer will step with these gradients: a scaler skipped it. Those that come next count."""
+        for look in self._looks.values():
+            for key in look.untried:
+                del look.norms[key]
+                look.statistics.pop(key, None)
+            look.untried.clear()
 
     def forget(self) -> None:
         """Let go of what is kept of the models."""
@@ -32,10 +55,14 @@ class ParameterLook:
 
     def take_weights(self, optimizer: Optimizer, draft: Draft, histograms: bool) -> None:
         """Statistics of the weights go into `draft`; nothing where they were taken already."""
-        if id(optimizer) not in self._statistics:
-            self._statistics[id(optimizer)] = StepStatistics(
+        statistics = self._look(draft).statistics
+        if id(optimizer) not in statistics:
+            statistics[id(optimizer)] = StepStatistics(
                 self._wanted(optimizer), self._rows, draft, histograms, optimizer, self._memory
             )
+
+    def _look(self, draft: Draft) -> _Look:
+        return self._looks.setdefault(draft, _Look())
 
     def _wanted(self, optimizer: Optimizer) -> list[Parameter]:
         """Its parameters, and with the first optimizer those that none holds."""
@@ -44,27 +71,38 @@ class ParameterLook:
             owned = self._optimizers.held()
             spare = [p for key, p in self._registry.parameters.items() if key not in owned]
             members = members + spare
-        return [p for p in members if id(p.tensor) in self._registry.wanted_parameters]
+        wanted = self._registry.wanted_parameters
+        return [p for p in members if id(p.tensor) in wanted and not is_lazy(p.tensor)]
 
-    def take_gradients(self, optimizer: Optimizer) -> Number | None:
+    def take_gradients(self, optimizer: Optimizer, draft: Draft) -> Number | None:
         """The norm over its gradients, and their statistics; None where they were taken already."""
-        if id(optimizer) in self._norms:
+        look = self._look(draft)
+        if id(optimizer) in look.norms:
             return None
         members = self._optimizers.members(optimizer)
         gradients = [p.tensor.grad for p in members if p.tensor.grad is not None]
-        scale = getattr(optimizer, "grad_scale", None)
+        given = getattr(optimizer, "grad_scale", None)
+        scale = given if isinstance(given, Tensor) else None
         few = self._optimizers.has_few_elements(optimizer)
-        norm = GradientNorm(gradients, scale if isinstance(scale, Tensor) else None, few).value
-        self._norms[id(optimizer)] = norm
-        if id(optimizer) in self._statistics:
-            self._statistics[id(optimizer)].take_gradients()
+        norm = look.norms[id(optimizer)] = GradientNorm(gradients, scale, few).value
+        look.untried.add(id(optimizer))
+        if id(optimizer) in look.statistics:
+            look.statistics[id(optimizer)].take_gradients(scale)
         return norm
 
     def take_update(self, optimizer: Optimizer) -> bool:
         """Statistics of the update; whether it left weights (on the CPU) non-finite."""
-        statistics = self._statistics.pop(id(optimizer), None)
-        return bool(statistics.finish()) if statistics is not None else False
+        spoiled = False
+        for look in self._looks.values():
+            look.untried.discard(id(optimizer))
+            statistics = look.statistics.pop(id(optimizer), None)
+            if statistics is not None:
+                spoiled |= bool(statistics.finish())
+        return spoiled
 
-    def norm(self) -> Number | None:
-        """Gradient norm over all optimizers that were looked at."""
-        return root_of_squares(list(self._norms.values())) if self._norms else None
+    def take_norm(self, draft: Draft) -> Number | None:
+        """Gradient norm over all optimizers that were looked at in a step, which is complete."""
+        look = self._looks.pop(draft, None)
+        return (
+            root_of_squares(list(look.norms.values())) if look is not None and look.norms else None
+        )

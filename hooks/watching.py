@@ -61,8 +61,14 @@ class Watch:
         self._pace = Pace()
         self.completed = 0
         """Steps completed so far: the index of the step that is being prepared."""
+        self._parameters = ParameterLook(self.registry, self._optimizers, emitter.rows["parameter"])
         self._backward = BackwardWatch(
-            self.registry, self.guard, self._pace, problems, lambda: self.completed
+            self.registry,
+            self.guard,
+            self._pace,
+            self._parameters,
+            problems,
+            lambda: self.completed,
         )
         self._interception = Interception(
             self._backward.before,
@@ -80,7 +86,6 @@ class Watch:
         self._calls_in_step = 0
         self._draft: Draft | None = None
         self._held: Draft | None = None
-        self._parameters = ParameterLook(self.registry, self._optimizers, emitter.rows["parameter"])
 
     # Attaching
 
@@ -195,20 +200,18 @@ class Watch:
         sampled = self._pace.is_sample(self.completed)
         self.criteria.begin_step(sampled)
         self._draft = Draft(self.completed, sampled)
+        self._backward.begin_look(carried=sampled and self.completed > 0)
         if sampled:
             self._taps.begin(self._draft, self._with_histograms())
             self._calls_in_step = 0
             self._interception.send_calls_to(self._see_call)
-            if self.completed > 0:
-                tensors = [parameter.tensor for parameter in self.registry.parameters.values()]
-                self._backward.look_at_carried(tensors)
         else:
             self._interception.send_calls_to(self._see_loss_call if self.criteria else keep)
 
     def _end_look(self) -> None:
         self._draft = None
         self._backward.end_look()
-        self._parameters.clear()
+        self._parameters.clear(but=self._held)
         self._taps.end()
 
     def _with_histograms(self) -> bool:
@@ -256,7 +259,7 @@ class Watch:
             for optimizer in self._optimizers.known:
                 members = self._optimizers.members(optimizer)
                 if any(id(parameter.tensor.grad) in clipped for parameter in members):
-                    self._look_at_gradients(optimizer)
+                    self._look_at_gradients(optimizer, self._draft_for(optimizer))
         except Exception as error:
             self._problems.caught("looking at gradients", error)
         self.accounts.leave()
@@ -269,10 +272,11 @@ class Watch:
             if self._optimizers.begin(optimizer):
                 if self._held is not None and self._optimizers.is_primary(optimizer):
                     self._emit_held()
+                draft = self._draft_for(optimizer)
                 if has_closure(args, kwargs):
-                    self._look_at_weights(optimizer)
+                    self._look_at_weights(optimizer, draft)
                 else:
-                    self._look_at_gradients(optimizer)
+                    self._look_at_gradients(optimizer, draft)
         except Exception as error:
             self._problems.caught("looking at gradients", error)
         self.accounts.leave()
@@ -304,10 +308,11 @@ class Watch:
     def _after_look(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self.accounts.enter()
         try:
+            draft = self._draft_for(optimizer)
             if not self._optimizers.end(optimizer):
                 return
             if has_closure(args, kwargs):
-                self._look_at_gradients(optimizer)
+                self._look_at_gradients(optimizer, draft)
             self._look_at_update(optimizer)
             if self._optimizers.is_primary(optimizer):
                 self._complete()
@@ -323,14 +328,15 @@ class Watch:
             return self._held
         return self._draft
 
-    def _look_at_gradients(self, optimizer: Optimizer) -> None:
-        self._look_at_weights(optimizer)
-        norm = self._parameters.take_gradients(optimizer)
+    def _look_at_gradients(self, optimizer: Optimizer, draft: Draft | None) -> None:
+        if draft is None:
+            return
+        self._look_at_weights(optimizer, draft)
+        norm = self._parameters.take_gradients(optimizer, draft)
         if isinstance(norm, float):
             self._pace.saw_norm(norm)
 
-    def _look_at_weights(self, optimizer: Optimizer) -> None:
-        draft = self._draft_for(optimizer)
+    def _look_at_weights(self, optimizer: Optimizer, draft: Draft | None) -> None:
         if draft is None or not draft.sampled:
             return
         histograms = self._with_histograms()
@@ -373,9 +379,6 @@ class Watch:
         if carried is not None:
             draft.scalars["tv/grad_carried"] = carried
         self._taps.finish()
-        norm = self._parameters.norm()
-        if norm is not None:
-            draft.scalars["tv/grad_norm"] = norm
         draft.scalars.update(self._optimizers.rates())
         draft.scalars.update(self.criteria.scalars())
         if self.completed == self._first:
@@ -386,7 +389,7 @@ class Watch:
         self.completed += 1
         if self._optimizers.all_stepped():
             self._optimizers.new_round()
-            self._emitter.emit(draft)
+            self._emit(draft)
         else:
             self._held = draft
         self.guard.begin_step()
@@ -414,4 +417,11 @@ class Watch:
         held, self._held = self._held, None
         self._optimizers.new_round()
         if held is not None:
-            self._emitter.emit(held)
+            self._emit(held)
+
+    def _emit(self, draft: Draft) -> None:
+        """All optimizers have stepped that belong to the draft's step."""
+        norm = self._parameters.take_norm(draft)
+        if norm is not None:
+            draft.scalars["tv/grad_norm"] = norm
+        self._emitter.emit(draft)
