@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any
 
+from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from trainvitals.hooks.carried import CarriedGradients
@@ -40,6 +42,8 @@ class BackwardWatch:
         self._step = step
         self._losses = LossValues()
         self._carried: CarriedGradients | None = None
+        self._thread = get_ident()
+        """The one that trains what is watched, as far as is known."""
 
     def begin_look(self, carried: bool) -> None:
         """The step that begins is looked at; if `carried`, whether gradients of the last one are still there."""
@@ -52,7 +56,8 @@ class BackwardWatch:
         return number(result) if result is not None else None
 
     def end_look(self) -> None:
-        """The step that was looked at is over; its loss is one of the usual ones."""
+        """The step that was looked at is over, in the thread that trains; its loss is one of the usual ones."""
+        self._thread = get_ident()
         self._carried = None
         self._losses.learn()
 
@@ -62,6 +67,8 @@ class BackwardWatch:
             self._guard.let_go()  # nearly every step: nothing more to do
             return
         try:
+            if get_ident() != self._thread and not self._is_ours(tensors):
+                return
             if self._guard.doubts and self._has_no_gradients():
                 self._guard.begin_step()  # the step that they were about was skipped
             value = self._losses.see(self._step, tensors)
@@ -78,7 +85,8 @@ class BackwardWatch:
     def before_grad(self, outputs: Any) -> None:
         """`torch.autograd.grad` is about to differentiate these."""
         try:
-            if not math.isfinite(value_of(outputs)):
+            bad = not math.isfinite(value_of(outputs))
+            if bad and (get_ident() == self._thread or self._is_ours(outputs)):
                 self._stands_out(outputs, math.nan)
         except Exception as error:
             self._problems.caught("looking at the loss", error)
@@ -90,6 +98,12 @@ class BackwardWatch:
             self._guard.saw_bad_loss(self._step(), tensors)
             self._pace.anomaly(finite=False)
 
+    def _is_ours(self, tensors: Any) -> bool:
+        """Whether a backward pass in another thread reaches watched parameters: then the training has moved there."""
+        if not leaves(tensors).isdisjoint(self._registry.parameters):
+            self._thread = get_ident()
+        return get_ident() == self._thread
+
     def _has_no_gradients(self) -> bool:
         gradients = [parameter.tensor.grad for parameter in self._registry.parameters.values()]
         return not any(gradient is not None and bool(gradient.any()) for gradient in gradients)
@@ -98,6 +112,8 @@ class BackwardWatch:
         """The backward pass is over."""
         if self._carried is None and not self._guard.waits_for_recomputation:
             self._guard.let_go()
+            return
+        if get_ident() != self._thread:
             return
         try:
             self._guard.after_backward(self._step())
@@ -119,3 +135,19 @@ class BackwardWatch:
         for step in self._losses.late_bad_steps(wait):
             self._guard.saw_late_bad_loss(step)
             self._pace.anomaly(finite=False)
+
+
+def leaves(tensors: Any) -> set[int]:
+    """Ids of the tensors that a backward pass from these gives gradients."""
+    roots = tensors if isinstance(tensors, list | tuple) else [tensors]
+    found = {id(root) for root in roots}
+    nodes = [root.grad_fn for root in roots if isinstance(root, Tensor)]
+    seen = set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        found.add(id(getattr(node, "variable", None)))
+        nodes.extend(following for following, _ in node.next_functions)
+    return found

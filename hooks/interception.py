@@ -19,6 +19,7 @@ from torch.nn.utils import clip_grad
 from trainvitals.hooks.accounts import seconds_of
 
 _current_graph_task_id = torch._C._current_graph_task_id
+is_tracing = torch._C._is_tracing
 
 Call: TypeAlias = tuple[nn.Module, tuple[Any, ...], dict[str, Any], Any]
 """Module, arguments, keyword arguments and output of one call that has returned."""

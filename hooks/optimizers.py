@@ -1,8 +1,10 @@
 """The optimizers of a training: whose parameters they hold, who counts, who has stepped."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from trainvitals.hooks.aftermath import Aftermath
@@ -22,16 +24,65 @@ class Optimizers:
         self._aftermaths: dict[int, Aftermath] = {}
         self._stepped: set[int] = set()
         self._active: Optimizer | None = None
+        self._successors: list[Optimizer] = []
+        """Those of another training than the one that was counted so far: if one steps first, they count on."""
 
     def add(self, optimizer: Optimizer) -> None:
         """Know this optimizer from now on."""
-        if not any(optimizer is known for known in self._known):
+        if not _is_among(optimizer, self._known):
             self._known.append(optimizer)
+
+    def name(
+        self, optimizers: Sequence[Optimizer], models: Sequence[nn.Module], under_way: bool
+    ) -> None:
+        """Know those that a call of `watch` names, with its models; `under_way`: steps were counted before.
+
+        One that holds all watched parameters of an older one takes its place, as a notebook that makes a new
+        optimizer means it. Named for other models than the older ones, it is perhaps the next training.
+        """
+        new = [optimizer for optimizer in optimizers if not _is_among(optimizer, self._known)]
+        for optimizer in new:
+            replaced = [
+                old for old in self._known if self._holds_all_of(optimizer, old, optimizers)
+            ]
+            place = self._known.index(replaced[0]) if replaced else len(self._known)
+            self._known.insert(place, optimizer)
+            for old in replaced:
+                self._forget(old)
+        named = {id(tensor) for model in models for tensor in model.parameters()}
+        counted = self.members(self._known[0]) if self._known else []
+        elsewhere = not any(id(parameter.tensor) in named for parameter in counted)
+        self._successors = new if under_way and elsewhere else []
+
+    def _holds_all_of(
+        self, optimizer: Optimizer, old: Optimizer, named: Sequence[Optimizer]
+    ) -> bool:
+        """Whether it holds all watched parameters of an old one, which was not `named` again."""
+        held = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
+        members = {id(parameter.tensor) for parameter in self.members(old)}
+        return bool(members) and members <= held and not _is_among(old, named)
+
+    def _forget(self, optimizer: Optimizer) -> None:
+        self._known = [known for known in self._known if known is not optimizer]
+        key = id(optimizer)  # may be another one's later
+        self._members.pop(key, None)
+        self._few.pop(key, None)
+        self._aftermaths.pop(key, None)
+        self._stepped.discard(key)
+
+    def _settle(self, optimizer: Optimizer) -> None:
+        """The first one to step after another training was named tells which of them goes on."""
+        if _is_among(optimizer, self._successors):
+            older = [known for known in self._known if not _is_among(known, self._successors)]
+            self._known, self._successors = self._successors + older, []
+        elif self.is_primary(optimizer):
+            self._successors = []
 
     def clear(self) -> None:
         """Know none any more."""
         self._known.clear()
         self._stepped.clear()
+        self._successors = []
         self._active = None
         self.forget_members()
 
@@ -71,7 +122,8 @@ class Optimizers:
         """Whether all its parameters together are small."""
         few = self._few.get(id(optimizer))
         if few is None:
-            size = sum(parameter.tensor.numel() for parameter in self.members(optimizer))
+            tensors = [parameter.tensor for parameter in self.members(optimizer)]
+            size = sum(tensor.numel() for tensor in tensors if not is_lazy(tensor))
             few = self._few[id(optimizer)] = size <= FEW
         return few
 
@@ -99,6 +151,8 @@ class Optimizers:
                 return False
         self._active = optimizer
         self.add(optimizer)
+        if self._successors:
+            self._settle(optimizer)
         return True
 
     def end(self, optimizer: Optimizer) -> bool:
@@ -132,6 +186,10 @@ class Optimizers:
             elif rate is not None:
                 rates[f"tv/lr/{index}"] = float(rate)
         return rates
+
+
+def _is_among(optimizer: Optimizer, others: Sequence[Optimizer]) -> bool:
+    return any(optimizer is other for other in others)
 
 
 def has_closure(args: Any, kwargs: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
 from trainvitals.hooks.settings import clean_name
@@ -101,7 +101,7 @@ class Registry:
         self.refresh()
 
     def refresh(self) -> bool:
-        """Read the models again; whether names, tensors or what is trainable changed."""
+        """Read the models again; whether names, tensors or what is trainable or initialised changed."""
         signature: list[object] = []
         layers: dict[nn.Module, str] = {}
         parameters: dict[int, Parameter] = {}
@@ -120,7 +120,8 @@ class Registry:
                     full = dotted(watched.prefix, name, key)
                     parameter = Parameter(full, layer, type(module).__name__, tensor)
                     if parameters.setdefault(id(tensor), parameter) is parameter:
-                        signature.append((parameter.name, id(tensor), tensor.requires_grad))
+                        kind = tensor.requires_grad, is_lazy(tensor)
+                        signature.append((parameter.name, id(tensor), *kind))
                         if watched.wants(parameter.name):
                             wanted_parameters.add(id(tensor))
         self.layers, self.parameters = layers, parameters
@@ -165,7 +166,7 @@ class Registry:
         Those of a lazy module get theirs when its first call has made them.
         """
         for parameter in self.in_forward_order():
-            if isinstance(parameter.tensor, UninitializedParameter):
+            if is_lazy(parameter.tensor):
                 continue
             if id(parameter.tensor) in self.wanted_parameters:
                 rows.place(

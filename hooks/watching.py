@@ -17,7 +17,7 @@ from trainvitals.hooks.backwardwatch import BackwardWatch
 from trainvitals.hooks.criteria import Criteria
 from trainvitals.hooks.draft import Draft, Emitter
 from trainvitals.hooks.guard import Guard
-from trainvitals.hooks.interception import Call, Interception, ignore
+from trainvitals.hooks.interception import Call, Interception, ignore, is_tracing
 from trainvitals.hooks.loader import DataWait
 from trainvitals.hooks.optimizers import Optimizers, has_closure
 from trainvitals.hooks.pace import Pace
@@ -101,8 +101,7 @@ class Watch:
         """Watch these from now on, besides what is watched already; after `detach` go on counting steps."""
         for model in models:
             self.registry.add(model, include, exclude)
-        for optimizer in optimizers:
-            self._optimizers.add(optimizer)
+        self._optimizers.name(optimizers, models, self.completed > self._first)
         if criterion is not None:
             self.criteria.add(criterion)
         self._pace.resume(pace, self.completed)
@@ -221,6 +220,8 @@ class Watch:
 
     def _see_call(self, call: Call) -> None:
         """After each module of a sampled step."""
+        if is_tracing():  # looking would become a part of the graph
+            return
         self.accounts.enter()
         self._calls_in_step += 1
         if self.registry.on_cpu:
@@ -240,6 +241,8 @@ class Watch:
 
     def _see_loss_call(self, call: Call) -> None:
         """After each module of a step that is glanced at, where there is a criterion to watch."""
+        if is_tracing():
+            return
         if self.registry.on_cpu:
             self.guard.calls.append(call)
         try:
@@ -387,11 +390,9 @@ class Watch:
             self._samples += 1
         self._close_span(draft)
         self.completed += 1
+        self._held = draft
         if self._optimizers.all_stepped():
-            self._optimizers.new_round()
-            self._emit(draft)
-        else:
-            self._held = draft
+            self._emit_held()
         self.guard.begin_step()
         self._begin_step()
 
@@ -417,11 +418,7 @@ class Watch:
         held, self._held = self._held, None
         self._optimizers.new_round()
         if held is not None:
-            self._emit(held)
-
-    def _emit(self, draft: Draft) -> None:
-        """All optimizers have stepped that belong to the draft's step."""
-        norm = self._parameters.take_norm(draft)
-        if norm is not None:
-            draft.scalars["tv/grad_norm"] = norm
-        self._emitter.emit(draft)
+            norm = self._parameters.take_norm(held)
+            if norm is not None:
+                held.scalars["tv/grad_norm"] = norm
+            self._emitter.emit(held)
