@@ -20,6 +20,8 @@ class Optimizers:
         self._registry = registry
         self._known: list[Optimizer] = []
         self._members: dict[int, list[Parameter]] = {}
+        self._sizes: dict[int, int] = {}
+        """Parameters that an optimizer held when its members were looked up, watched or not."""
         self._few: dict[int, bool] = {}
         self._aftermaths: dict[int, Aftermath] = {}
         self._stepped: set[int] = set()
@@ -66,6 +68,7 @@ class Optimizers:
         self._known = [known for known in self._known if known is not optimizer]
         key = id(optimizer)  # may be another one's later
         self._members.pop(key, None)
+        self._sizes.pop(key, None)
         self._few.pop(key, None)
         self._aftermaths.pop(key, None)
         self._stepped.discard(key)
@@ -116,7 +119,12 @@ class Optimizers:
                 for tensor in group["params"]
                 if id(tensor) in known
             ]
+            self._sizes[id(optimizer)] = _size(optimizer)
         return members
+
+    def has_grown(self, optimizer: Optimizer) -> bool:
+        """Whether it was given parameters since its members were looked up."""
+        return self._sizes.get(id(optimizer)) != _size(optimizer)
 
     def has_few_elements(self, optimizer: Optimizer) -> bool:
         """Whether all its parameters together are small."""
@@ -186,6 +194,10 @@ class Optimizers:
             elif rate is not None:
                 rates[f"tv/lr/{index}"] = float(rate)
         return rates
+
+
+def _size(optimizer: Optimizer) -> int:
+    return sum(len(group["params"]) for group in optimizer.param_groups)
 
 
 def _is_among(optimizer: Optimizer, others: Sequence[Optimizer]) -> bool:

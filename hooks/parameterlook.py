@@ -29,7 +29,8 @@ class ParameterLook:
         self._registry = registry
         self._optimizers = optimizers
         self._rows = rows
-        self._memory = Memory()
+        self._memories: dict[int, Memory] = {}
+        """By the optimizer's id: several may be looked at before the first of them steps."""
         self._looks: dict[Draft, _Look] = {}
 
     def clear(self, but: Draft | None = None) -> None:
@@ -51,14 +52,15 @@ class ParameterLook:
 
     def forget(self) -> None:
         """Let go of what is kept of the models."""
-        self._memory.clear()
+        self._memories.clear()
 
     def take_weights(self, optimizer: Optimizer, draft: Draft, histograms: bool) -> None:
         """Statistics of the weights go into `draft`; nothing where they were taken already."""
         statistics = self._look(draft).statistics
         if id(optimizer) not in statistics:
+            memory = self._memories.setdefault(id(optimizer), Memory())
             statistics[id(optimizer)] = StepStatistics(
-                self._wanted(optimizer), self._rows, draft, histograms, optimizer, self._memory
+                self._wanted(optimizer), self._rows, draft, histograms, optimizer, memory
             )
 
     def _look(self, draft: Draft) -> _Look:

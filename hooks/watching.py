@@ -241,8 +241,6 @@ class Watch:
 
     def _see_loss_call(self, call: Call) -> None:
         """After each module of a step that is glanced at, where there is a criterion to watch."""
-        if is_tracing():
-            return
         if self.registry.on_cpu:
             self.guard.calls.append(call)
         try:
@@ -275,11 +273,9 @@ class Watch:
             if self._optimizers.begin(optimizer):
                 if self._held is not None and self._optimizers.is_primary(optimizer):
                     self._emit_held()
-                draft = self._draft_for(optimizer)
-                if has_closure(args, kwargs):
-                    self._look_at_weights(optimizer, draft)
-                else:
-                    self._look_at_gradients(optimizer, draft)
+                closure = has_closure(args, kwargs)
+                look = self._look_at_weights if closure else self._look_at_gradients
+                look(optimizer, self._draft_for(optimizer))
         except Exception as error:
             self._problems.caught("looking at gradients", error)
         self.accounts.leave()
@@ -332,10 +328,8 @@ class Watch:
         return self._draft
 
     def _look_at_gradients(self, optimizer: Optimizer, draft: Draft | None) -> None:
-        if draft is None:
-            return
         self._look_at_weights(optimizer, draft)
-        norm = self._parameters.take_gradients(optimizer, draft)
+        norm = None if draft is None else self._parameters.take_gradients(optimizer, draft)
         if isinstance(norm, float):
             self._pace.saw_norm(norm)
 
@@ -344,6 +338,7 @@ class Watch:
             return
         histograms = self._with_histograms()
         due = self._samples < 2 or self._samples % FOLLOW_EVERY == 0
+        due = due or self._optimizers.has_grown(optimizer)
         if due and self._refreshed != draft.step:
             self._refreshed = draft.step
             self._follow_models()

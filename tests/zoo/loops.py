@@ -59,6 +59,23 @@ def clipped_after_import(zoo: Session) -> None:
     _clipped(zoo, lambda model: clip_grad_norm_(model.parameters(), 0.05))
 
 
+def two_optimizers_clipped_together(zoo: Session) -> None:
+    model = small_net()
+    optimizers = [torch.optim.SGD(model[place].parameters(), lr=0.5) for place in (0, 2)]
+    zoo.watch(model, optimizers)
+    for _ in range(STEPS):
+        inputs, labels = batch()
+        model.zero_grad()
+        loss = functional.cross_entropy(model(inputs), labels)
+        loss.backward()
+        for optimizer in optimizers:
+            zoo.gradients(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), 0.05)
+        for optimizer in optimizers:
+            zoo.step(optimizer)
+        zoo.loss(loss)
+
+
 def lbfgs_closures(zoo: Session) -> None:
     model = small_net()
     optimizer = torch.optim.LBFGS(model.parameters(), lr=0.3, max_iter=3)
@@ -195,6 +212,7 @@ CONDITIONS = [
     Condition("clip_grad_norm_", clipped_norm),
     Condition("clip_grad_norm_, imported by name", clipped_after_import),
     Condition("clip_grad_value_", clipped_values),
+    Condition("two optimizers, clipped together", two_optimizers_clipped_together),
     Condition("LBFGS closures", lbfgs_closures),
     Condition("evaluation between steps", evaluation_between_steps),
     Condition("inference mode between steps", inference_between_steps),

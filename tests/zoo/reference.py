@@ -118,7 +118,8 @@ class Reference:
         self._last_output: Tensor | None = None
         self._alive: dict[str, npt.NDArray[np.bool_]] = {}
         self._positions: dict[str, int] = {}
-        self._marked = False
+        self._marked: set[int] = set()
+        """Ids of optimizers whose gradients were read for their coming step."""
 
     def add(self, model: nn.Module) -> None:
         """Measure this model from now on; a second time changes nothing."""
@@ -210,11 +211,11 @@ class Reference:
                 readings.gradients[name] = exact(parameter.grad)
                 if id(parameter) in self._held[id(optimizer)]:
                     readings.held.add(name)
-        self._marked = True
+        self._marked.add(id(optimizer))
 
     def before(self, optimizer: torch.optim.Optimizer, closure: bool) -> None:
         """Right before the step."""
-        if not self._marked and not closure:
+        if id(optimizer) not in self._marked and not closure:
             self.gradients(optimizer)
         own = self._own(optimizer)
         readings = self._readings(self._counts[id(optimizer)])
@@ -237,7 +238,7 @@ class Reference:
                         moved = readings.before[name], readings.after[name]
                         readings.adam[name] = _of_adam(*moved, group, state)
         self._counts[id(optimizer)] += 1
-        self._marked = False
+        self._marked.discard(id(optimizer))
         self._hook()
 
     def restart_units(self) -> None:
@@ -246,7 +247,7 @@ class Reference:
 
     def forget_marks(self) -> None:
         """The step that was prepared does not take place."""
-        self._marked = False
+        self._marked.clear()
 
     def close(self) -> list[Readings]:
         """Take the hooks off; the readings of all completed steps."""
