@@ -126,7 +126,9 @@ class Watch:
             return
         self._call_cost = self._interception.calibrate()
         guard = Guard(self.registry, lambda step, found: None)
-        probe = BackwardWatch(self.registry, guard, Pace(), self._problems, lambda: 0)
+        probe = BackwardWatch(
+            self.registry, guard, Pace(), self._parameters, self._problems, lambda: 0
+        )
         loss = torch.zeros(())
 
         def step() -> None:
