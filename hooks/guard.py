@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from trainvitals.hooks.nonfinite import (
     explain_gradients,
     explain_loss,
     explain_update,
+    fingerprint,
     is_bad,
 )
 from trainvitals.hooks.registry import Parameter, Registry
@@ -43,6 +45,8 @@ class Guard:
         self._tentative: NonFinite | None = None
         self._unrefined: NonFinite | None = None
         self._offenders: list[Parameter] = []
+        self._batch: object = None
+        """Arguments of the last call of a watched model."""
         self.doubts = False
         """Whether something was seen that the optimizer's step decides on: a scaler may skip it."""
 
@@ -52,7 +56,7 @@ class Guard:
 
     def begin_step(self) -> None:
         """A new step: nothing of the last one is known or kept."""
-        self.calls.clear()
+        self.let_go()
         self._tentative = self._unrefined = None
         self._offenders = []
         self.doubts = False
@@ -68,6 +72,21 @@ class Guard:
         self.begin_step()
 
     # Forward and loss
+
+    def keep_batch(self) -> None:
+        """Backward is about to begin and will let go of the calls: remember the batch up to the step's end."""
+        self._batch = self._last_batch() or self._batch
+
+    def _last_batch(self) -> object:
+        calls = self.calls.copy()  # other threads may call modules meanwhile
+        roots = (call for call in reversed(calls) if self._registry.is_root(call[0]))
+        last = next(roots, None)
+        return None if last is None else last[1:3]
+
+    def let_go(self) -> None:
+        """The step is over."""
+        self.calls.clear()
+        self._batch = None
 
     def saw_bad_loss(self, step: int, loss: object) -> None:
         """Backward is about to begin from a loss that is not finite; say why, once."""
@@ -105,7 +124,7 @@ class Guard:
                 if (self._registry.name_of(call[0]) or "").startswith(inside) and is_bad(call[3])
             ]
             better = explain_forward(recomputed, self._registry) if recomputed else None
-            self._report(step, better or found)
+            self._send(step, better or found)
         self.calls.clear()
 
     # Gradients and update
@@ -132,7 +151,11 @@ class Guard:
         onset = not self.known_bad(step)
         self._last_bad = step
         if onset:
-            self._report(step, found)
+            self._send(step, found)
+
+    def _send(self, step: int, found: NonFinite) -> None:
+        batch = self._last_batch() or self._batch
+        self._report(step, msgspec.structs.replace(found, fingerprint=fingerprint(batch)))
 
 
 def value_of(loss: Any) -> float:

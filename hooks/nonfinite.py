@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any, Literal
+from zlib import crc32
 
 import msgspec
 import torch
@@ -13,6 +14,8 @@ from trainvitals.hooks.stats import has_nan_or_inf, values_of
 from trainvitals.hooks.wire.records import NonFinite, Value
 
 _MAX_SPREAD = 50
+_FINGERPRINTED = 1 << 20
+"""Bytes of a tensor that go into its checksum."""
 
 
 def is_bad(value: object) -> bool:
@@ -196,6 +199,22 @@ def _describe(tensor: Tensor) -> dict[str, Value]:
         described["max"] = float(finite.max())
         described["mean"] = float(finite.mean(dtype=torch.float64))
     return described
+
+
+def fingerprint(batch: object) -> list[dict[str, Value]]:
+    """Shape, dtype and CRC-32 of the first 1 MiB of each tensor that went into a model."""
+    return [_fingerprint(tensor.detach()) for tensor in tensors_in(batch, floating=False)]
+
+
+def _fingerprint(tensor: Tensor) -> dict[str, Value]:
+    found: dict[str, Value] = {
+        "shape": list(tensor.shape),
+        "dtype": str(tensor.dtype).removeprefix("torch."),
+    }
+    if type(tensor.data) is Tensor and tensor.is_cpu:
+        values = tensor.reshape(-1)[: _FINGERPRINTED // tensor.itemsize].contiguous()
+        found["crc32"] = f"{crc32(values.view(torch.uint8).numpy().tobytes()):08x}"
+    return found
 
 
 def explain_loss(loss: object) -> NonFinite:

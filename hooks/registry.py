@@ -133,6 +133,12 @@ class Registry:
             name = self.layers.get(unwrap(module))
         return name
 
+    def is_root(self, module: nn.Module) -> bool:
+        """Whether this is a watched model, or the compiled wrapper of one."""
+        return module in self.roots or (
+            "_orig_mod" in module._modules and unwrap(module) in self.roots
+        )
+
     def type_of(self, module: nn.Module) -> str:
         """Class name of a module, of the user's own one inside a wrapper."""
         return type(unwrap(module)).__name__
@@ -208,10 +214,19 @@ class Rows:
         return self._place.get(name)
 
 
-def tensors_in(value: object, limit: int = 8, depth: int = 0) -> Iterator[Tensor]:
-    """Floating tensors with elements in an output or in arguments: tuples, dicts, dataclasses; in order."""
+def tensors_in(
+    value: object, limit: int = 8, depth: int = 0, floating: bool = True
+) -> Iterator[Tensor]:
+    """Dense tensors with elements in an output or in arguments: tuples, dicts, dataclasses; in order.
+
+    `floating`: only those of a floating type.
+    """
     if isinstance(value, Tensor):
-        if value.is_floating_point() and value.numel() and value.layout is torch.strided:
+        if (
+            (not floating or value.is_floating_point())
+            and value.numel()
+            and value.layout is torch.strided
+        ):
             yield value
         return
     if depth > 4:
@@ -225,7 +240,7 @@ def tensors_in(value: object, limit: int = 8, depth: int = 0) -> Iterator[Tensor
     else:
         return
     for item in items[:64]:
-        for tensor in tensors_in(item, limit, depth + 1):
+        for tensor in tensors_in(item, limit, depth + 1, floating):
             if limit <= 0:
                 return
             limit -= 1

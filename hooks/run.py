@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from trainvitals.hooks import arguments, spool
 from trainvitals.hooks.draft import Draft, Emitter
+from trainvitals.hooks.light import Mute
 from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.readout import Number, number
 from trainvitals.hooks.recorder import Recorder
@@ -39,6 +40,8 @@ class Run:
         self._pid = os.getpid()
         self._finished = threading.Event()
         self._early: set[str] = set()
+        self._light = settings.rank > 0
+        """Whether rank 0 records the statistics, and this rank only events."""
         self._recorder: Recorder | None = None
         self._sender: Sender | None = None
         self._emitter: Emitter | None = None
@@ -47,11 +50,11 @@ class Run:
             self._open()
 
     def _may_record(self) -> bool:
-        if self._settings.rank == 0 or os.environ.get("TRAINVITALS_RUN_ID"):
+        if self._settings.rank == 0 or self._settings.agreed:
             return True
         say(
-            f"rank {self._settings.rank} records nothing; set TRAINVITALS_RUN_ID to the same id on "
-            "all ranks to record each of them."
+            f"rank {self._settings.rank} records nothing: it has no run id in common with rank 0. Start the run "
+            "after init_process_group, or set TRAINVITALS_RUN_ID to the same id on all ranks."
         )
         return False
 
@@ -70,7 +73,7 @@ class Run:
             say(f"cannot write {chosen.folder}: {error.strerror or error}; nothing is recorded.")
             return
         self._recorder = Recorder(writer)
-        self._emitter = Emitter(self._recorder)
+        self._emitter = (Mute if self._light else Emitter)(self._recorder)
         self._recorder.start(
             project=chosen.project,
             name=chosen.name,
@@ -81,7 +84,8 @@ class Run:
         )
         self._recorder.flush()
         if online:
-            self._sender = Sender(writer.folder, meta, chosen.token, self.url)
+            page = "" if self._light else self.url
+            self._sender = Sender(writer.folder, meta, chosen.token, page)
 
     @property
     def id(self) -> str:
@@ -132,7 +136,11 @@ class Run:
         self._problems.strict = strict
         if self._watch is None:
             self._watch = Watch(
-                self._emitter, self._problems, self._send_nonfinite, self._background_seconds
+                self._emitter,
+                self._problems,
+                self._send_nonfinite,
+                self._background_seconds,
+                self._light,
             )
         self._watch.add(
             asked.models,
@@ -151,7 +159,7 @@ class Run:
         there, without waiting. A key that was logged before the first step was complete keeps belonging to
         the step that is being prepared: that is what logging before `optimizer.step()` means.
         """
-        if self._emitter is None or not self._alive():
+        if self._emitter is None or self._light or not self._alive():
             return
         begin = perf_counter()
         try:
@@ -183,7 +191,7 @@ class Run:
 
     def batch(self, inputs: Any = None, labels: Any = None) -> None:
         """Tell of a batch: its labels give the running label statistics. Never waits for a device."""
-        if self._watch is None or not self._alive() or labels is None:
+        if self._watch is None or self._light or not self._alive() or labels is None:
             return
         begin = perf_counter()
         try:
@@ -261,7 +269,9 @@ class Run:
                 step=step,
                 kind="nonfinite",
                 layer=found.layer,
-                data=msgspec.to_builtins(found),
+                data=msgspec.to_builtins(
+                    msgspec.structs.replace(found, rank=self._settings.rank)
+                ),
             )
 
 

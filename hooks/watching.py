@@ -22,6 +22,7 @@ from trainvitals.hooks.gradients import GradientNorm, StepStatistics, root_of_sq
 from trainvitals.hooks.guard import Guard, value_of
 from trainvitals.hooks.interception import Call, Interception, ignore
 from trainvitals.hooks.labels import Labels
+from trainvitals.hooks.light import EVERYTHING, Seldom
 from trainvitals.hooks.loader import DataWait
 from trainvitals.hooks.optimizers import Optimizers, has_closure
 from trainvitals.hooks.pace import ANOMALY_FACTOR, Pace
@@ -49,8 +50,13 @@ class Watch:
         problems: Problems,
         report: Callable[[int, NonFinite], None],
         background: Callable[[], float],
+        light: bool = False,
     ) -> None:
-        """`report` sends a non-finite finding at once; `background`: processor seconds of our own threads."""
+        """`report` sends a non-finite finding at once; `background`: processor seconds of our own threads.
+
+        `light`: watch for non-finite values only, as another rank records the statistics.
+        """
+        self._light = light
         self._emitter = emitter
         self._problems = problems
         self.registry = Registry()
@@ -59,7 +65,7 @@ class Watch:
         self.accounts = Accounts(background)
         self._taps = Taps(emitter.rows["activation"])
         self._data_wait = DataWait()
-        self._pace = Pace()
+        self._pace = Seldom() if light else Pace()
         self._criteria: set[nn.Module] = set()
         self._optimizers = Optimizers(self.registry)
         self._interception = Interception(
@@ -98,7 +104,7 @@ class Watch:
     ) -> None:
         """Watch these from now on, besides what is watched already; after `detach` go on counting steps."""
         for model in models:
-            self.registry.add(model, include, exclude)
+            self.registry.add(model, include, EVERYTHING if self._light else exclude)
         for optimizer in optimizers:
             self._optimizers.add(optimizer)
         if criterion is not None:
@@ -222,6 +228,7 @@ class Watch:
             self._losses.append(value)
             if self._carried is not None:
                 self._carried.before()
+            self.guard.keep_batch()
         except Exception as error:
             self._problems.caught("looking at the loss", error)
         self.guard.calls.clear()
@@ -304,7 +311,7 @@ class Watch:
 
     def _next_step(self) -> None:
         self.completed += 1
-        self.guard.calls.clear()
+        self.guard.let_go()
         if self.completed >= self._pace.next_step:
             self.guard.begin_step()
             self._begin_step()
