@@ -3,18 +3,23 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := $(VENV)/.peers-installed
 ARGS ?=
 
-.PHONY: help demo test quick lint bench screenshots clean
+.PHONY: help demo test quick lint bench bench-overhead screenshots clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,test]'
+	@touch $@
+
+$(PEERS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	@touch $@
 
 demo: $(STAMP)  ## the main job: a server, four live trainings, what was found (ARGS=--exit ends it)
@@ -35,8 +40,11 @@ lint: $(STAMP) .typing/trainvitals  ## ruff and mypy
 .typing/trainvitals:
 	mkdir -p .typing && ln -sfn .. $@
 
-bench: $(STAMP)  ## benchmarks, printed as ratios
-	$(BIN)/python -m benchmarks.run $(ARGS)
+bench: $(STAMP)  ## benchmarks in their short form, printed as ratios
+	$(BIN)/python -m benchmarks.run
+
+bench-overhead: $(PEERS)  ## what watching costs, beside wandb and TensorBoard (ARGS=--quick)
+	$(BIN)/python -m benchmarks.overhead $(ARGS)
 
 screenshots: $(STAMP)  ## pictures of every page and state in screenshots/
 	@bash .ci/browser

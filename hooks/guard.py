@@ -26,6 +26,8 @@ from trainvitals.hooks.wire.records import NonFinite
 _float32_at = ctypes.c_float.from_address
 PASSES = 3
 """Forward passes whose calls are kept at most, when no backward pass lets go of them."""
+_LEAST = 1_024
+"""Calls that are kept at least: loops call the same few layers many times in one pass."""
 
 
 class Guard:
@@ -36,15 +38,25 @@ class Guard:
     tensors, where looking costs no wait.
     """
 
-    def __init__(self, registry: Registry, report: Callable[[int, NonFinite], None]) -> None:
-        """`report(step, found)` sends a finding."""
+    def __init__(
+        self,
+        registry: Registry,
+        report: Callable[[int, NonFinite], None],
+        has_bad_state: Callable[[str], bool],
+    ) -> None:
+        """`report(step, found)` sends a finding.
+
+        `has_bad_state`: whether an optimizer's memory of the parameter of that name is non-finite.
+        """
         self._registry = registry
         self._report = report
-        self.calls: deque[Call] = deque(maxlen=256)
+        self._has_bad_state = has_bad_state
+        self.calls: deque[Call] = deque(maxlen=_LEAST)
         self._last_bad = -2
         self._tentative: NonFinite | None = None
         self._unrefined: NonFinite | None = None
         self._offenders: list[Parameter] = []
+        self._unplaced = False
         self._batch: object = None
         """Arguments of the last call of a watched model."""
         self.doubts = False
@@ -52,14 +64,14 @@ class Guard:
 
     def resize(self) -> None:
         """Follow the size of the watched models; forgets the calls."""
-        self.calls = deque(maxlen=max(256, PASSES * len(self._registry.layers)))
+        self.calls = deque(maxlen=max(_LEAST, PASSES * len(self._registry.layers)))
 
     def begin_step(self) -> None:
         """A new step: nothing of the last one is known or kept."""
         self.let_go()
         self._tentative = self._unrefined = None
         self._offenders = []
-        self.doubts = False
+        self._unplaced = self.doubts = False
 
     def known_bad(self, step: int) -> bool:
         """Whether this step or the one before was found non-finite already."""
@@ -93,6 +105,10 @@ class Guard:
         if self.known_bad(step):  # it stays bad: localising costs much and tells nothing new
             self._last_bad = step
             return
+        if not any(self._registry.name_of(call[0]) is not None for call in self.calls):
+            # Of another model, or an earlier backward pass let go of the calls: the gradients will tell.
+            self._unplaced = True
+            return
         found = explain_forward(list(self.calls), self._registry)
         if found is None:
             found = explain_loss(loss)
@@ -103,6 +119,11 @@ class Guard:
         elif found.direction == "forward" and self._may_be_recomputed(found.layer):
             self._unrefined = found
             self._last_bad = step
+            return
+        if found.direction == "parameter" and self._has_bad_state(found.parameter):
+            # Of large weights only some elements are looked at after a step: this one missed the others.
+            self._last_bad = step
+            self._report(max(step - 1, 0), msgspec.structs.replace(found, direction="backward"))
             return
         self._tell(step, found)
 
@@ -124,8 +145,12 @@ class Guard:
                 if (self._registry.name_of(call[0]) or "").startswith(inside) and is_bad(call[3])
             ]
             better = explain_forward(recomputed, self._registry) if recomputed else None
-            self._send(step, better or found)
+            self._send(step, _more_precisely(found, better) if better else found)
         self.calls.clear()
+
+    def saw_late_bad_loss(self, step: int) -> None:
+        """A device has delivered a loss that is not finite; which layer made it is not known any more."""
+        self._tell(step, NonFinite(direction="forward"))
 
     # Gradients and update
 
@@ -141,7 +166,9 @@ class Guard:
             self._tell(step, self._tentative)
             return
         bad = self._offenders or [p for p in holders if _bad_gradient(p)]
-        if bad:
+        if bad and self._unplaced:
+            self._tell(step, NonFinite(direction="forward", gradients=len(bad)))
+        elif bad:
             self._tell(step, explain_gradients(bad, self._registry))
         elif spoiled:
             self._tell(step, explain_update(spoiled))
@@ -158,15 +185,35 @@ class Guard:
         self._report(step, msgspec.structs.replace(found, fingerprint=fingerprint(batch)))
 
 
+def _more_precisely(found: NonFinite, better: NonFinite) -> NonFinite:
+    """What a recomputation told of the origin, with the layers that the first pass told of the spread."""
+    spread = dict.fromkeys([*better.spread, found.layer, *found.spread])
+    spread.pop(better.layer, None)
+    count = max(len(spread), found.spread_count)
+    return msgspec.structs.replace(better, spread=list(spread), spread_count=count)
+
+
 def value_of(loss: Any) -> float:
-    """The value of a loss on the CPU, 0.0 of what can't be read without waiting; never calls torch's dispatcher
-    for the common case, a float32 tensor with one element."""
-    if type(loss) is not Tensor or not loss.is_cpu:
+    """The value of a loss on the CPU, NaN where one of several is not finite, 0.0 of what can't be read without
+    waiting. For the common case, a float32 tensor with one element, torch's dispatcher isn't called."""
+    if type(loss) is not Tensor:
+        if isinstance(loss, list | tuple):
+            return next((v for v in map(value_of, loss) if not math.isfinite(v)), 0.0)
+        if not isinstance(loss, Tensor):
+            return 0.0
+    if not loss.is_cpu or not loss.is_floating_point() or loss.layout is not torch.strided:
         return 0.0
-    if loss.dtype is torch.float32 and loss.numel() == 1:
-        address = loss.data_ptr()
-        return _float32_at(address).value if address else 0.0
-    return math.nan if is_bad(loss) else 0.0
+    if loss.numel() == 1:
+        if loss.dtype is torch.float32:
+            address = loss.data_ptr()
+            return _float32_at(address).value if address else 0.0
+        return float(loss.detach())
+    return 0.0 if bool(torch.isfinite(loss.detach()).all()) else math.nan
+
+
+def is_on_device(loss: Any) -> bool:
+    """Whether a loss is one element on an accelerator."""
+    return type(loss) is Tensor and not loss.is_cpu and loss.numel() == 1
 
 
 def _bad_gradient(parameter: Parameter) -> bool:

@@ -18,6 +18,8 @@ from torch.nn.utils import clip_grad
 
 from trainvitals.hooks.accounts import seconds_of
 
+_current_graph_task_id = torch._C._current_graph_task_id
+
 Call: TypeAlias = tuple[nn.Module, tuple[Any, ...], dict[str, Any], Any]
 """Module, arguments, keyword arguments and output of one call that has returned."""
 
@@ -37,6 +39,7 @@ class Interception:
         self,
         before_backward: Callable[[Any], None],
         after_backward: Callable[[], None],
+        before_grad: Callable[[Any], None],
         before_clipping: Callable[[Any], None],
         before_norm_clipping: Callable[[Any], None],
     ) -> None:
@@ -47,12 +50,14 @@ class Interception:
         self._replaced = [
             _Replaced(nn.Module, "__call__", self._calls),
             _Replaced(torch.autograd, "backward", self._backward),
+            _Replaced(torch.autograd, "grad", self._grad),
             _Replaced(clip_grad, "_group_tensors_by_device_and_dtype", self._clipping),
         ]
         if hasattr(clip_grad, "_clip_grads_with_norm_"):  # from torch 2.6 on
             self._replaced.append(_Replaced(clip_grad, "_clip_grads_with_norm_", self._norm))
         self._before_backward = before_backward
         self._after_backward = after_backward
+        self._before_grad = before_grad
         self._before_clipping = before_clipping
         self._before_norm_clipping = before_norm_clipping
 
@@ -112,7 +117,8 @@ class Interception:
 
     def _backward(self, original: Callable[..., Any], mine: "_Replaced") -> Callable[..., Any]:
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-            if not mine.active or is_compiling():
+            # A checkpoint recomputes its part inside the backward pass that is under way.
+            if not mine.active or is_compiling() or _current_graph_task_id() != -1:
                 return original(tensors, *args, **kwargs)
             self._before_backward(tensors)
             try:
@@ -121,6 +127,16 @@ class Interception:
                 self._after_backward()
 
         return backward
+
+    def _grad(self, original: Callable[..., Any], mine: "_Replaced") -> Callable[..., Any]:
+        """`torch.autograd.grad` may be a part of the forward pass, which goes on after it."""
+
+        def grad(outputs: Any, *args: Any, **kwargs: Any) -> Any:
+            if mine.active and not is_compiling() and not kwargs.get("create_graph"):
+                self._before_grad(outputs)
+            return original(outputs, *args, **kwargs)
+
+        return grad
 
     def _clipping(self, original: Callable[..., Any], mine: "_Replaced") -> Callable[..., Any]:
         def group_tensors(tensors: Any, *args: Any, **kwargs: Any) -> Any:

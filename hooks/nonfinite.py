@@ -57,8 +57,14 @@ def explain_forward(calls: Sequence[Call], registry: Registry) -> NonFinite | No
         first = next((call for call in around if not _input_is_bad(call)), (around or [first])[0])
     elif _is_overwritten(first) and around:
         first = around[0]
+    elif _has_minus_infinity(_main_input(first)):
+        maker = next((call for call in watched if _has_minus_infinity(call[3])), first)
+        if maker is first and _has_minus_infinity(_main_input(outermost)):
+            spread = _spread(bad, registry, first)
+            return _forward_finding("input", outermost, first, registry, spread)
+        first = maker
     spread = _spread(bad, registry, first)
-    parameter = _bad_parameter(first[0], registry)
+    parameter = _bad_parameter(first[0], registry, {call[0] for call in watched})
     if parameter:
         found = _forward_finding("parameter", first, first, registry, spread)
         return msgspec.structs.replace(found, parameter=parameter)
@@ -86,6 +92,19 @@ def _input_is_bad(call: Call) -> bool:
     out = {tensor.data_ptr() for tensor in tensors_in(output)}
     return any(
         tensor.data_ptr() not in out and is_bad(tensor) for tensor in tensors_in((args, kwargs))
+    )
+
+
+def _main_input(call: Call) -> object:
+    """What a layer works on, masks and the like left out."""
+    return call[1][0] if call[1] else None
+
+
+def _has_minus_infinity(value: object) -> bool:
+    """Whether a CPU tensor in it holds -infinity, which is harmless until something makes NaN of it."""
+    return any(
+        tensor.is_cpu and bool(torch.isneginf(tensor.detach()).any())
+        for tensor in tensors_in(value)
     )
 
 
@@ -160,16 +179,22 @@ def _spread(bad: Sequence[Call], registry: Registry, first: Call) -> list[str]:
     return list(names)
 
 
-def _bad_parameter(module: nn.Module, registry: Registry) -> str:
-    """Name of a non-finite parameter or buffer of the module itself; an infinite mask buffer is none."""
-    for key, tensor in module.named_parameters(recurse=False):
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            known = registry.parameters.get(id(tensor))
-            return known.name if known else key
-    for key, buffer in module.named_buffers(recurse=False):
-        if buffer.is_floating_point() and buffer.numel() and has_nan_or_inf(buffer.detach()):
-            layer = registry.name_of(module)
-            return f"{layer}.{key}" if layer else key
+def _bad_parameter(module: nn.Module, registry: Registry, called: set[nn.Module]) -> str:
+    """Name of a non-finite parameter or buffer that the module reads; an infinite mask buffer is none.
+
+    Besides its own ones it may read those of parts that are never called, as attention does.
+    """
+    for part in module.modules():
+        if part is not module and part in called:
+            continue
+        name = registry.name_of(part) or ""
+        for key, tensor in part.named_parameters(recurse=False):
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                known = registry.parameters.get(id(tensor))
+                return known.name if known else f"{name}.{key}".lstrip(".")
+        for key, buffer in part.named_buffers(recurse=False):
+            if buffer.is_floating_point() and buffer.numel() and has_nan_or_inf(buffer.detach()):
+                return f"{name}.{key}".lstrip(".")
     return ""
 
 

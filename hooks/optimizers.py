@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from trainvitals.hooks.gradients import FEW
+from trainvitals.hooks.nonfinite import is_bad
 from trainvitals.hooks.readout import Number, number
 from trainvitals.hooks.registry import Parameter, Registry
 from trainvitals.hooks.weightcheck import WeightCheck
@@ -47,6 +48,15 @@ class Optimizers:
     def cost_of_checks(self) -> float:
         """Seconds that all of them take in a step."""
         return sum(check.cost for check in self._checks.values())
+
+    def has_bad_state(self, name: str) -> bool:
+        """Whether what an optimizer remembers of the gradients of this parameter is non-finite (on the CPU)."""
+        for optimizer in self._known:
+            for parameter in self.members(optimizer):
+                if parameter.name == name:
+                    state = optimizer.state.get(parameter.tensor, {})
+                    return any(is_bad(value) for value in state.values())
+        return False
 
     def renew_checks(self) -> None:
         """Follow weights that have moved, and optimizers that are new."""

@@ -5,9 +5,14 @@ from collections import deque
 from statistics import median
 
 BURST = 20
-"""Steps at the start of which as many are sampled as the budget bears on credit."""
-PAID_BACK_AFTER = 1_000
-"""Steps after which the credit of the start is paid back with half of what is saved."""
+"""First steps that are sampled on credit, one after the other; later ones at growing distances."""
+SPREAD = 0.15
+"""Distance of two later samples on credit, as a share of the steps since the start."""
+CREDIT_STEPS = 500
+"""Steps whose budget is given on credit. It is paid back with half of what is saved, in twice as many."""
+CREDIT_SECONDS = 2.5
+"""Seconds of training whose budget is given on credit at least: 25 ms at 1 %, which nobody feels, and without
+which a training of tiny steps would be over before anything was seen of it."""
 ANOMALY_BURST = 10
 """Sampled steps after a loss or gradient norm that stands out."""
 ANOMALY_FACTOR = 10.0
@@ -20,6 +25,7 @@ LONGEST_WAIT = 2.0
 """Seconds between two glances at most, so that a change of the step time is noticed."""
 _MEMORY = 0.2
 """Weight of the newest measurement in the running means."""
+_NEVER = 10**9
 _MAX_SAVED = 12.0
 """Samples that may be saved up: what an anomaly burst spends."""
 
@@ -29,6 +35,7 @@ class Pace:
 
     Nothing is measured in the steps between: the time of all of them is known at the next planned step. The
     first samples come on credit, which half of the savings pay back, so that the budget holds over a run.
+    That of a training of a few seconds is over before it is paid back.
     `interval` samples every k-th step instead; glances stay within the budget.
     """
 
@@ -40,7 +47,8 @@ class Pace:
         self._sample_cost = 0.0
         self._glance_cost = 0.0
         self._saved = 0.0
-        self._debt = 0.0
+        self._debt = self._taken = 0.0
+        self._on_credit = True
         self._burst = 0
         self._next_sample = self._next_glance = 0
         self._start: int | None = None
@@ -102,14 +110,12 @@ class Pace:
             self._debt -= paid
             income -= paid
         self._saved += income
-        if sampled and self._in_first_burst(step):
+        if sampled and self._on_credit:
             self._debt += cost
+            self._taken += cost
         else:
             self._saved -= cost
         self._saved = min(self._saved, _MAX_SAVED * self._sample_cost)
-
-    def _in_first_burst(self, step: int) -> bool:
-        return self._start is not None and step - self._start < BURST
 
     def _plan(self, step: int, sampled: bool, rate: float) -> None:
         """`rate`: share of the training's time that samples and glances may take from now on."""
@@ -123,21 +129,29 @@ class Pace:
         self._next_glance = step + min(max(wait, 1), longest)
 
     def _wait_for_sample(self, step: int, rate: float) -> int:
-        cost, own = self._sample_cost, self._step_time
-        if self._in_first_burst(step + 1):
-            bearable = self._overhead / 2 * PAID_BACK_AFTER * own
-            if self._debt + cost <= bearable:
-                return 1
+        cost = self._sample_cost
         if self._burst > 0 and self._saved > -_MAX_SAVED * cost:
             self._burst -= 1
+            self._on_credit = False
             return 1
-        share = rate * (1 - GLANCE_SHARE) * (0.5 if self._debt > 0 else 1.0)
-        income = share * own
+        on_credit, saved = self._wait_on_credit(step), self._wait_for_savings(rate)
+        self._on_credit = on_credit < saved
+        return min(on_credit, saved)
+
+    def _wait_on_credit(self, step: int) -> int:
+        credit = self._overhead * max(CREDIT_STEPS * self._step_time, CREDIT_SECONDS)
+        if self._start is None or self._taken + self._sample_cost > credit:
+            return _NEVER
+        since = step - self._start
+        return 1 if since + 1 < BURST else max(1, int(SPREAD * since))
+
+    def _wait_for_savings(self, rate: float) -> int:
+        income = rate * (1 - GLANCE_SHARE) * (0.5 if self._debt > 0 else 1.0) * self._step_time
         # Half of a sample's cost is enough to begin with; the rest follows, and the waits come out even.
-        missing = 0.5 * cost - self._saved
-        if missing <= 0 or not income or income == math.inf:
+        missing = 0.5 * self._sample_cost - self._saved
+        if missing <= 0:
             return 1
-        return max(1, min(math.ceil(missing / income), 10**9))
+        return min(math.ceil(missing / income), _NEVER) if income > 0 else _NEVER
 
     def stands_out(self, value: float) -> bool:
         """Whether a gradient norm is non-finite or far above the running median."""

@@ -1,10 +1,7 @@
 """The life of a step: what is attached, when statistics are taken, when a record is complete."""
 
 import math
-import sys
-from collections import deque
 from collections.abc import Callable, Sequence
-from statistics import median
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,21 +15,21 @@ from torch.utils.hooks import RemovableHandle
 from trainvitals.hooks.accounts import Accounts
 from trainvitals.hooks.carried import CarriedGradients
 from trainvitals.hooks.draft import Draft, Emitter
-from trainvitals.hooks.gradients import GradientNorm, StepStatistics, root_of_squares
 from trainvitals.hooks.guard import Guard, value_of
 from trainvitals.hooks.interception import Call, Interception, ignore
 from trainvitals.hooks.labels import Labels
 from trainvitals.hooks.light import EVERYTHING, Seldom
 from trainvitals.hooks.loader import DataWait
+from trainvitals.hooks.lossvalues import LossValues
 from trainvitals.hooks.optimizers import Optimizers, has_closure
-from trainvitals.hooks.pace import ANOMALY_FACTOR, Pace
+from trainvitals.hooks.pace import Pace
+from trainvitals.hooks.parameterlook import ParameterLook
 from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.readout import Number, number
 from trainvitals.hooks.registry import Registry
 from trainvitals.hooks.taps import Taps
 from trainvitals.hooks.wire.records import NonFinite
 
-_NO_LIMIT = sys.float_info.max
 HISTOGRAM_EVERY = 4
 """Samples for each one with histograms; the first has them, and with a fixed interval all."""
 
@@ -61,16 +58,17 @@ class Watch:
         self._problems = problems
         self.registry = Registry()
         self.labels = Labels()
-        self.guard = Guard(self.registry, report)
+        self._optimizers = Optimizers(self.registry)
+        self.guard = Guard(self.registry, report, self._optimizers.has_bad_state)
         self.accounts = Accounts(background)
         self._taps = Taps(emitter.rows["activation"])
         self._data_wait = DataWait()
         self._pace = Seldom() if light else Pace()
         self._criteria: set[nn.Module] = set()
-        self._optimizers = Optimizers(self.registry)
         self._interception = Interception(
             self._before_backward,
             self._after_backward,
+            self._before_grad,
             self._before_clipping,
             self._before_norm_clipping,
         )
@@ -85,11 +83,9 @@ class Watch:
         self._draft: Draft | None = None
         self._held: Draft | None = None
         self._carried: CarriedGradients | None = None
-        self._statistics: dict[int, StepStatistics] = {}
-        self._norms: dict[int, Number] = {}
+        self._parameters = ParameterLook(self.registry, self._optimizers, emitter.rows["parameter"])
         self._criterion_losses: list[Number] = []
-        self._losses: deque[float] = deque(maxlen=100)
-        self._loss_limit = _NO_LIMIT
+        self._losses = LossValues()
 
     # Attaching
 
@@ -126,6 +122,7 @@ class Watch:
     def detach(self) -> None:
         """Take everything off again; the training goes on as if nothing had been there."""
         self._emit_held()
+        self._look_at_late_losses(wait=True)
         self.drop()
         self._emitter.poll(wait=True)
 
@@ -166,7 +163,8 @@ class Watch:
 
     def _end_look(self) -> None:
         self._draft = self._carried = None
-        self._norms, self._statistics, self._criterion_losses = {}, {}, []
+        self._criterion_losses = []
+        self._parameters.clear()
         self._taps.end()
 
     def _with_histograms(self) -> bool:
@@ -222,10 +220,9 @@ class Watch:
         try:
             if self.guard.doubts and self._has_no_gradients():
                 self.guard.begin_step()  # the step that they were about was skipped
-            value = value_of(tensors)
-            if not -math.inf < value <= self._loss_limit:
+            value = self._losses.see(self.completed, tensors)
+            if value is not None:
                 self._loss_stands_out(tensors, value)
-            self._losses.append(value)
             if self._carried is not None:
                 self._carried.before()
             self.guard.keep_batch()
@@ -233,9 +230,14 @@ class Watch:
             self._problems.caught("looking at the loss", error)
         self.guard.calls.clear()
 
+    def _before_grad(self, outputs: Any) -> None:
+        try:
+            if not math.isfinite(value_of(outputs)):
+                self._loss_stands_out(outputs, math.nan)
+        except Exception as error:
+            self._problems.caught("looking at the loss", error)
+
     def _loss_stands_out(self, tensors: Any, value: float) -> None:
-        if not any(self.registry.name_of(call[0]) is not None for call in self.guard.calls):
-            return  # not a loss of the watched models
         if math.isfinite(value):
             self._pace.anomaly()
         else:
@@ -287,7 +289,7 @@ class Watch:
                 if self._held is not None and self._optimizers.is_primary(optimizer):
                     self._emit_held()
                 if has_closure(args, kwargs):
-                    self._prepare_statistics(optimizer)
+                    self._look_at_weights(optimizer)
                 else:
                     self._look_at_gradients(optimizer)
         except Exception as error:
@@ -339,40 +341,20 @@ class Watch:
         return self._draft
 
     def _look_at_gradients(self, optimizer: Optimizer) -> None:
-        """Take the gradients of an optimizer's parameters, once in a step."""
-        if id(optimizer) in self._norms:
-            return
-        self._prepare_statistics(optimizer)
-        members = self._optimizers.members(optimizer)
-        gradients = [p.tensor.grad for p in members if p.tensor.grad is not None]
-        scale = getattr(optimizer, "grad_scale", None)
-        few = self._optimizers.has_few_elements(optimizer)
-        norm = GradientNorm(gradients, scale if isinstance(scale, Tensor) else None, few)
-        self._norms[id(optimizer)] = norm.value
-        statistics = self._statistics.get(id(optimizer))
-        if statistics is not None:
-            statistics.take_gradients()
-        if isinstance(norm.value, float):
-            self._pace.saw_norm(norm.value)
+        self._look_at_weights(optimizer)
+        norm = self._parameters.take_gradients(optimizer)
+        if isinstance(norm, float):
+            self._pace.saw_norm(norm)
 
-    def _prepare_statistics(self, optimizer: Optimizer) -> None:
+    def _look_at_weights(self, optimizer: Optimizer) -> None:
         draft = self._draft_for(optimizer)
-        if draft is None or not draft.sampled or id(optimizer) in self._statistics:
+        if draft is None or not draft.sampled:
             return
-        follow = self._samples < 2 or self._with_histograms()
-        if follow and self._refreshed != draft.step:
+        histograms = self._with_histograms()
+        if (self._samples < 2 or histograms) and self._refreshed != draft.step:
             self._refreshed = draft.step
             self._follow_models()
-        members = self._optimizers.members(optimizer)
-        if self._optimizers.is_primary(optimizer):
-            owned = self._optimizers.held()
-            spare = [p for key, p in self.registry.parameters.items() if key not in owned]
-            members = members + spare
-        wanted = [p for p in members if id(p.tensor) in self.registry.wanted_parameters]
-        rows = self._emitter.rows["parameter"]
-        self._statistics[id(optimizer)] = StepStatistics(
-            wanted, rows, draft, self._with_histograms()
-        )
+        self._parameters.take_weights(optimizer, draft, histograms)
 
     def _follow_models(self) -> None:
         """Follow changes of the models and place the parameter rows."""
@@ -384,8 +366,7 @@ class Watch:
         self.registry.place_parameters(self._emitter.rows["parameter"], self._optimizers.held())
 
     def _check_update(self, optimizer: Optimizer) -> None:
-        statistics = self._statistics.pop(id(optimizer), None)
-        spoiled = statistics.finish() if statistics is not None else []
+        spoiled = self._parameters.take_update(optimizer)
         check = self._optimizers.check_of(optimizer)
         if spoiled or self.guard.doubts or (check is not None and not check.looks_fine()):
             self._doubt(optimizer)
@@ -413,8 +394,9 @@ class Watch:
         if carried is not None:
             draft.scalars["tv/grad_carried"] = number(carried)
         self._taps.finish()
-        if self._norms:
-            draft.scalars["tv/grad_norm"] = root_of_squares(list(self._norms.values()))
+        norm = self._parameters.norm()
+        if norm is not None:
+            draft.scalars["tv/grad_norm"] = norm
         draft.scalars.update(self._optimizers.rates())
         losses = self._criterion_losses
         if losses:
@@ -424,7 +406,7 @@ class Watch:
             self._follow_models()
         if draft.sampled:
             self._samples += 1
-        self._set_loss_limit()
+        self._losses.learn()
         self._close_span(draft)
         self.completed += 1
         if self._optimizers.all_stepped():
@@ -445,18 +427,18 @@ class Watch:
             draft.scalars["tv/overhead"] = self.accounts.share
         if waited is not None:
             draft.scalars["tv/data_wait"] = waited / steps
+        self._look_at_late_losses()
         self._pace.spent(draft.step, steps, span.training, span.always, span.own, draft.sampled)
         self._emitter.poll()
+
+    def _look_at_late_losses(self, wait: bool = False) -> None:
+        for step in self._losses.late_bad_steps(wait):
+            self.guard.saw_late_bad_loss(step)
+            self._pace.anomaly(finite=False)
 
     def _cost_of_each_step(self) -> float:
         """Seconds that the watch of a quiet step takes: reckoned, as measuring would cost as much."""
         return self._calls_in_step * self._call_cost + self._optimizers.cost_of_checks()
-
-    def _set_loss_limit(self) -> None:
-        """The loss from which the next steps are worth sampling."""
-        if len(self._losses) >= 10:
-            usual = median(self._losses)
-            self._loss_limit = ANOMALY_FACTOR * usual if usual > 0 else _NO_LIMIT
 
     def _emit_held(self) -> None:
         held, self._held = self._held, None

@@ -9,10 +9,15 @@ from torch import Tensor
 from trainvitals.hooks.accounts import seconds_of
 from trainvitals.hooks.registry import Parameter
 
-WHOLE_UP_TO = 1 << 12
+WHOLE_UP_TO = 1 << 14
 """Elements of all weights together up to which every single one is looked at."""
 _TOGETHER_FROM = 6
 """Arrays from which one concatenation is faster than an inner product for each."""
+_BESIDE_BIAS = 8
+"""Elements of a weight that are looked at where its layer has a bias."""
+_EXPONENT = {torch.bfloat16: 0x7F80, torch.float16: 0x7C00}
+"""Bits that are all set in the infinite and NaN values of a type that NumPy doesn't calculate with."""
+_READABLE = (torch.float32, torch.float64, *_EXPONENT)
 _AT_ONCE = 1 << 13
 """Elements of one inner product: for more, BLAS would wake threads that the training needs."""
 
@@ -22,11 +27,12 @@ warnings.filterwarnings("ignore", "invalid value", RuntimeWarning, __name__)
 
 
 class WeightCheck:
-    """Looks at one weight of each output unit, of every parameter that one optimizer moves on the CPU.
+    """Looks at a few weights of every parameter that one optimizer moves on the CPU.
 
     A non-finite gradient of a layer's output makes the whole row of that unit's weights non-finite, so the
-    bias, or one column where there is none, shows it; a small model is looked at whole. The inner product with
-    zeros is zero exactly when everything is finite.
+    bias, or one column where there is none, shows it; of a weight beside a bias a few are enough for what
+    spoils it as a whole. A small model is looked at whole. The inner product with zeros is zero exactly when
+    everything is finite.
     """
 
     def __init__(self, parameters: list[Parameter]) -> None:
@@ -40,6 +46,7 @@ class WeightCheck:
         with_bias = {p.layer for p in movable if p.tensor.dim() == 1}
         self._watched: list[tuple[Parameter, int]] = []
         self._arrays: list[np.ndarray] = []
+        self._halves: list[tuple[np.ndarray, int]] = []
         self.partly: set[int] = set()
         """Ids of the parameters of which only some elements are looked at."""
         for parameter in movable:
@@ -48,11 +55,14 @@ class WeightCheck:
                 view = tensor.detach().reshape(-1)
             else:
                 self.partly.add(id(tensor))
-                if parameter.layer in with_bias:
-                    continue
                 view = tensor.detach().flatten(1)[:, 0]
+                if parameter.layer in with_bias:
+                    view = view[:_BESIDE_BIAS]
             self._watched.append((parameter, tensor.data_ptr()))
-            self._arrays.append(view.numpy())
+            if tensor.dtype in _EXPONENT:
+                self._halves.append((view.view(torch.int16).numpy(), _EXPONENT[tensor.dtype]))
+            else:
+                self._arrays.append(view.numpy())
         self._joined: np.ndarray | None = None
         if len(self._arrays) >= _TOGETHER_FROM and len({a.dtype for a in self._arrays}) == 1:
             self._joined = np.concatenate(self._arrays)
@@ -84,7 +94,7 @@ class WeightCheck:
                     return False
         except RuntimeWarning:  # turned into an error by the user
             return False
-        return True
+        return not any(((bits & ones) == ones).any() for bits, ones in self._halves)
 
     def spoiled(self) -> list[Parameter]:
         """The parameters with non-finite elements that the last step has moved, all elements looked at."""
@@ -103,6 +113,6 @@ def _readable(tensor: Tensor) -> bool:
         type(tensor.data) is Tensor
         and tensor.is_cpu
         and tensor.layout is torch.strided
-        and tensor.dtype in (torch.float32, torch.float64)
+        and tensor.dtype in _READABLE
         and tensor.numel() > 0
     )

@@ -285,3 +285,20 @@ def test_weights_that_stay_nan_are_located_once(
     train(model, optimizer, 12)
     assert [step for step, _ in events(recorded)] == [3]
     assert len(calls) == 1
+
+
+def test_one_bad_element_of_a_large_gradient_is_found_by_the_next_loss(recorded: Any) -> None:
+    """Not every weight of a large model is looked at after each step, but the loss sees it."""
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10))
+    optimizer = torch.optim.Adam(model.parameters())
+    tv.watch(model, optimizer, interval=1000, strict=True)
+    for step in range(8):
+        optimizer.zero_grad()
+        model(torch.randn(16, 64)).square().mean().backward()
+        if step == 5:
+            model[0].weight.grad[17, 31] = math.nan
+        optimizer.step()
+    ((found_at, data),) = events(recorded)
+    assert (found_at, data["direction"], data["layer"]) == (5, "backward", "0")
+    assert data["parameter"] == "0.weight"

@@ -60,6 +60,15 @@ def test_first_steps_are_all_sampled_where_the_budget_bears_it() -> None:
     assert dear.samples == [0, 1]
 
 
+def test_tiny_steps_are_sampled_at_growing_distances_for_25_ms() -> None:
+    training = Training(Pace(overhead=0.01), 0.0004, 0.0005, glance=5e-5).go(400)
+    assert training.samples[:BURST] == list(range(BURST))
+    assert 30 <= len(training.samples) <= 50
+    assert training.samples[-1] > 300
+    training.go(50_000)
+    assert training.share < 0.0125
+
+
 def test_samples_go_on_while_the_burst_is_paid_back() -> None:
     training = Training(Pace(overhead=0.01), 0.01, 0.0025).go(1_000)
     assert len([step for step in training.samples if BURST <= step]) >= 5

@@ -1,0 +1,1 @@
+"""What watching a training costs, beside what others do: `make bench-overhead` (docs/overhead.md)."""

@@ -1,0 +1,174 @@
+"""One training with a tool beside its twin without, in a process of their own."""
+
+import multiprocessing
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from benchmarks.overhead import footprint
+from benchmarks.overhead.loops import CALIBRATION, Pairs, interleave, steps_for
+from benchmarks.overhead.models import build
+from benchmarks.overhead.peers import TOOLS
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to compare, and how long."""
+
+    model: str
+    tool: str
+    steps: int
+    """Watched steps at least."""
+    seconds: float
+    """Watched seconds at least."""
+    pairs: int
+    """Pairs of blocks at least."""
+    block: float = 0.5
+    """Seconds of a block, about."""
+    multiple: int = 1
+    """What the steps of a block are a multiple of."""
+    warm_steps: int = 0
+    """Steps with the tool before the first block that counts."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was measured. Memory and disk in bytes, times in seconds."""
+
+    job: Job
+    control: Pairs
+    """The same two copies before the tool came: what the copies themselves differ by."""
+    wall: Pairs
+    cpu: Pairs
+    """Of the training process alone."""
+    cpu_steps: float
+    """Processor time of all processes beyond that of the training, per 1,000 steps."""
+    cpu_ends: float
+    """Processor time of all processes to start and to close, imports included."""
+    start: float
+    """How long it took to import, begin and attach."""
+    close: float
+    disk: int
+    """Per 1,000 steps, without what was there before the first."""
+    memory: int
+    """How much the process's peak rose."""
+    children: int
+    """Memory of the processes that the tool started."""
+    samples: int | None
+    """How many steps' layer statistics were recorded, where that can be told."""
+    reported: float | None
+    """The share of the time that the tool itself says it took."""
+
+
+def compare(job: Job) -> Outcome:
+    """Measure in this process; `isolated(compare, job)` gives it one of its own."""
+    plain, watched = build(job.model), build(job.model)
+    tool = TOOLS["nothing"]()
+    for training in (plain, watched):  # creates the optimizers' state, fills caches
+        for _ in range(3):
+            training.step()
+    steps = steps_for(plain.step, job.block, job.multiple)
+    for _ in range(CALIBRATION):  # the twins stay in step
+        watched.step()
+    control, _ = interleave(
+        plain.step, watched.step, max(1, steps // 4), 8, tool.paused, lambda done, of: None
+    )
+    seconds = control.merged(1).plain[0]
+    needed = max(job.steps, job.seconds / seconds)
+    pairs = max(job.pairs, -(-int(needed) // steps))
+
+    def watched_step() -> None:
+        tool.after_step(watched.step())
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        peak = footprint.peak_resident()
+        before = footprint.own_cpu() + footprint.children_cpu()
+        tool = TOOLS[job.tool]()
+        start = _timed(lambda: tool.start(watched, folder))
+        children_cpu, disk = footprint.children_cpu(), footprint.on_disk(folder)
+        ends = footprint.own_cpu() + children_cpu - before
+        for _ in range(job.warm_steps):
+            watched_step()
+            with tool.paused():
+                plain.step()
+        wall, cpu = interleave(plain.step, watched_step, steps, pairs, tool.paused, _teller(job))
+        children_cpu = footprint.children_cpu() - children_cpu
+        before = footprint.own_cpu() + footprint.children_cpu()
+        children = footprint.children_resident()
+        close = _timed(tool.close)
+        tool.stop()
+        ends += footprint.own_cpu() + footprint.children_cpu() - before
+        scale = 1_000 / wall.total_steps
+        recorded = tool.samples(folder)
+        return Outcome(
+            job=job,
+            control=control,
+            wall=wall,
+            cpu=cpu,
+            cpu_steps=1_000 * statistics.fmean(cpu.differences) + scale * children_cpu,
+            cpu_ends=ends,
+            start=start,
+            close=close,
+            disk=round((footprint.on_disk(folder) - disk) * scale),
+            memory=footprint.peak_resident() - peak,
+            children=children,
+            samples=len(recorded) or None,
+            reported=tool.reported(folder),
+        )
+
+
+def _timed(call: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def _teller(job: Job) -> Callable[[int, int], None]:
+    """Says on standard error how far a comparison is, about every ten seconds."""
+    last = time.monotonic()
+
+    def tell(done: int, of: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > 10 and done < of:
+            last = time.monotonic()
+            print(f"  {job.model}, {job.tool}: {done} of {of} pairs", file=sys.stderr, flush=True)
+
+    return tell
+
+
+def isolated(function: Callable[..., T], *arguments: Any) -> T:
+    """Call `function` in a fresh process: nothing that was attached, imported or allocated before is in it.
+
+    Raises what the function raises, and RuntimeError where the process dies.
+    """
+    context = multiprocessing.get_context("spawn")
+    reader, writer = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(writer, function, arguments))
+    process.start()
+    writer.close()
+    try:
+        answer = reader.recv()
+    except EOFError:
+        process.join()
+        raise RuntimeError(f"{function.__name__} died with code {process.exitcode}") from None
+    process.join()
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _answer(writer: Any, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    try:
+        writer.send(function(*arguments))
+    except Exception as error:
+        import traceback
+
+        writer.send(RuntimeError("".join(traceback.format_exception(error))))

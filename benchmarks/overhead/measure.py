@@ -1,0 +1,108 @@
+"""The four lines of the benchmark: which comparisons each needs, and how long they take."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.overhead.compare import Job, Outcome, compare, isolated
+from benchmarks.overhead.counting import Device, Growth, Operations, growth, on_cuda, operations
+from benchmarks.overhead.peers import INTERVAL, is_missing
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long to measure: steps, seconds and pairs are lower bounds of each comparison."""
+
+    default_steps: int
+    default_seconds: float
+    full_pairs: int
+    full_seconds: float
+    alone_seconds: float
+    block: float
+    growth_steps: int
+
+
+FULL = Length(1_000, 15, 9, 6, 25, 0.5, 10_000)
+QUICK = Length(60, 3, 3, 2, 4, 0.25, 2_000)
+TINY = Length(8, 0, 3, 0, 0, 0.001, 50)
+"""For the harness's own test: says nothing about cost."""
+
+LARGE_PAIRS = 12
+"""Pairs that the blocks of default settings are gathered into, so that each spans samples and steps without."""
+PEERS = ("plain", "wandb", "tensorboard")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that one run of the benchmark found; lines without models are empty."""
+
+    default: list[Outcome]
+    full: list[Outcome]
+    alone: list[Outcome]
+    operations: dict[str, Operations]
+    growth: Growth
+    device: dict[str, Device | str]
+    skipped: list[str]
+
+
+def measure(models: Sequence[str], length: Length) -> Measured:
+    """Everything for these models, one process after the other; says on standard error what it is at."""
+    peers = [name for name in PEERS if not is_missing(name)]
+    skipped = [
+        f"{name}: {is_missing(name)} is not installed (pip install '.[bench]')"
+        for name in PEERS
+        if is_missing(name)
+    ]
+    return Measured(
+        default=list(_compared(default_jobs(models, length))),
+        full=list(_compared(full_jobs(models, ["ours", *peers], length))),
+        alone=list(_compared(alone_jobs(models, length))),
+        operations={name: _isolated("counting operations", operations, name) for name in models},
+        growth=_isolated("memory over a long training", growth, "mlp", length.growth_steps),
+        device={name: _isolated("CUDA", on_cuda, name) for name in models},
+        skipped=skipped,
+    )
+
+
+def default_jobs(models: Iterable[str], length: Length) -> Iterator[Job]:
+    """Line 1: `tv.watch(model, optimizer)` from a fresh run on, and with logging for the MLP."""
+    for model in models:
+        for tool in ("default", "default + log") if model == "mlp" else ("default",):
+            yield Job(
+                model, tool, length.default_steps, length.default_seconds, 7, block=length.block
+            )
+
+
+def full_jobs(models: Iterable[str], tools: Sequence[str], length: Length) -> Iterator[Job]:
+    """Line 2: full statistics every ten steps; whole tens in each block, so that all hold as many samples."""
+    for model in models:
+        for tool in tools:
+            yield Job(
+                model,
+                tool,
+                0,
+                length.full_seconds,
+                length.full_pairs,
+                block=length.block,
+                multiple=INTERVAL,
+            )
+
+
+def alone_jobs(models: Iterable[str], length: Length) -> Iterator[Job]:
+    """Line 3: no sample but the first; only what watches every step for NaN and infinity is left."""
+    for model in models:
+        yield Job(model, "non-finite", 0, length.alone_seconds, 7, block=length.block, warm_steps=5)
+
+
+def _compared(jobs: Iterable[Job]) -> Iterator[Outcome]:
+    for job in jobs:
+        yield _isolated(job.tool, compare, job)
+
+
+def _isolated(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    first = arguments[0]
+    print(
+        f"{first.model if isinstance(first, Job) else first}: {what}", file=sys.stderr, flush=True
+    )
+    return isolated(function, *arguments)

@@ -1,0 +1,294 @@
+"""The tables that are printed, and everything behind them as JSON."""
+
+import json
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict
+from statistics import median
+from typing import Any
+
+import torch
+
+from benchmarks.overhead.compare import Outcome
+from benchmarks.overhead.counting import Counts, Device, Operations
+from benchmarks.overhead.footprint import MIB
+from benchmarks.overhead.loops import quartiles
+from benchmarks.overhead.measure import LARGE_PAIRS, Measured
+from benchmarks.overhead.peers import INTERVAL
+
+LIMIT_DEFAULT = 0.015
+LIMIT_ALONE = 0.005
+LONG_STEP = 0.010
+"""Seconds from which a step counts as long enough for `LIMIT_ALONE`."""
+LIMITS_RATIO = {"plain": 1 / 3, "wandb": 1 / 5, "tensorboard": 1 / 5}
+LIMIT_DEVICE = 64 * MIB
+LIMIT_GROWTH = 4 * MIB
+"""What an allocator moves by over a long run without any growth."""
+
+Table = list[list[str]]
+
+
+def environment() -> dict[str, Any]:
+    """What the figures depend on."""
+    return {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "cuda": torch.cuda.is_available(),
+    }
+
+
+def text(measured: Measured) -> str:
+    """All tables."""
+    here = environment()
+    lines = [
+        f"Overhead of trainvitals: torch {here['torch']} with {here['threads']} threads on "
+        f"{here['cores']} cores, Python {here['python']}.",
+        "Shares are of the step time without any tool, measured in neighbouring blocks of the same process.",
+        "",
+        "1. Default settings, from a fresh run on (limit: +1.5 %; reported within a third of measured)",
+        *_aligned(default_table(measured.default)),
+        "",
+        f"2. Full statistics with histograms every {INTERVAL} steps, and the loss at every step",
+        *_aligned(full_table(measured.full)),
+        "",
+        "3. The non-finite watch alone (limit: +0.5 % where a step takes 10 ms)",
+        *_aligned(alone_table(measured)),
+        "",
+        f"4. What a step does more when watched, interval {INTERVAL} (operations of torch, on the CPU)",
+        *_aligned(operations_table(measured.operations)),
+        "",
+        *_growth(measured),
+        *(_device(name, found) for name, found in measured.device.items()),
+        "",
+        "Memory, disk, processor time of all processes, and closing",
+        *_aligned(cost_table(measured.default + measured.full + measured.alone)),
+        "",
+        *(f"skipped: {line}" for line in measured.skipped),
+    ]
+    return "\n".join(lines).rstrip()
+
+
+def as_json(measured: Measured) -> str:
+    """Everything, each block's times included."""
+    return json.dumps({"environment": environment(), **asdict(measured)}, indent=1)
+
+
+def default_table(outcomes: list[Outcome]) -> Table:
+    """Line 1."""
+    table = [
+        _cells(
+            "model | step | steps | added | in CPU | median [quartiles] | pairs | "
+            "twins differ | samples | measured | reported | ≤ 1.5 % | within 1/3"
+        )
+    ]
+    for found in outcomes:
+        pairs = found.wall.merged(LARGE_PAIRS)
+        agrees = "-" if found.reported is None else _yes(agree(found.reported, found.wall.share))
+        table.append(
+            [
+                _label(found),
+                _milliseconds(median(found.wall.plain)),
+                f"{found.wall.total_steps:,}",
+                _percent(found.wall.total_added),
+                _percent(found.cpu.total_added),
+                _spread(pairs.added),
+                str(len(pairs)),
+                _percent(found.control.total_added),
+                "-" if found.samples is None else str(found.samples),
+                _percent(found.wall.share),
+                "-" if found.reported is None else _percent(found.reported),
+                _verdict(found.wall.total_added, LIMIT_DEFAULT, found),
+                agrees,
+            ]
+        )
+    return table
+
+
+def agree(reported: float, measured: float) -> bool:
+    """Whether a reported share is within a third of the measured one."""
+    return abs(reported - measured) <= abs(measured) / 3
+
+
+def ratio(ours: Outcome, other: Outcome) -> float:
+    """What we add to a step, by what the other one adds: medians over pairs."""
+    return median(ours.wall.differences) / median(other.wall.differences)
+
+
+def full_table(outcomes: list[Outcome]) -> Table:
+    """Line 2."""
+    table = [
+        _cells(
+            "model | tool | step | added a sample | [quartiles] | in CPU | added | "
+            "pairs | ours / it | limit | holds"
+        )
+    ]
+    ours = {found.job.model: found for found in outcomes if found.job.tool == "ours"}
+    for found in outcomes:
+        low, middle, high = (INTERVAL * 1e3 * value for value in quartiles(found.wall.differences))
+        row = [
+            found.job.model,
+            found.job.tool,
+            _milliseconds(median(found.wall.plain)),
+            f"{middle:.2f} ms",
+            f"[{low:.2f}, {high:.2f}]",
+            f"{INTERVAL * 1e3 * median(found.cpu.differences):.2f} ms",
+            _percent(median(found.wall.added)),
+            str(len(found.wall)),
+        ]
+        limit = LIMITS_RATIO.get(found.job.tool)
+        if limit is not None and found.job.model in ours:
+            share = ratio(ours[found.job.model], found)
+            row += [
+                f"{share:.2f}",
+                f"{limit:.2f}",
+                "unclear" if share <= 0 else _yes(share <= limit),
+            ]
+        table.append(row)
+    return table
+
+
+def alone_table(measured: Measured) -> Table:
+    """Line 3."""
+    table = [
+        _cells(
+            "model | step | added | in CPU | median [quartiles] | pairs | twins differ | "
+            "≤ 0.5 % | hooks on steps without a sample"
+        )
+    ]
+    for found in measured.alone:
+        step = median(found.wall.plain)
+        holds = "-"
+        if step >= LONG_STEP:
+            holds = _verdict(median(found.wall.added), LIMIT_ALONE, found)
+        table.append(
+            [
+                found.job.model,
+                _milliseconds(step),
+                _percent(found.wall.total_added),
+                _percent(median(found.cpu.added)),
+                _spread(found.wall.added),
+                str(len(found.wall)),
+                _percent(found.control.total_added),
+                holds,
+                _hooks(measured.operations.get(found.job.model)),
+            ]
+        )
+    return table
+
+
+def _hooks(found: Operations | None) -> str:
+    if found is None:
+        return "-"
+    if not found.hooks:
+        return f"none ({found.checked} steps)"
+    rest = f" and {len(found.hooks) - 1} more" if len(found.hooks) > 1 else ""
+    return f"FAILS: {found.hooks[0]}{rest}"
+
+
+def operations_table(found: dict[str, Operations]) -> Table:
+    """Line 4: of each kind of step the median and the most."""
+    table = [_cells("model | kind | counted | reads of one value | copies | operations")]
+    for model, counted in found.items():
+        for kind, counts in (("no sample", counted.idle), ("sampled", counted.sampled)):
+            table.append([model, kind, str(len(counts)), *_counts(counts)])
+    return table
+
+
+def _counts(counts: list[Counts]) -> Iterator[str]:
+    for values in zip(*((c.reads, c.copies, c.operations) for c in counts), strict=True):
+        yield f"{median(values):g} (≤ {max(values)})"
+
+
+def _growth(measured: Measured) -> list[str]:
+    found = measured.growth
+    holds = _yes(found.watched - found.plain <= LIMIT_GROWTH)
+    return [
+        f"   Over {found.steps:,} steps memory grows by {found.watched / MIB:.1f} MiB watched, "
+        f"{found.plain / MIB:.1f} MiB not; no growth: {holds}"
+    ]
+
+
+def _device(model: str, found: Device | str) -> str:
+    if isinstance(found, str):
+        return f"   {model}: {found}"
+    waits = f"FAILS: {found.idle}" if found.idle else "none"
+    return (
+        f"   {model} on CUDA: waits on {found.checked} steps without a sample: {waits}; on a sampled step at "
+        f"most {found.waits}; extra memory {found.memory / MIB:.1f} MiB (limit 64: "
+        f"{_yes(found.memory <= LIMIT_DEVICE)})"
+    )
+
+
+def cost_table(outcomes: list[Outcome]) -> Table:
+    """What each tool takes besides time of the step."""
+    table = [
+        _cells(
+            "model | tool | disk / 1,000 steps | CPU / 1,000 steps | CPU to start and end | "
+            "peak memory | its processes | start | close"
+        )
+    ]
+    for found in outcomes:
+        table.append(
+            [
+                found.job.model,
+                found.job.tool,
+                f"{found.disk / MIB:.2f} MiB",
+                f"{found.cpu_steps:+.2f} s",
+                f"{found.cpu_ends:.2f} s",
+                f"{found.memory / MIB:+.0f} MiB",
+                f"{found.children / MIB:.0f} MiB",
+                f"{found.start:.2f} s",
+                f"{found.close:.2f} s",
+            ]
+        )
+    return table
+
+
+def _cells(line: str) -> list[str]:
+    return line.split(" | ")
+
+
+def _label(found: Outcome) -> str:
+    return found.job.model + found.job.tool.removeprefix("default")
+
+
+def _yes(holds: bool) -> str:
+    return "yes" if holds else "NO"
+
+
+def _verdict(added: float, limit: float, found: Outcome) -> str:
+    """Whether a limit holds; "unclear" where twins without any tool differ by more than it."""
+    if abs(found.control.total_added) > limit:
+        return "unclear"
+    return _yes(added <= limit)
+
+
+def _percent(share: float) -> str:
+    return f"{share:+.2%}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f} ms"
+
+
+def _spread(values: list[float]) -> str:
+    low, middle, high = quartiles(values)
+    return f"{middle:+.2%} [{low:+.2%}, {high:+.2%}]"
+
+
+def _aligned(table: Table) -> Iterator[str]:
+    """Columns as wide as their widest cell; names to the left, figures to the right."""
+    wide = max(len(row) for row in table)
+    rows = [row + [""] * (wide - len(row)) for row in table]
+    widths = [max(len(row[place]) for row in rows) for place in range(wide)]
+    names = [cell in ("model", "tool", "kind") for cell in rows[0]]
+    for row in rows:
+        cells = (
+            cell.ljust(width) if name else cell.rjust(width)
+            for cell, width, name in zip(row, widths, names, strict=True)
+        )
+        yield ("   " + "  ".join(cells)).rstrip()
