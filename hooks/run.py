@@ -269,9 +269,7 @@ class Run:
                 step=step,
                 kind="nonfinite",
                 layer=found.layer,
-                data=msgspec.to_builtins(
-                    msgspec.structs.replace(found, rank=self._settings.rank)
-                ),
+                data=msgspec.to_builtins(msgspec.structs.replace(found, rank=self._settings.rank)),
             )
 
 
