@@ -30,7 +30,7 @@ class Span:
         self.own = own
         """Seconds of it for looking at its last step."""
         self.always = always
-        """Seconds for what every step costs: the watch, logging, and our other threads."""
+        """Seconds for what every step costs: the watch, and our other threads."""
         self.training = max(processor - own - always, 0.0)
         """Processor time of the training's thread without us."""
 
@@ -50,7 +50,7 @@ class Accounts:
         self._own_total = self._wall_total = 0.0
         self._own = self._entered = 0.0
         self.aside = 0.0
-        """Seconds spent for the user's calls of `log` and `batch`."""
+        """Seconds spent for the user's calls of `log` and `batch`: told, but not taken from the budget."""
 
     def start(self) -> None:
         """Time counts from now on."""
@@ -75,9 +75,9 @@ class Accounts:
         self._own += processor - self._entered
         self._entered = processor
         background = self._background()
-        always = each * steps + self.aside + max(background - self._background_before, 0.0)
+        always = each * steps + max(background - self._background_before, 0.0)
         span = Span(steps, wall - self._wall, processor - self._processor, self._own, always)
-        self._own_total += span.own + span.always
+        self._own_total += span.own + span.always + self.aside
         self._wall_total += span.wall
         self._wall, self._processor, self._background_before = wall, processor, background
         self._own = self.aside = 0.0

@@ -63,10 +63,14 @@ def check(
 
 
 def _optimizer(given: Any) -> Optimizer:
-    """The torch optimizer inside wrappers that keep it as `.optimizer`."""
+    """The torch optimizer inside wrappers that keep it as `.optimizer`.
+
+    A wrapper may call itself an Optimizer without ever having been initialized as one (Accelerate's does): it has
+    no step hooks, and what steps is the one inside.
+    """
     inner = given
     for _ in range(4):
-        if isinstance(inner, Optimizer):
+        if isinstance(inner, Optimizer) and "_optimizer_step_pre_hooks" in vars(inner):
             return inner
         inner = getattr(inner, "optimizer", None)
     raise TypeError(

@@ -4,7 +4,7 @@ import ctypes
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import torch
@@ -42,15 +42,15 @@ class Guard:
         self,
         registry: Registry,
         report: Callable[[int, NonFinite], None],
-        has_bad_state: Callable[[str], bool],
+        spoiled_unseen: Callable[[str], Literal["backward", "update"] | None],
     ) -> None:
         """`report(step, found)` sends a finding.
 
-        `has_bad_state`: whether an optimizer's memory of the parameter of that name is non-finite.
+        `spoiled_unseen`: what made the parameter of that name non-finite in the last step, if that was it.
         """
         self._registry = registry
         self._report = report
-        self._has_bad_state = has_bad_state
+        self._spoiled_unseen = spoiled_unseen
         self.calls: deque[Call] = deque(maxlen=_LEAST)
         self._last_bad = -2
         self._tentative: NonFinite | None = None
@@ -120,10 +120,12 @@ class Guard:
             self._unrefined = found
             self._last_bad = step
             return
-        if found.direction == "parameter" and self._has_bad_state(found.parameter):
-            # Of large weights only some elements are looked at after a step: this one missed the others.
+        made_by = self._spoiled_unseen(found.parameter) if found.parameter else None
+        if made_by is not None:
             self._last_bad = step
-            self._report(max(step - 1, 0), msgspec.structs.replace(found, direction="backward"))
+            spoiled = [p for p in self._registry.parameters.values() if p.name == found.parameter]
+            found = msgspec.structs.replace(explain_update(spoiled), direction=made_by)
+            self._report(max(step - 1, 0), found)
             return
         self._tell(step, found)
 
@@ -133,6 +135,14 @@ class Guard:
         called = {(self._registry.name_of(call[0]) or "") for call in self.calls}
         children = [name for name in self._registry.layers.values() if name.startswith(inside)]
         return any(name and name != layer and name not in called for name in children)
+
+    def before_backward(self) -> None:
+        """Let go of the calls, so that backward can free what they hold.
+
+        Several passes may wait for a backward each; then it is the end of the step that lets go of them.
+        """
+        if len(self.calls) <= len(self._registry.layers):
+            self.calls.clear()
 
     def after_backward(self, step: int) -> None:
         """Backward is over; recomputed layers may tell more precisely what happened."""
@@ -146,7 +156,7 @@ class Guard:
             ]
             better = explain_forward(recomputed, self._registry) if recomputed else None
             self._send(step, _more_precisely(found, better) if better else found)
-        self.calls.clear()
+        self.before_backward()
 
     def saw_late_bad_loss(self, step: int) -> None:
         """A device has delivered a loss that is not finite; which layer made it is not known any more."""
@@ -187,7 +197,7 @@ class Guard:
 
 def _more_precisely(found: NonFinite, better: NonFinite) -> NonFinite:
     """What a recomputation told of the origin, with the layers that the first pass told of the spread."""
-    spread = dict.fromkeys([*better.spread, found.layer, *found.spread])
+    spread = dict.fromkeys([*better.spread, *found.spread, found.layer])
     spread.pop(better.layer, None)
     count = max(len(spread), found.spread_count)
     return msgspec.structs.replace(better, spread=list(spread), spread_count=count)

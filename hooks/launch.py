@@ -29,7 +29,7 @@ def rank_and_world() -> tuple[int, int]:
     """Rank and number of ranks, from torch.distributed where it runs, else from the launcher's variables."""
     distributed = _distributed()
     if distributed is not None:
-        return distributed.get_rank(), distributed.get_world_size()
+        return int(distributed.get_rank()), int(distributed.get_world_size())
     try:
         return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     except ValueError:
@@ -42,15 +42,15 @@ def ids() -> Ids:
     _asked += 1
     now = time.time()
     world = rank_and_world()[1]
-    alone = Ids(_run_id(now), _attempt_id(now), world == 1)
+    alone = Ids(new_run_id(), _attempt_id(now), world == 1)
     if alone.agreed:
         return alone
     return _from_torchrun(_asked) or _from_store(alone, _asked) or _from_parent(alone, _asked)
 
 
-def _run_id(now: float) -> str:
-    """Sorts by time; drawn from the system's source so that no seeded generator moves."""
-    return f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{secrets.token_hex(2)}"
+def new_run_id() -> str:
+    """Of this process alone: sorts by time; drawn from the system's source so that no seeded generator moves."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
 def _attempt_id(now: float) -> str:

@@ -15,6 +15,8 @@ class DataWait:
         self._wrapper: Callable[[Any], Any] | None = None
         self._waited = 0.0
         self._seen = False
+        self.total = 0.0
+        """Seconds waited so far."""
 
     def attach(self) -> None:
         """Wrap the iterators' `__next__`, once for all of them."""
@@ -27,7 +29,9 @@ class DataWait:
             try:
                 return original(iterator)
             finally:
-                self._waited += perf_counter() - begin
+                waited = perf_counter() - begin
+                self._waited += waited
+                self.total += waited
                 self._seen = True
 
         self._original, self._wrapper = original, timed_next

@@ -3,6 +3,7 @@
 import math
 import sys
 from collections import deque
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -21,13 +22,13 @@ class LossValues:
         self._limit = _NO_LIMIT
         self._late = LateLosses()
 
-    def see(self, step: int, loss: Any) -> float | None:
+    def see(self, step: Callable[[], int], loss: Any) -> float | None:
         """The value of a loss that is not finite or far above the usual; None of any other.
 
         One on a device is looked at later, by `late_bad_steps`.
         """
         if is_on_device(loss):
-            self._late.see(step, loss)
+            self._late.see(step(), loss)
             return None
         value = value_of(loss)
         self._values.append(value)

@@ -64,10 +64,14 @@ def explain_forward(calls: Sequence[Call], registry: Registry) -> NonFinite | No
             return _forward_finding("input", outermost, first, registry, spread)
         first = maker
     spread = _spread(bad, registry, first)
-    parameter = _bad_parameter(first[0], registry, {call[0] for call in watched})
-    if parameter:
+    bad_part = _bad_part(first[0], registry, {call[0] for call in watched})
+    if bad_part is not None:
+        part, parameter = bad_part
         found = _forward_finding("parameter", first, first, registry, spread)
-        return msgspec.structs.replace(found, parameter=parameter)
+        layer = registry.name_of(part) or ""
+        return msgspec.structs.replace(
+            found, layer=layer, type=registry.type_of(part), parameter=parameter
+        )
     if first is outermost and len(bad) == 1 and _only_scalar_bad(first[3]):
         return _forward_finding("loss", first, first, registry, spread)
     return _forward_finding("forward", first, first, registry, spread)
@@ -179,8 +183,10 @@ def _spread(bad: Sequence[Call], registry: Registry, first: Call) -> list[str]:
     return list(names)
 
 
-def _bad_parameter(module: nn.Module, registry: Registry, called: set[nn.Module]) -> str:
-    """Name of a non-finite parameter or buffer that the module reads; an infinite mask buffer is none.
+def _bad_part(
+    module: nn.Module, registry: Registry, called: set[nn.Module]
+) -> tuple[nn.Module, str] | None:
+    """A non-finite parameter or buffer that the module reads, and its owner; an infinite mask buffer is none.
 
     Besides its own ones it may read those of parts that are never called, as attention does.
     """
@@ -191,11 +197,11 @@ def _bad_parameter(module: nn.Module, registry: Registry, called: set[nn.Module]
         for key, tensor in part.named_parameters(recurse=False):
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 known = registry.parameters.get(id(tensor))
-                return known.name if known else f"{name}.{key}".lstrip(".")
+                return part, known.name if known else f"{name}.{key}".lstrip(".")
         for key, buffer in part.named_buffers(recurse=False):
             if buffer.is_floating_point() and buffer.numel() and has_nan_or_inf(buffer.detach()):
-                return f"{name}.{key}".lstrip(".")
-    return ""
+                return part, f"{name}.{key}".lstrip(".")
+    return None
 
 
 def _only_scalar_bad(output: Any) -> bool:

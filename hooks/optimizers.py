@@ -1,6 +1,7 @@
 """The optimizers of a training: whose parameters they hold, who counts, who has stepped."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -49,14 +50,26 @@ class Optimizers:
         """Seconds that all of them take in a step."""
         return sum(check.cost for check in self._checks.values())
 
-    def has_bad_state(self, name: str) -> bool:
-        """Whether what an optimizer remembers of the gradients of this parameter is non-finite (on the CPU)."""
-        for optimizer in self._known:
+    def spoiled_unseen(self, name: str) -> Literal["backward", "update"] | None:
+        """What made a non-finite parameter so in the last step, where its check missed it; None where it didn't.
+
+        NaN comes from the gradient, whether the optimizer remembers it or not; an infinity alone from the size
+        of the update.
+        """
+        for optimizer, check in self._known_checks():
             for parameter in self.members(optimizer):
-                if parameter.name == name:
+                if parameter.name == name and check.was_left_so(parameter.tensor):
                     state = optimizer.state.get(parameter.tensor, {})
-                    return any(is_bad(value) for value in state.values())
-        return False
+                    of_gradient = bool(parameter.tensor.detach().isnan().any())
+                    of_gradient |= any(is_bad(value) for value in state.values())
+                    return "backward" if of_gradient else "update"
+        return None
+
+    def _known_checks(self) -> Iterator[tuple[Optimizer, WeightCheck]]:
+        for optimizer in self._known:
+            check = self.check_of(optimizer)
+            if check is not None:
+                yield optimizer, check
 
     def renew_checks(self) -> None:
         """Follow weights that have moved, and optimizers that are new."""

@@ -15,11 +15,19 @@ from torch import Tensor, nn
 from trainvitals.hooks import arguments, spool
 from trainvitals.hooks.draft import Draft, Emitter
 from trainvitals.hooks.light import Mute
+from trainvitals.hooks.logged import LoggedHistograms
 from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.readout import Number, number
 from trainvitals.hooks.recorder import Recorder
 from trainvitals.hooks.sender import Sender, say
-from trainvitals.hooks.settings import RunSettings, clean_name, clean_text, environment
+from trainvitals.hooks.settings import (
+    RunSettings,
+    clean_config,
+    clean_name,
+    clean_text,
+    environment,
+)
+from trainvitals.hooks.system import SystemMonitor
 from trainvitals.hooks.watching import Watch
 from trainvitals.hooks.wire.records import EndStatus, NonFinite
 
@@ -46,6 +54,9 @@ class Run:
         self._sender: Sender | None = None
         self._emitter: Emitter | None = None
         self._watch: Watch | None = None
+        self._histograms: LoggedHistograms | None = None
+        self._system: SystemMonitor | None = None
+        self._logged_step: int | None = None
         if settings.mode != "disabled" and self._may_record():
             self._open()
 
@@ -83,6 +94,9 @@ class Run:
             environment=environment(),
         )
         self._recorder.flush()
+        if not self._light:
+            self._histograms = LoggedHistograms(self._recorder, self._problems)
+            self._system = SystemMonitor(self)
         if online:
             page = "" if self._light else self.url
             self._sender = Sender(writer.folder, meta, chosen.token, page)
@@ -186,8 +200,55 @@ class Run:
             chosen = completed if key in self._early else completed - 1
             place = max(step if step is not None else chosen, 0)
             by_step.setdefault(place, Draft(place)).scalars[key] = taken
+            self._logged_step = max(self._logged_step or 0, place)
         for draft in by_step.values():
             emitter.emit(draft)
+
+    @property
+    def step(self) -> int | None:
+        """The last step that was completed or logged for; None before the first."""
+        completed = self._watch.last if self._watch is not None else None
+        return max((s for s in (completed, self._logged_step) if s is not None), default=None)
+
+    @property
+    def completed(self) -> int:
+        """Steps completed so far, by the count of the first watched optimizer."""
+        return self._watch.completed if self._watch is not None else 0
+
+    @property
+    def watching(self) -> bool:
+        """Whether a model is being watched: then its optimizer counts the steps."""
+        return self._watch is not None and self._watch.attached
+
+    def resume_at(self, step: int) -> None:
+        """Count the steps from `step` on: for a training that goes on from a checkpoint, right after `watch`."""
+        if self._watch is not None and self._alive():
+            self._watch.resume_at(step)
+
+    def configure(self, values: Mapping[str, Any]) -> None:
+        """Add to the run's configuration what was not known when it began."""
+        if self._recorder is not None and self._alive():
+            self._recorder.event(step=self.step or 0, kind="config", data=clean_config(values))
+
+    def log_histogram(self, name: str, values: Any, step: int | None = None) -> None:
+        """Record how the elements of a tensor or array are distributed, at the last step or at `step`."""
+        if self._histograms is None or not self._alive():
+            return
+        place = max((self.step or 0) if step is None else step, 0)
+        try:
+            self._histograms.add(clean_name(name), values, place)
+        except Exception as error:
+            self._problems.caught("log_histogram", error)
+
+    def report(self, step: int, scalars: dict[str, float]) -> None:
+        """Record scalars of the hooks' own, from any thread."""
+        if self._recorder is not None and self._alive():
+            self._recorder.step(step=step, scalars=scalars)
+
+    @property
+    def waited(self) -> float | None:
+        """Seconds that the training has waited for its data so far; None while nothing is watched."""
+        return self._watch.waited if self._watch is not None else None
 
     def batch(self, inputs: Any = None, labels: Any = None) -> None:
         """Tell of a batch: its labels give the running label statistics. Never waits for a device."""
@@ -196,7 +257,7 @@ class Run:
         begin = perf_counter()
         try:
             target = labels if isinstance(labels, Tensor) else torch.as_tensor(labels)
-            self._watch.saw_labels(target)
+            self._watch.criteria.see_labels(target)
         except Exception as error:
             self._problems.caught("batch", error)
         self._watch.accounts.aside += perf_counter() - begin
@@ -220,6 +281,9 @@ class Run:
             return
         if self._emitter is not None:
             self._emitter.poll(wait=True)
+        if self._system is not None and self._histograms is not None:
+            self._system.stop()
+            self._histograms.flush()
         self._recorder.end(step=step, status=status, message=clean_text(message))
         self._recorder.close()
         if self._sender is not None:
@@ -251,7 +315,7 @@ class Run:
 
     def _background_seconds(self) -> float:
         """Processor time that the threads of this run have taken so far."""
-        threads = (self._recorder, self._sender)
+        threads = (self._recorder, self._sender, self._system)
         return sum(thread.processor_seconds for thread in threads if thread is not None)
 
     def _alive(self) -> bool:

@@ -1,10 +1,9 @@
 """The life of a step: what is attached, when statistics are taken, when a record is complete."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
@@ -13,19 +12,17 @@ from torch.optim.optimizer import (
 from torch.utils.hooks import RemovableHandle
 
 from trainvitals.hooks.accounts import Accounts
-from trainvitals.hooks.carried import CarriedGradients
+from trainvitals.hooks.backwardwatch import BackwardWatch
+from trainvitals.hooks.criteria import Criteria
 from trainvitals.hooks.draft import Draft, Emitter
-from trainvitals.hooks.guard import Guard, value_of
+from trainvitals.hooks.guard import Guard
 from trainvitals.hooks.interception import Call, Interception, ignore
-from trainvitals.hooks.labels import Labels
 from trainvitals.hooks.light import EVERYTHING, Seldom
 from trainvitals.hooks.loader import DataWait
-from trainvitals.hooks.lossvalues import LossValues
 from trainvitals.hooks.optimizers import Optimizers, has_closure
 from trainvitals.hooks.pace import Pace
 from trainvitals.hooks.parameterlook import ParameterLook
 from trainvitals.hooks.problems import Problems
-from trainvitals.hooks.readout import Number, number
 from trainvitals.hooks.registry import Registry
 from trainvitals.hooks.taps import Taps
 from trainvitals.hooks.wire.records import NonFinite
@@ -57,24 +54,27 @@ class Watch:
         self._emitter = emitter
         self._problems = problems
         self.registry = Registry()
-        self.labels = Labels()
+        self.criteria = Criteria()
         self._optimizers = Optimizers(self.registry)
-        self.guard = Guard(self.registry, report, self._optimizers.has_bad_state)
+        self.guard = Guard(self.registry, report, self._optimizers.spoiled_unseen)
         self.accounts = Accounts(background)
         self._taps = Taps(emitter.rows["activation"])
         self._data_wait = DataWait()
         self._pace = Seldom() if light else Pace()
-        self._criteria: set[nn.Module] = set()
-        self._interception = Interception(
-            self._before_backward,
-            self._after_backward,
-            self._before_grad,
-            self._before_clipping,
-            self._before_norm_clipping,
-        )
-        self._handles: list[RemovableHandle] = []
         self.completed = 0
         """Steps completed so far: the index of the step that is being prepared."""
+        self._backward = BackwardWatch(
+            self.registry, self.guard, self._pace, problems, lambda: self.completed
+        )
+        self._interception = Interception(
+            self._backward.before,
+            self._backward.after,
+            self._backward.before_grad,
+            self._before_clipping,
+            self._backward.before_norm_clipping,
+        )
+        self._handles: list[RemovableHandle] = []
+        self._first = 0
         self._last_look = 0
         self._samples = 0
         self._refreshed = -1
@@ -82,10 +82,7 @@ class Watch:
         self._calls_in_step = 0
         self._draft: Draft | None = None
         self._held: Draft | None = None
-        self._carried: CarriedGradients | None = None
         self._parameters = ParameterLook(self.registry, self._optimizers, emitter.rows["parameter"])
-        self._criterion_losses: list[Number] = []
-        self._losses = LossValues()
 
     # Attaching
 
@@ -104,7 +101,7 @@ class Watch:
         for optimizer in optimizers:
             self._optimizers.add(optimizer)
         if criterion is not None:
-            self._criteria.add(criterion)
+            self.criteria.add(criterion)
         self._pace.resume(pace, self.completed)
         self._follow_models()
         if not self._handles:
@@ -119,10 +116,32 @@ class Watch:
             self.accounts.start()
         self._begin_step()
 
+    def resume_at(self, step: int) -> None:
+        """Count on from `step`; only before the first step."""
+        if self.completed == self._first:
+            self.completed = self._first = self._last_look = step
+            self._pace.resume(self._pace, step)
+            self._begin_step()
+
+    @property
+    def last(self) -> int | None:
+        """The last step that was completed; None before the first."""
+        return self.completed - 1 if self.completed > self._first else None
+
+    @property
+    def attached(self) -> bool:
+        """Whether steps are being counted: between `add` and `detach`."""
+        return bool(self._handles)
+
+    @property
+    def waited(self) -> float:
+        """Seconds that the training has waited for its data so far."""
+        return self._data_wait.total
+
     def detach(self) -> None:
         """Take everything off again; the training goes on as if nothing had been there."""
         self._emit_held()
-        self._look_at_late_losses(wait=True)
+        self._backward.look_at_late_losses(wait=True)
         self.drop()
         self._emitter.poll(wait=True)
 
@@ -137,7 +156,7 @@ class Watch:
         self.guard.begin_step()
         self.registry.clear()
         self._optimizers.clear()
-        self._criteria.clear()
+        self.criteria.clear()
         self._taps.forget({})
 
     # Step boundaries
@@ -150,6 +169,7 @@ class Watch:
             self._interception.send_calls_to(keep)
             return
         sampled = self._pace.is_sample(self.completed)
+        self.criteria.begin_step(sampled)
         self._draft = Draft(self.completed, sampled)
         if sampled:
             self._taps.begin(self._draft, self._with_histograms())
@@ -157,13 +177,13 @@ class Watch:
             self._interception.send_calls_to(self._see_call)
             if self.completed > 0:
                 tensors = [parameter.tensor for parameter in self.registry.parameters.values()]
-                self._carried = CarriedGradients(tensors)
+                self._backward.look_at_carried(tensors)
         else:
-            self._interception.send_calls_to(self._see_loss_call if self._criteria else keep)
+            self._interception.send_calls_to(self._see_loss_call if self.criteria else keep)
 
     def _end_look(self) -> None:
-        self._draft = self._carried = None
-        self._criterion_losses = []
+        self._draft = None
+        self._backward.end_look()
         self._parameters.clear()
         self._taps.end()
 
@@ -182,7 +202,7 @@ class Watch:
         name = self.registry.name_of(module)
         try:
             if name is None:
-                self._see_loss(call)
+                self.criteria.see(call)
             else:
                 self.registry.saw_call(name)
                 if module in self.registry.wanted:
@@ -196,65 +216,11 @@ class Watch:
         if self.registry.on_cpu:
             self.guard.calls.append(call)
         try:
-            self._see_loss(call)
+            self.criteria.see(call)
         except Exception as error:
             self._problems.caught("reading the loss", error)
 
-    def _see_loss(self, call: Call) -> None:
-        """Note the value of a watched criterion, and the labels."""
-        module, args, _, output = call
-        if module not in self._criteria or not isinstance(output, Tensor) or output.numel() != 1:
-            return
-        self._criterion_losses.append(number(output.detach()))
-        if len(args) > 1 and isinstance(args[1], Tensor):
-            self.saw_labels(args[1])
-
-    def saw_labels(self, target: Tensor) -> None:
-        """Count a batch of labels, as often as the pace allows."""
-        if self.labels.wanted(self._draft is not None and self._draft.sampled):
-            self.labels.see(target)
-
-    # Backward passes and clipping
-
-    def _before_backward(self, tensors: Any) -> None:
-        try:
-            if self.guard.doubts and self._has_no_gradients():
-                self.guard.begin_step()  # the step that they were about was skipped
-            value = self._losses.see(self.completed, tensors)
-            if value is not None:
-                self._loss_stands_out(tensors, value)
-            if self._carried is not None:
-                self._carried.before()
-            self.guard.keep_batch()
-        except Exception as error:
-            self._problems.caught("looking at the loss", error)
-        self.guard.calls.clear()
-
-    def _before_grad(self, outputs: Any) -> None:
-        try:
-            if not math.isfinite(value_of(outputs)):
-                self._loss_stands_out(outputs, math.nan)
-        except Exception as error:
-            self._problems.caught("looking at the loss", error)
-
-    def _loss_stands_out(self, tensors: Any, value: float) -> None:
-        if math.isfinite(value):
-            self._pace.anomaly()
-        else:
-            self.guard.saw_bad_loss(self.completed, tensors)
-            self._pace.anomaly(finite=False)
-
-    def _has_no_gradients(self) -> bool:
-        gradients = [parameter.tensor.grad for parameter in self.registry.parameters.values()]
-        return not any(gradient is not None and bool(gradient.any()) for gradient in gradients)
-
-    def _after_backward(self) -> None:
-        try:
-            self.guard.after_backward(self.completed)
-            if self._carried is not None:
-                self._carried.after()
-        except Exception as error:
-            self._problems.caught("looking for non-finite values", error)
+    # Parameters
 
     def _before_clipping(self, gradients: Any) -> None:
         """Gradients are about to be clipped: the last moment at which they are as backward left them."""
@@ -270,15 +236,6 @@ class Watch:
         except Exception as error:
             self._problems.caught("looking at gradients", error)
         self.accounts.leave()
-
-    def _before_norm_clipping(self, total_norm: Any) -> None:
-        try:
-            if not value_of(total_norm) < math.inf and not self.guard.known_bad(self.completed):
-                self.guard.saw_bad_norm(list(self.registry.parameters.values()))
-        except Exception as error:
-            self._problems.caught("looking at the gradient norm", error)
-
-    # Optimizer hooks
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self._draft is None and self._held is None:
@@ -390,23 +347,19 @@ class Watch:
         if draft is None:
             self._next_step()
             return
-        carried = self._carried.result() if self._carried is not None else None
+        carried = self._backward.carried()
         if carried is not None:
-            draft.scalars["tv/grad_carried"] = number(carried)
+            draft.scalars["tv/grad_carried"] = carried
         self._taps.finish()
         norm = self._parameters.norm()
         if norm is not None:
             draft.scalars["tv/grad_norm"] = norm
         draft.scalars.update(self._optimizers.rates())
-        losses = self._criterion_losses
-        if losses:
-            draft.scalars["tv/loss"] = sum(losses[1:], losses[0]) / len(losses)
-        draft.scalars.update(self.labels.scalars())
-        if self.completed == 0:
+        draft.scalars.update(self.criteria.scalars())
+        if self.completed == self._first:
             self._follow_models()
         if draft.sampled:
             self._samples += 1
-        self._losses.learn()
         self._close_span(draft)
         self.completed += 1
         if self._optimizers.all_stepped():
@@ -422,19 +375,14 @@ class Watch:
         self._last_look = self.completed + 1
         span = self.accounts.close(steps, self._cost_of_each_step())
         waited = self._data_wait.take()
-        if self.completed > 0:
+        if self.completed > self._first:
             draft.scalars["tv/step_time"] = span.wall / steps
             draft.scalars["tv/overhead"] = self.accounts.share
         if waited is not None:
             draft.scalars["tv/data_wait"] = waited / steps
-        self._look_at_late_losses()
+        self._backward.look_at_late_losses()
         self._pace.spent(draft.step, steps, span.training, span.always, span.own, draft.sampled)
         self._emitter.poll()
-
-    def _look_at_late_losses(self, wait: bool = False) -> None:
-        for step in self._losses.late_bad_steps(wait):
-            self.guard.saw_late_bad_loss(step)
-            self._pace.anomaly(finite=False)
 
     def _cost_of_each_step(self) -> float:
         """Seconds that the watch of a quiet step takes: reckoned, as measuring would cost as much."""

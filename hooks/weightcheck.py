@@ -47,14 +47,14 @@ class WeightCheck:
         self._watched: list[tuple[Parameter, int]] = []
         self._arrays: list[np.ndarray] = []
         self._halves: list[tuple[np.ndarray, int]] = []
-        self.partly: set[int] = set()
-        """Ids of the parameters of which only some elements are looked at."""
+        self._partly: list[Tensor] = []
+        self._versions: list[int] = []
         for parameter in movable:
             tensor = parameter.tensor
             if tensor.dim() < 2 or whole:
                 view = tensor.detach().reshape(-1)
             else:
-                self.partly.add(id(tensor))
+                self._partly.append(tensor)
                 view = tensor.detach().flatten(1)[:, 0]
                 if parameter.layer in with_bias:
                     view = view[:_BESIDE_BIAS]
@@ -85,7 +85,8 @@ class WeightCheck:
         )
 
     def looks_fine(self) -> bool:
-        """Whether nothing is wrong, as far as is seen."""
+        """Whether nothing is wrong after a step, as far as is seen."""
+        self._versions = [tensor._version for tensor in self._partly]
         if self._joined is not None:
             np.concatenate(self._arrays, out=self._joined)
         try:
@@ -95,6 +96,13 @@ class WeightCheck:
         except RuntimeWarning:  # turned into an error by the user
             return False
         return not any(((bits & ones) == ones).any() for bits, ones in self._halves)
+
+    def was_left_so(self, tensor: Tensor) -> bool:
+        """Whether a parameter of which not all is looked at has not been written to since the last step."""
+        return any(
+            tensor is partly and tensor._version == version
+            for partly, version in zip(self._partly, self._versions, strict=False)
+        )
 
     def spoiled(self) -> list[Parameter]:
         """The parameters with non-finite elements that the last step has moved, all elements looked at."""

@@ -23,6 +23,9 @@ SMOOTHING = 60
 
 MAX_VALIDATION = 3
 
+AMOUNTS = ("GiB", "cores")
+"""Units of what is used of something: shown from zero on, so that a ripple looks like one."""
+
 COLORS = ("--train", "--val", "--high", "--low", "--ok", "--val2", "--val3")
 """Of the curves in one small chart, in order."""
 
@@ -85,6 +88,8 @@ def small(
     data = _range(series)
     told = f"%{{y{shown}}}{suffix}<extra></extra>"
     data.append(_curve(series.steps, series.mean, "--train", 1.5, told))
+    if np.isfinite(series.mean).sum() == 1:  # one value makes no line
+        data[-1] |= {"mode": "markers", "marker": {"size": 6, "color": "--train"}}
     for (key, other), color in zip((others or {}).items(), COLORS[1:], strict=False):
         data.append(
             _curve(
@@ -98,6 +103,8 @@ def small(
     style: dict[str, Any] = log_axis(values) if logarithmic else {}
     if unit == "fraction":
         style = {"tickformat": ".0%" if _top(series) > 0.05 else ".1%", "rangemode": "tozero"}
+    elif unit in AMOUNTS:
+        style = {"rangemode": "tozero"}
     elif unit == "s":
         style |= {"tickformat": "~s", "ticksuffix": "s"}
     elif not style:

@@ -149,7 +149,7 @@ def is_training_loss(name: str) -> bool:
         return True
     if name.startswith("tv/"):
         return False
-    return name.endswith("loss") and not name.lower().startswith(NOT_TRAINING)
+    return name.endswith(("loss", "loss_step")) and not name.lower().startswith(NOT_TRAINING)
 
 
 def _preference(name: str) -> int:

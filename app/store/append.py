@@ -125,6 +125,8 @@ class _Appender:
                     "INSERT INTO events (stream, seq, step, body) VALUES (?, ?, ?, ?)",
                     (self._stream, record.seq, record.step, _encoder.encode(record)),
                 )
+                if record.kind == "config" and self._charted:
+                    catalog.configure(self._connection, self._run, record.data)
             case End():
                 self._connection.execute(
                     "UPDATE streams SET end_status = ?, end_message = ? WHERE key = ?",

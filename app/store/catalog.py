@@ -1,13 +1,15 @@
 """What there is: runs, their processes, layouts, scalars and events."""
 
 import sqlite3
+from collections.abc import Mapping
 
 import msgspec
 
 from trainvitals.app.store import groups
 from trainvitals.app.store.groups import Group
 from trainvitals.app.store.types import NotFound, Run
-from trainvitals.hooks.wire.records import Batch, Event, Layout, Start
+from trainvitals.hooks.wire import limits
+from trainvitals.hooks.wire.records import Batch, Event, Layout, Start, Value
 
 _event_decoder = msgspec.msgpack.Decoder(Event)
 
@@ -135,6 +137,14 @@ def start(connection: sqlite3.Connection, batch: Batch, record: Start, received:
         "INSERT INTO streams (run, attempt, rank) VALUES (?, ?, ?)",
         (key, batch.attempt, batch.rank),
     )
+
+
+def configure(connection: sqlite3.Connection, run: int, values: Mapping[str, Value]) -> None:
+    """Add to a run's configuration, as far as there is room."""
+    (held,) = connection.execute("SELECT config FROM runs WHERE key = ?", (run,)).fetchone()
+    merged = msgspec.msgpack.encode(msgspec.msgpack.decode(held) | values)
+    if len(merged) <= limits.MAX_JSON_BYTES:
+        connection.execute("UPDATE runs SET config = ? WHERE key = ?", (merged, run))
 
 
 def touch(connection: sqlite3.Connection, run_id: str, now: float, *, changed: bool) -> None:

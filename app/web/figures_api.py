@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 from flask import Blueprint, Response, render_template, request
@@ -20,7 +20,7 @@ from trainvitals.app.web.db import get_store
 from trainvitals.app.web.errors import ApiError
 from trainvitals.app.web.params import choice, known_run, optional_whole, step_range
 from trainvitals.app.web.serialize import json_response
-from trainvitals.hooks.wire.columns import SCALARS
+from trainvitals.hooks.wire.columns import SCALARS, Scale
 from trainvitals.hooks.wire.records import GroupKind, HistogramKind
 
 bp = Blueprint("figures_api", __name__)
@@ -29,6 +29,8 @@ TABS = ("vitals", "update_ratio", "std", "dead_fraction", "grad_rms", "zero_frac
 ACTIVATION_STATISTICS = ("std", "dead_fraction", "zero_fraction")
 COUNTS = {"activation": ("nonfinite",), "parameter": ("weight_nonfinite", "grad_nonfinite")}
 """Columns that count non-finite values: what the map shows in magenta."""
+_HISTOGRAMS = {"weight": "weights", "gradient": "gradients", "activation": "activations"}
+"""What a layer's histograms are of."""
 BUCKETS = 400
 POINTS = 800
 SMALL_POINTS = 400
@@ -37,6 +39,10 @@ MAX_CHARTS = 40
 
 _DECLARED = {column.key: column for column in SCALARS}
 _OWN_ORDER = ("tv/grad_norm", "tv/step_time", "tv/data_wait", "tv/overhead")
+_SYSTEM = "tv/system/"
+_SYSTEM_ORDER = [column.key for column in SCALARS if column.key.startswith(_SYSTEM)]
+MAX_HISTOGRAMS = 12
+"""Logged histograms on a run's page; a run with more shows the first ones in the order of their names."""
 
 
 @bp.get("/api/v1/runs/<run_id>/live")
@@ -95,9 +101,11 @@ def metrics(run_id: str) -> Response:
     own = [name for name in _OWN_ORDER if name in names]
     logged = sorted(n for n in names if not n.startswith("tv/") and n not in hidden)
     shown = [*rates[:6], *own, *logged][:MAX_CHARTS]
-    if not shown:
-        return json_response({"figures": []})
-    read = store.series(run_id, shown, start=start, stop=stop, points=SMALL_POINTS)
+    system = sorted((n for n in names if n.startswith(_SYSTEM)), key=_system_place)[:MAX_CHARTS]
+    wanted = shown + system
+    read = (
+        store.series(run_id, wanted, start=start, stop=stop, points=SMALL_POINTS) if wanted else {}
+    )
     plain = [Mark(mark.step, "", mark.color) for mark in _marks(run, start, stop)]
     charts = []
     if rates and rates[0] in read:
@@ -111,13 +119,44 @@ def metrics(run_id: str) -> Response:
                 for name, color in zip([rates[0], *others], series_figures.COLORS, strict=False)
             ]
         charts.append(_chart("tv/lr", "Learning rate", _over(figure, run, start, stop)))
-    for name in (name for name in [*own, *logged] if name in read):
-        column = _DECLARED.get(name)
-        title = column.title if column else name
-        unit, scale = (column.unit, column.scale) if column else ("", "log")
+    for name in (name for name in [*own, *logged, *system] if name in read):
+        title, unit, scale = _declared(name)
         figure = series_figures.small(read[name], title=title, unit=unit, scale=scale, marks=plain)
-        charts.append(_chart(name, title, _over(figure, run, start, stop)))
-    return json_response({"figures": charts})
+        hint = "" if unit in ("s", "fraction") else unit  # those stand at the axis
+        chart = _chart(name, title, _over(figure, run, start, stop), hint)
+        charts.append(chart | {"group": "system"} if name in system else chart)
+    return json_response({"figures": charts + _logged_histograms(run, start, stop, plain)})
+
+
+def _declared(name: str) -> tuple[str, str, Scale]:
+    """Title, unit and scale of a scalar. One of the hooks' own may end in the index of a device."""
+    base, _, index = name.rpartition("/")
+    column = _DECLARED.get(name) or (_DECLARED.get(base) if index.isdigit() else None)
+    if column is None:
+        return name, "", "log"
+    return column.title + (f" {index}" if column.key == base else ""), column.unit, column.scale
+
+
+def _system_place(name: str) -> tuple[int, str]:
+    key = name if name in _SYSTEM_ORDER else name.rpartition("/")[0]
+    return _SYSTEM_ORDER.index(key) if key in _SYSTEM_ORDER else len(_SYSTEM_ORDER), name
+
+
+def _logged_histograms(
+    run: Run, start: int | None, stop: int | None, marks: list[Mark]
+) -> list[dict[str, Any]]:
+    """A chart of each histogram that the user's own code logs."""
+    store = get_store()
+    layouts = store.layouts(run.id)
+    names = sorted(row.name for item in layouts if item.kind == "logged" for row in item.rows)
+    charts = []
+    for name in names[:MAX_HISTOGRAMS]:
+        read = store.histograms(run.id, "logged", name, start=start, stop=stop, times=200)
+        figure = layer_figures.histogram(
+            read.steps, read.counts, marks, what=name, stop=_stop(run, stop)
+        )
+        charts.append(_chart(f"histogram/{name}", name, _over(figure, run, start, stop)))
+    return charts
 
 
 @bp.get("/api/v1/runs/<run_id>/figures/vitals")
@@ -212,16 +251,15 @@ def histogram(run_id: str) -> Response:
     """Histograms over time of the layer `name`; `kind`: weight, gradient (of its first weight) or activation."""
     run = known_run(run_id)
     line = known_line(run_id, request.args.get("name", ""))
-    kind = cast(HistogramKind, choice("kind", get_args(HistogramKind)))
+    kind = cast(HistogramKind, choice("kind", list(_HISTOGRAMS)))
     start, stop = step_range()
     owner = line.name if kind == "activation" else next(iter(line.weights or line.parameters), None)
     if owner is None:
         return json_response(empty("This layer has no parameters."))
     read = get_store().histograms(run_id, kind, owner, start=start, stop=stop, times=300)
-    what = {"weight": "weights", "gradient": "gradients", "activation": "activations"}[kind]
     marks = [Mark(mark.step, "", mark.color) for mark in _marks(run, start, stop)]
     figure = layer_figures.histogram(
-        read.steps, read.counts, marks, what=what, stop=_stop(run, stop)
+        read.steps, read.counts, marks, what=_HISTOGRAMS[kind], stop=_stop(run, stop)
     )
     return json_response(_over(figure, run, start, stop))
 

@@ -154,7 +154,7 @@ def lines(layouts: Sequence[Layout]) -> list[Line]:
     weights: dict[str, list[str]] = {}
     frozen: dict[str, bool] = {}
     for layout in sorted(layouts, key=lambda layout: layout.kind):
-        for row in layout.rows:
+        for row in layout.rows if layout.kind != "logged" else ():
             layer = row.layer if layout.kind == "parameter" else row.name
             types.setdefault(layer, row.type)
             if layout.kind == "parameter":

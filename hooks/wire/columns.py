@@ -69,6 +69,18 @@ SCALARS = (
     Column("tv/label_classes", "Label classes", "count", "linear"),
     Column("tv/label_count", "Labels seen", "count", "linear"),
     Column("tv/label_variance", "Label variance"),
+    # Of the process and its machine, every few seconds, at the last step that was complete.
+    # Share of the time that the training waited inside DataLoader iterators since the last one.
+    Column("tv/system/data_wait", "Waiting for data", "fraction", "linear"),
+    Column("tv/system/cpu", "CPU of the process", "cores", "linear"),
+    Column("tv/system/cpu_machine", "CPU of the machine", "fraction", "linear"),
+    # Resident memory; where the system does not tell it (macOS), its peak.
+    Column("tv/system/memory", "Memory of the process", "GiB", "linear"),
+    Column("tv/system/memory_machine", "Memory of the machine in use", "fraction", "linear"),
+    # Of each device, by its index: `tv/system/gpu_memory/0`. What tensors hold, and what PyTorch keeps for them.
+    Column("tv/system/gpu_memory", "GPU memory in tensors", "GiB", "linear"),
+    Column("tv/system/gpu_reserved", "GPU memory reserved", "GiB", "linear"),
+    Column("tv/system/gpu_busy", "GPU busy", "fraction", "linear"),
 )
 """Scalars that the hooks record themselves; also `tv/lr/<group index>`. The prefix `tv/` is reserved."""
 

@@ -9,8 +9,9 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 Value: TypeAlias = str | int | float | bool | list[Any] | dict[str, Any] | None
-GroupKind = Literal["activation", "parameter"]
-HistogramKind = Literal["activation", "weight", "gradient"]
+GroupKind = Literal["activation", "parameter", "logged"]
+"""A "logged" group names the histograms that the user's own code logs: one row a name, and no samples."""
+HistogramKind = Literal["activation", "weight", "gradient", "logged"]
 EndStatus = Literal["finished", "failed", "interrupted"]
 
 
@@ -97,7 +98,8 @@ class Event(msgspec.Struct, tag="event", frozen=True, kw_only=True, omit_default
     """Something that happened at a step.
 
     Kinds in use: "nonfinite" (the first non-finite value; see `NonFinite`), "monitor" (the hooks met a
-    problem of their own; `message` says which), "lr" (a group's learning rate jumped).
+    problem of their own; `message` says which), "lr" (a group's learning rate jumped), "config" (`data` belongs to
+    the run's configuration, from now on).
     """
 
     seq: int

@@ -32,7 +32,14 @@ async function showMap() {
 
 async function showMetrics() {
   const answer = await getJson(`${base}/figures/metrics?${rangeQuery().slice(1)}`);
-  await drawTiles(document.getElementById("metrics"), answer.figures);
+  const system = document.getElementById("system");
+  const ofSystem = answer.figures.filter((figure) => figure.group === "system");
+  system.hidden = ofSystem.length === 0;
+  await drawTiles(
+    document.getElementById("metrics"),
+    answer.figures.filter((figure) => figure.group !== "system"),
+  );
+  await drawTiles(system.querySelector(".tiles"), ofSystem);
 }
 
 async function showAll() {

@@ -185,3 +185,18 @@ def test_a_closed_store_and_a_file_that_is_no_database_are_store_errors(store, t
     (tmp_path / "text.db").write_text("no database at all, just some text" * 100)
     with pytest.raises(StoreError):
         type(store).open(tmp_path / "text.db")
+
+
+def test_configuration_that_comes_later_is_added(store, sender):
+    sender().start(config={"lr": 0.1, "seed": 1}).make(
+        Event, step=0, kind="config", data={"seed": 2, "depth": 3}
+    ).send()
+    assert store.run("run-1").config == {"lr": 0.1, "seed": 2, "depth": 3}
+
+
+def test_of_configuration_without_end_as_much_is_kept_as_has_room(store, sender):
+    stream = sender().start(config={"lr": 0.1})
+    for index in range(3):
+        stream.make(Event, step=0, kind="config", data={f"text{index}": "x" * 100_000})
+    stream.send()
+    assert set(store.run("run-1").config) == {"lr", "text0", "text1"}

@@ -14,6 +14,7 @@ from trainvitals.app.figures.sparkline import spark
 from trainvitals.app.figures.text import evidence, hover, label, number, shorten
 from trainvitals.app.figures.vitals import worst
 from trainvitals.hooks.wire.bins import BINS, bin_of
+from trainvitals.hooks.wire.records import Start, Step
 
 
 def unpack(value):
@@ -351,3 +352,33 @@ def test_metrics_show_every_scalar_once(site):
     assert keys[:5] == ["tv/lr", "tv/grad_norm", "tv/step_time", "tv/data_wait", "tv/overhead"]
     assert "val/accuracy" in keys
     assert len(keys) == len(set(keys))
+
+
+def test_metrics_of_the_system_come_last_as_a_group_with_titles(client, send):
+    scalars = {
+        "tv/system/gpu_memory/1": 2.0,
+        "tv/system/memory": 0.5,
+        "tv/system/data_wait": 0.25,
+        "tv/system/unheard_of": 1.0,
+        "accuracy": 0.5,
+    }
+    start = Start(seq=0, time=1e9, project="digits", name="a name")
+    steps = [Step(seq=1 + n, time=1e9 + n, step=n, scalars=scalars) for n in range(3)]
+    assert send(records=[start, *steps]).status_code == 200
+    figures = client.get("/api/v1/runs/run-1/figures/metrics").json["figures"]
+    assert [(figure["title"], figure.get("group")) for figure in figures] == [
+        ("accuracy", None),
+        ("Waiting for data", "system"),
+        ("Memory of the process", "system"),
+        ("GPU memory in tensors 1", "system"),
+        ("tv/system/unheard_of", "system"),
+    ]
+    waiting = figures[1]
+    assert waiting["layout"]["yaxis"]["tickformat"] == ".0%"
+    assert (figures[2]["hint"], figures[2]["layout"]["yaxis"]["rangemode"]) == ("GiB", "tozero")
+    assert unpack(waiting["data"][1]["y"]).tolist() == [0.25, 0.25, 0.25]
+
+
+def test_a_single_value_is_a_dot():
+    assert [trace.get("mode") for trace in small(Line([3.0]))["data"]][-1] == "markers"
+    assert [trace.get("mode") for trace in small(Line([3.0, 4.0]))["data"]][-1] == "lines"

@@ -1,0 +1,110 @@
+"""What is looked at round every backward pass: the loss, and at samples the gradients that are there already."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from trainvitals.hooks.carried import CarriedGradients
+from trainvitals.hooks.guard import Guard, value_of
+from trainvitals.hooks.lossvalues import LossValues
+from trainvitals.hooks.pace import Pace
+from trainvitals.hooks.problems import Problems
+from trainvitals.hooks.readout import Number, number
+from trainvitals.hooks.registry import Registry
+
+
+class BackwardWatch:
+    """Tells the guard of losses and gradient norms that are not finite, and the pace of what stands out.
+
+    Its methods are called from within torch's functions and never raise.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        guard: Guard,
+        pace: Pace,
+        problems: Problems,
+        step: Callable[[], int],
+    ) -> None:
+        """`step` gives the index of the step under way."""
+        self._registry = registry
+        self._guard = guard
+        self._pace = pace
+        self._problems = problems
+        self._step = step
+        self._losses = LossValues()
+        self._carried: CarriedGradients | None = None
+
+    def look_at_carried(self, parameters: list[Tensor]) -> None:
+        """In the step that begins, see whether gradients of the last one are still there."""
+        self._carried = CarriedGradients(parameters)
+
+    def carried(self) -> Number | None:
+        """`tv/grad_carried` of the step, if it was looked at."""
+        result = self._carried.result() if self._carried is not None else None
+        return number(result) if result is not None else None
+
+    def end_look(self) -> None:
+        """The step that was looked at is over; its loss is one of the usual ones."""
+        self._carried = None
+        self._losses.learn()
+
+    def before(self, tensors: Any) -> None:
+        """A backward pass is about to begin from these."""
+        try:
+            if self._guard.doubts and self._has_no_gradients():
+                self._guard.begin_step()  # the step that they were about was skipped
+            value = self._losses.see(self._step, tensors)
+            if value is not None:
+                self._stands_out(tensors, value)
+            if self._carried is not None:
+                self._carried.before()
+            self._guard.keep_batch()
+        except Exception as error:
+            self._problems.caught("looking at the loss", error)
+        self._guard.before_backward()
+
+    def before_grad(self, outputs: Any) -> None:
+        """`torch.autograd.grad` is about to differentiate these."""
+        try:
+            if not math.isfinite(value_of(outputs)):
+                self._stands_out(outputs, math.nan)
+        except Exception as error:
+            self._problems.caught("looking at the loss", error)
+
+    def _stands_out(self, tensors: Any, value: float) -> None:
+        if math.isfinite(value):
+            self._pace.anomaly()
+        else:
+            self._guard.saw_bad_loss(self._step(), tensors)
+            self._pace.anomaly(finite=False)
+
+    def _has_no_gradients(self) -> bool:
+        gradients = [parameter.tensor.grad for parameter in self._registry.parameters.values()]
+        return not any(gradient is not None and bool(gradient.any()) for gradient in gradients)
+
+    def after(self) -> None:
+        """The backward pass is over."""
+        try:
+            self._guard.after_backward(self._step())
+            if self._carried is not None:
+                self._carried.after()
+        except Exception as error:
+            self._problems.caught("looking for non-finite values", error)
+
+    def before_norm_clipping(self, total_norm: Any) -> None:
+        """Gradients are about to be clipped to a norm; a bad one spoils all of them."""
+        try:
+            if not value_of(total_norm) < math.inf and not self._guard.known_bad(self._step()):
+                self._guard.saw_bad_norm(list(self._registry.parameters.values()))
+        except Exception as error:
+            self._problems.caught("looking at the gradient norm", error)
+
+    def look_at_late_losses(self, wait: bool = False) -> None:
+        """See what a device has delivered of its losses by now; with `wait`, all of them."""
+        for step in self._losses.late_bad_steps(wait):
+            self._guard.saw_late_bad_loss(step)
+            self._pace.anomaly(finite=False)
