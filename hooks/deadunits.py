@@ -1,9 +1,15 @@
 """Which units of ReLU-like layers were never active lately."""
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainvitals.hooks.readout import Number, number
+from trainvitals.hooks import readout
+from trainvitals.hooks.plain import array
+from trainvitals.hooks.readout import Number
+from trainvitals.hooks.units import unit_axis
 
 MIN_POSITIONS = 1_024
 """Samples·positions that a generation spans at least."""
@@ -32,21 +38,21 @@ class DeadUnits:
     def __init__(self, module: nn.Module) -> None:
         # Hardswish dips below zero before it is flat; the others are never negative.
         self._signed = isinstance(module, nn.Hardswish)
-        self._current: Tensor | None = None
-        self._previous: Tensor | None = None
+        # bool, shape (units,): a numpy array, or a tensor where the output is on a device
+        self._current: Any = None
+        self._previous: Any = None
         self._positions = self._batches = 0
         self._previous_positions = 0
 
     def see(self, output: Tensor, channels_first: bool) -> None:
         """Count one batch of outputs, at least one-dimensional."""
-        unit = 1 if channels_first and output.dim() >= 3 else output.dim() - 1
-        units = output.shape[unit]
+        axis = unit_axis(output, channels_first)
+        units = output.shape[axis]
         if units == 0 or output.numel() == 0:
             return
-        others = [dim for dim in range(output.dim()) if dim != unit]
-        size = output.detach().abs() if self._signed else output.detach()
-        active = (size.amax(dim=others) if others else size) > 0
-        if self._current is None or self._current.shape != active.shape:
+        output = output.detach()
+        active = _active(output.abs() if self._signed else output, axis)
+        if type(self._current) is not type(active) or self._current.shape != active.shape:
             self._current, self._previous = active, None
             self._positions = self._batches = self._previous_positions = 0
         else:
@@ -59,9 +65,28 @@ class DeadUnits:
         if self._current is None:
             return float("nan"), 0.0
         active = self._current if self._previous is None else self._current | self._previous
-        dead = number(1.0 - active.to(torch.float32).mean())
+        dead: Number
+        if isinstance(active, Tensor):
+            dead = 1.0 - active.to(torch.float32).mean()
+        else:
+            dead = 1.0 - np.count_nonzero(active) / len(active)
         positions = self._positions + self._previous_positions
         if self._positions >= MIN_POSITIONS and self._batches >= MIN_BATCHES:
-            self._previous, self._current = self._current, torch.zeros_like(self._current)
+            self._previous, self._current = self._current, self._current ^ self._current
             self._previous_positions, self._positions, self._batches = self._positions, 0, 0
         return dead, float(positions)
+
+
+def _active(output: Tensor, axis: int) -> Any:
+    """Whether each unit is above zero anywhere; a numpy array for an output on the CPU."""
+    units = output.movedim(axis, -1)
+    if not readout.on_host(output):
+        return units.reshape(-1, units.shape[-1]).amax(0) > 0
+    if units.is_contiguous():
+        return np.maximum.reduce(array(units.view(-1)).reshape(-1, units.shape[-1]), 0) > 0
+    if (
+        axis == 1
+    ):  # Samples first: that runs along the memory, and leaves little for the slow way across it.
+        most = np.maximum.reduce(array(output), 0)
+        return np.maximum.reduce(most.reshape(len(most), -1), 1) > 0
+    return (units.reshape(-1, units.shape[-1]).amax(0) > 0).numpy()

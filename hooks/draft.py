@@ -1,11 +1,11 @@
 """A step's record in the making, and the queue in which records wait for their device."""
 
 from collections import deque
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from trainvitals.hooks import histogram
@@ -13,6 +13,7 @@ from trainvitals.hooks.readout import Number, Readout
 from trainvitals.hooks.recorder import Recorder
 from trainvitals.hooks.registry import Rows
 from trainvitals.hooks.wire import codec, limits
+from trainvitals.hooks.wire.bins import BINS
 from trainvitals.hooks.wire.columns import ACTIVATION, MISSING_BITS, PARAMETER
 from trainvitals.hooks.wire.records import GroupKind, HistogramKind, Histograms, Sample
 
@@ -26,11 +27,30 @@ _KIND: dict[HistogramKind, GroupKind] = {
     "weight": "parameter",
     "gradient": "parameter",
 }
+_NAN_IS_MISSING: dict[GroupKind, list[bool]] = {
+    "activation": [column.nan_is_missing for column in ACTIVATION],
+    "parameter": [column.nan_is_missing for column in PARAMETER],
+}
 COLUMN: dict[str, int] = {
     key: index for columns in _COLUMNS.values() for index, key in enumerate(columns)
 }
 """Column key to its place in its group."""
-_RATIO = COLUMN["update_ratio"]
+
+
+class Block(NamedTuple):
+    """Values of some neighbouring columns of a group, gathered row by row."""
+
+    rows: list[int]
+    values: list[Sequence[float]]
+
+
+class Late(NamedTuple):
+    """Some neighbouring columns of one row, of which at least one value is still on a device."""
+
+    kind: GroupKind
+    column: int
+    row: int
+    values: list[Number]
 
 
 class Draft:
@@ -40,56 +60,71 @@ class Draft:
         self.step = step
         self.sampled = sampled
         self.scalars: dict[str, Number] = {}
-        self.values: dict[GroupKind, dict[int, dict[int, Number]]] = {
-            "activation": {},
-            "parameter": {},
-        }
-        """Row to column to number; what is not there was not recorded."""
-        self.patterns: dict[HistogramKind, dict[int, Tensor]] = {}
-        """Row to the counts of `histogram.count_patterns`."""
+        self.blocks: dict[tuple[GroupKind, int], Block] = {}
+        """By group and first column; what is in no block was not recorded."""
+        self.late: list[Late] = []
+        self.patterns: dict[HistogramKind, list[tuple[int, histogram.Counts]]] = {}
+        """Rows and their counts from `histogram.count_patterns`."""
 
-    def put(self, kind: GroupKind, row: int, columns: dict[str, Number]) -> None:
-        """Note statistics of a row."""
-        target = self.values[kind].setdefault(row, {})
-        for key, value in columns.items():
-            target[COLUMN[key]] = value
+    def put(self, kind: GroupKind, column: int, row: int, values: Sequence[Number]) -> None:
+        """Note neighbouring columns of a row; all values are numbers, or the first one is on a device."""
+        if isinstance(values[0], Tensor):
+            self.late.append(Late(kind, column, row, list(values)))
+            return
+        self.put_all(kind, column, (row,), (values,))  # type: ignore[arg-type]
 
-    def numbers(self) -> list[Number]:
-        """All numbers, in the order in which `Emitter` puts them back."""
-        found = list(self.scalars.values())
-        for rows in self.values.values():
-            for columns in rows.values():
-                found.extend(columns.values())
-        return found
+    def put_all(
+        self,
+        kind: GroupKind,
+        column: int,
+        rows: Sequence[int],
+        values: Sequence[Sequence[float]],
+    ) -> None:
+        """Note neighbouring columns of several rows."""
+        if not rows:
+            return
+        block = self.blocks.get((kind, column))
+        if block is None:
+            block = self.blocks[kind, column] = Block([], [])
+        block.rows.extend(rows)
+        block.values.extend(values)
+
+    def count(self, kind: HistogramKind, row: int, counts: histogram.Counts) -> None:
+        """Note a row's histogram."""
+        self.patterns.setdefault(kind, []).append((row, counts))
 
 
 class _Waiting:
-    """A draft of which some numbers are still on their way."""
+    """A draft of which some numbers are still on their way, in one copy."""
 
-    def __init__(self, draft: Draft, numbers: list[Number]) -> None:
+    def __init__(self, draft: Draft) -> None:
         self.draft = draft
-        self.places = [i for i, value in enumerate(numbers) if isinstance(value, Tensor)]
-        self.numbers = numbers
-        tensors = [value for value in numbers if isinstance(value, Tensor)]
-        patterns = [
-            counts
-            for rows in draft.patterns.values()
-            for counts in rows.values()
-            if counts.device.type != "cpu"
+        self._late_scalars = [
+            key for key, value in draft.scalars.items() if isinstance(value, Tensor)
         ]
-        self.readout = Readout(tensors + patterns)
+        numbers = [draft.scalars[key] for key in self._late_scalars]
+        numbers += [value for late in draft.late for value in late.values]
+        counts = [counts for rows in draft.patterns.values() for _, counts in rows]
+        values: Sequence[Any] = [*numbers, *counts]
+        self._readout = Readout([value for value in values if isinstance(value, Tensor)])
 
-    def settle(self) -> list[float]:
-        """The numbers of the draft, and its histograms on the CPU. Waits for the device if it has to."""
-        values = self.readout.values()
-        for place, value in zip(self.places, values, strict=False):
-            self.numbers[place] = value[0]
-        rest = iter(values[len(self.places) :])
-        for rows in self.draft.patterns.values():
-            for row, counts in rows.items():
-                if counts.device.type != "cpu":
-                    rows[row] = torch.tensor(next(rest), dtype=torch.int64)
-        return [float(value) for value in self.numbers]
+    def ready(self) -> bool:
+        """Whether `settle` returns without waiting."""
+        return self._readout.ready()
+
+    def settle(self) -> Draft:
+        """The draft with all of its numbers here. Waits for the device if it has to."""
+        draft, arrived = self.draft, iter(self._readout.values())
+        for key in self._late_scalars:
+            draft.scalars[key] = next(arrived)[0]
+        for kind, column, row, values in draft.late:
+            here = [next(arrived)[0] if isinstance(value, Tensor) else value for value in values]
+            draft.put(kind, column, row, here)
+        for rows in draft.patterns.values():
+            for index, (row, counts) in enumerate(rows):
+                if isinstance(counts, Tensor):
+                    rows[index] = row, np.array(next(arrived), dtype=np.int64)
+        return draft
 
 
 class Emitter:
@@ -102,34 +137,23 @@ class Emitter:
 
     def emit(self, draft: Draft) -> None:
         """Send a draft, at once when all of it is here."""
-        scalars = draft.scalars
-        if (
-            not draft.sampled
-            and not self._waiting
-            and len(scalars) <= limits.MAX_SCALARS
-            and all(type(value) is float for value in scalars.values())
-        ):  # nearly every step: nothing to copy, nothing to wait for
-            self._recorder.step(step=draft.step, scalars=scalars)
-            return
-        numbers = draft.numbers()
-        on_host = not any(isinstance(value, Tensor) for value in numbers) and all(
-            counts.device.type == "cpu"
-            for rows in draft.patterns.values()
-            for counts in rows.values()
+        here = not draft.late and not any(
+            isinstance(value, Tensor) for value in draft.scalars.values()
         )
-        if on_host and not self._waiting:
-            self._send(draft, numbers)  # type: ignore[arg-type]
+        for (
+            rows
+        ) in draft.patterns.values():  # those of a device come with late moments, but for no others
+            here = here and not any(isinstance(counts, Tensor) for _, counts in rows)
+        if here and not self._waiting:
+            self._send(draft)
         else:
-            self._waiting.append(_Waiting(draft, numbers))
+            self._waiting.append(_Waiting(draft))
             self.poll()
 
     def poll(self, wait: bool = False) -> None:
         """Send the drafts that have arrived by now; with `wait`, all of them."""
-        while self._waiting and (
-            wait or len(self._waiting) > 64 or self._waiting[0].readout.ready()
-        ):
-            waiting = self._waiting.popleft()
-            self._send(waiting.draft, waiting.settle())
+        while self._waiting and (wait or len(self._waiting) > 64 or self._waiting[0].ready()):
+            self._send(self._waiting.popleft().settle())
 
     def send_layout(self, kind: GroupKind, step: int) -> None:
         """Send a group's layout, if it changed since it was last sent."""
@@ -144,46 +168,44 @@ class Emitter:
                 columns=_COLUMNS[kind],
             )
 
-    def _send(self, draft: Draft, numbers: list[float]) -> None:
-        upcoming = iter(numbers)
-        scalars = {key: next(upcoming) for key in draft.scalars}
+    def _send(self, draft: Draft) -> None:
         samples: list[Sample] = []
-        for kind, rows in draft.values.items():
-            if rows:
+        for kind in _GROUP:
+            blocks = {place[1]: block for place, block in draft.blocks.items() if place[0] == kind}
+            if blocks:
                 self.send_layout(kind, draft.step)
-                matrix = self._matrix(kind, rows, upcoming)
-                samples.append(Sample(group=_GROUP[kind], values=codec.pack_floats(matrix)))
+                values = codec.pack_floats(self._matrix(kind, blocks))
+                samples.append(Sample(group=_GROUP[kind], values=values))
         fields: dict[str, Any] = {"samples": samples} if samples else {}
         if draft.patterns:
             fields["histograms"] = [
-                self._histograms(kind, rows) for kind, rows in draft.patterns.items() if rows
+                self._histograms(kind, rows) for kind, rows in draft.patterns.items()
             ]
+        scalars: dict[str, Any] = draft.scalars
+        if len(scalars) <= limits.MAX_SCALARS:
+            self._recorder.step(step=draft.step, scalars=scalars, **fields)
+            return
         keys = list(scalars)
-        for begin in range(0, max(len(keys), 1), limits.MAX_SCALARS):
+        for begin in range(0, len(keys), limits.MAX_SCALARS):
             part = {key: scalars[key] for key in keys[begin : begin + limits.MAX_SCALARS]}
             self._recorder.step(step=draft.step, scalars=part, **fields)
             fields = {}
 
-    def _matrix(
-        self, kind: GroupKind, rows: dict[int, dict[int, Number]], numbers: Any
-    ) -> npt.NDArray[np.float32]:
+    def _matrix(self, kind: GroupKind, blocks: dict[int, Block]) -> npt.NDArray[np.float32]:
         shape = (len(self.rows[kind].rows), len(_COLUMNS[kind]))
         bits = np.full(shape, MISSING_BITS, dtype=np.uint32)
         matrix = bits.view(np.float32)
         with np.errstate(over="ignore"):
-            for row, columns in rows.items():
-                for column in columns:
-                    value = next(numbers)
-                    # No ratio where there was no weight to compare with. That is known only now, when a
-                    # device has delivered, and it is no non-finite value of the training.
-                    if value == value or column != _RATIO or kind != "parameter":
-                        matrix[row, column] = value
+            for column, block in blocks.items():
+                values = np.array(block.values, dtype=np.float64)
+                matrix[block.rows, column : column + values.shape[1]] = values
+        bits[np.isnan(matrix) & _NAN_IS_MISSING[kind]] = MISSING_BITS
         return matrix
 
-    def _histograms(self, kind: HistogramKind, rows: dict[int, Tensor]) -> Histograms:
+    def _histograms(
+        self, kind: HistogramKind, rows: list[tuple[int, histogram.Counts]]
+    ) -> Histograms:
         group = _KIND[kind]
-        patterns = np.zeros((len(self.rows[group].rows), histogram.PATTERNS), dtype=np.int64)
-        for row, counted in rows.items():
-            patterns[row] = counted.numpy()
-        counts = histogram.fold(patterns)
+        counts = np.zeros((len(self.rows[group].rows), BINS), dtype=np.int64)
+        counts[[row for row, _ in rows]] = histogram.fold(np.stack([c for _, c in rows]))
         return Histograms(group=_GROUP[group], kind=kind, counts=codec.pack_counts(counts))

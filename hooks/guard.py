@@ -19,7 +19,7 @@ from trainvitals.hooks.nonfinite import (
     fingerprint,
     is_bad,
 )
-from trainvitals.hooks.registry import Parameter, Registry
+from trainvitals.hooks.registry import Parameter, Registry, local
 from trainvitals.hooks.stats import values_of
 from trainvitals.hooks.wire.records import NonFinite
 
@@ -211,6 +211,7 @@ def value_of(loss: Any) -> float:
             return next((v for v in map(value_of, loss) if not math.isfinite(v)), 0.0)
         if not isinstance(loss, Tensor):
             return 0.0
+        loss = local(loss)
     if not loss.is_cpu or not loss.is_floating_point() or loss.layout is not torch.strided:
         return 0.0
     if loss.numel() == 1:
@@ -230,4 +231,4 @@ def _bad_gradient(parameter: Parameter) -> bool:
     gradient = parameter.tensor.grad
     if gradient is None or not gradient.is_cpu:
         return False
-    return not bool(torch.isfinite(values_of(gradient)).all())
+    return not bool(torch.isfinite(values_of(local(gradient))).all())

@@ -1,58 +1,95 @@
 """Counts in the fixed bins of `wire.bins`, read off the sign and exponent bits."""
 
+from typing import Any, TypeAlias
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trainvitals.hooks.stats import subsample, values_of
+from trainvitals.hooks import readout
+from trainvitals.hooks.plain import array, flat, stride
+from trainvitals.hooks.readout import Number
 from trainvitals.hooks.wire.bins import BINS, MAX_EXPONENT, MIN_EXPONENT, ZERO_BIN
 
 PATTERNS = 512
 """Values of the nine leading bits of a float32: the sign, then the exponent."""
-SUBSAMPLE_ABOVE = 1 << 18
-"""Elements: a larger tensor is counted from a strided sub-sample of about this many."""
+SUBSAMPLE_ABOVE = 1 << 12
+"""Elements: of a larger tensor a sub-sample of at most this many is counted.
+
+The counted share of values below any limit then differs from the tensor's by more than 2.6 points with a
+probability below 1 % (Dvoretzky, Kiefer and Wolfowitz: sqrt(ln(2 / 0.01) / (2 n)) for n independent elements).
+A bin spans a factor of two, so that quantiles between the 3rd and 97th percentile of a smooth distribution are
+right within a bin.
+"""
+Counts: TypeAlias = npt.NDArray[Any] | Tensor
+"""How often each sign and exponent occurs; shape `(PATTERNS,)`; a tensor where they are on a device."""
+
+_SMALLEST = MIN_EXPONENT + 127
+"""Exponent bits of the first bin that is not the zero bin."""
+_LARGEST = MAX_EXPONENT + 127
+"""Exponent bits of the last bin, which holds all larger ones too."""
+_NONFINITE = 255
+_SIGN = 256
+_TO_PATTERN = np.uint32(23)
 
 
-def _bin_of_pattern() -> npt.NDArray[np.int64]:
-    """Bin of each sign and exponent pattern, shape `(PATTERNS,)`; `BINS` for NaN and infinity."""
-    pattern = np.arange(PATTERNS)
-    exponent = (pattern & 255) - 127
-    offset = np.clip(exponent - MIN_EXPONENT + 1, 0, MAX_EXPONENT - MIN_EXPONENT + 1)
-    bins: npt.NDArray[np.int64] = ZERO_BIN + np.where(pattern >= 256, -offset, offset)
-    bins[exponent == 128] = BINS
-    return bins
+def count_patterns(
+    tensor: Tensor, factor: Number | None = None, values: npt.NDArray[Any] | None = None
+) -> Counts:
+    """Count the elements of what `plain` gave, multiplied with `factor`. Never waits for a device.
 
-
-_BINS = _bin_of_pattern()
-_ORDER = np.argsort(_BINS, kind="stable")
-_BEGINS = np.searchsorted(_BINS[_ORDER], np.arange(BINS + 1))
-"""Where the patterns of each bin begin in `_ORDER`."""
-_UNUSED = np.setdiff1d(np.arange(BINS + 1), _BINS)
-"""Bins without a pattern, of which `reduceat` makes a copy of the next one's first."""
-
-
-def count_patterns(tensor: Tensor) -> Tensor:
-    """How often each sign and exponent occurs; shape `(PATTERNS,)`, int64, on the tensor's device.
-
-    Never waits for the device. Of a tensor above `SUBSAMPLE_ABOVE` elements the sub-sample is counted.
+    `values`: what `plain.values` gave of it, if known. Elements of a float64 tensor beyond what float32 holds are
+    left out like non-finite ones.
     """
-    flat = subsample(values_of(tensor), SUBSAMPLE_ABOVE)
-    if flat.dtype == torch.bfloat16:
-        patterns = (flat.contiguous().view(torch.int16) >> 7).to(torch.int32)
-    else:
-        patterns = flat.to(torch.float32).contiguous().view(torch.int32) >> 23
-    patterns &= PATTERNS - 1
-    if flat.device.type == "cpu":
-        return torch.bincount(patterns, minlength=PATTERNS)
-    counts = torch.zeros(PATTERNS, dtype=torch.int64, device=flat.device)
-    return counts.scatter_add_(
-        0, patterns.long(), torch.ones_like(counts[:1]).expand(len(patterns))
-    )
+    if values is None:
+        part = flat(tensor)[:: stride(tensor, SUBSAMPLE_ABOVE)]
+        if not readout.on_host(tensor):
+            return _late(part if factor is None else part * factor)
+        values = array(part)
+    elif len(values) > SUBSAMPLE_ABOVE:
+        values = values[:: stride(tensor, SUBSAMPLE_ABOVE)]
+    if factor is not None or values.dtype != np.float32:
+        with np.errstate(all="ignore"):
+            values = (values * (1.0 if factor is None else factor)).astype(np.float32)
+    return _count(values)
 
 
-def fold(patterns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def count_values(values: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """Count the elements of an array of one dimension, of a large one every k-th; k is odd."""
+    if len(values) > SUBSAMPLE_ABOVE:
+        values = values[:: -(-len(values) // SUBSAMPLE_ABOVE) | 1]
+    return _count(values)
+
+
+def _count(values: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    return np.bincount(values.view(np.uint32) >> _TO_PATTERN, minlength=PATTERNS)
+
+
+def _late(part: Tensor) -> Tensor:
+    patterns = (part.to(torch.float32).contiguous().view(torch.int32) >> 23) & (PATTERNS - 1)
+    counts = torch.zeros(PATTERNS, dtype=torch.int64, device=part.device)
+    ones = torch.ones_like(counts[:1]).expand(len(patterns))
+    return counts.scatter_add_(0, patterns.long(), ones)
+
+
+def fold(patterns: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Counts in the fixed bins; `(rows, PATTERNS)` to `(rows, BINS)`. Non-finite values are left out."""
-    folded: npt.NDArray[np.int64] = np.add.reduceat(patterns[:, _ORDER], _BEGINS, axis=1)
-    folded[:, _UNUSED] = 0
-    return folded[:, :BINS]
+    folded = np.zeros((len(patterns), BINS), dtype=np.int64)
+    for begin, direction in ((0, 1), (_SIGN, -1)):
+        side = patterns[:, begin : begin + _NONFINITE]
+        folded[:, ZERO_BIN] += side[:, :_SMALLEST].sum(axis=1)
+        bins = ZERO_BIN + direction * np.arange(1, _LARGEST - _SMALLEST + 2)
+        folded[:, bins[:-1]] = side[:, _SMALLEST:_LARGEST]
+        folded[:, bins[-1]] = side[:, _LARGEST:].sum(axis=1)
+    return folded
+
+
+def unfold(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Patterns that `fold` makes these counts of; shape `(BINS,)` to `(PATTERNS,)`."""
+    patterns = np.zeros(PATTERNS, dtype=np.int64)
+    patterns[0] = counts[ZERO_BIN]
+    sides = counts[ZERO_BIN + 1 :], counts[:ZERO_BIN][::-1]
+    for begin, side in zip((0, _SIGN), sides, strict=True):
+        patterns[begin + _SMALLEST : begin + _SMALLEST + len(side)] = side
+    return patterns

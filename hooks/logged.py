@@ -45,7 +45,8 @@ class LoggedHistograms:
             self.flush()
             self._step = step
         row = self._rows.setdefault(name, len(self._rows))
-        patterns = histogram.count_patterns(tensor.to(torch.float32)).cpu().numpy()
+        counts = histogram.count_patterns(tensor.to(torch.float32))
+        patterns = counts.cpu().numpy() if isinstance(counts, torch.Tensor) else counts
         self._pending[row] = histogram.fold(patterns[None])[0]
 
     def flush(self) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainvitals.hooks.interception import Call
-from trainvitals.hooks.registry import Parameter, Registry, tensors_in
+from trainvitals.hooks.registry import Parameter, Registry, local, tensors_in
 from trainvitals.hooks.stats import has_nan_or_inf, values_of
 from trainvitals.hooks.wire.records import NonFinite, Value
 
@@ -21,6 +21,7 @@ _FINGERPRINTED = 1 << 20
 def is_bad(value: object) -> bool:
     """Whether a CPU tensor in an output or in arguments holds NaN or +infinity."""
     if isinstance(value, Tensor):  # by far the most common
+        value = local(value)
         return (
             value.is_cpu
             and value.is_floating_point()
@@ -195,11 +196,15 @@ def _bad_part(
             continue
         name = registry.name_of(part) or ""
         for key, tensor in part.named_parameters(recurse=False):
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            if tensor.is_floating_point() and not bool(torch.isfinite(local(tensor)).all()):
                 known = registry.parameters.get(id(tensor))
                 return part, known.name if known else f"{name}.{key}".lstrip(".")
         for key, buffer in part.named_buffers(recurse=False):
-            if buffer.is_floating_point() and buffer.numel() and has_nan_or_inf(buffer.detach()):
+            if (
+                buffer.is_floating_point()
+                and buffer.numel()
+                and has_nan_or_inf(local(buffer).detach())
+            ):
                 return part, f"{name}.{key}".lstrip(".")
     return None
 
@@ -263,7 +268,7 @@ def explain_gradients(bad: Sequence[Parameter], registry: Registry) -> NonFinite
     ordered = sorted(bad, key=lambda parameter: -places.get(id(parameter.tensor), -1))
     last = ordered[0]
     gradient = last.tensor.grad
-    values = values_of(gradient) if gradient is not None else last.tensor.new_zeros(0)
+    values = values_of(local(gradient)) if gradient is not None else last.tensor.new_zeros(0)
     return NonFinite(
         direction="backward",
         layer=last.layer,
@@ -279,7 +284,7 @@ def explain_gradients(bad: Sequence[Parameter], registry: Registry) -> NonFinite
 def explain_update(spoiled: Sequence[Parameter]) -> NonFinite:
     """The optimizer step itself made weights non-finite."""
     first = spoiled[0]
-    values = first.tensor.detach()
+    values = local(first.tensor).detach()
     return NonFinite(
         direction="update",
         layer=first.layer,

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from trainvitals.hooks.gradients import FEW
 from trainvitals.hooks.nonfinite import is_bad
 from trainvitals.hooks.readout import Number, number
-from trainvitals.hooks.registry import Parameter, Registry
+from trainvitals.hooks.registry import Parameter, Registry, local
 from trainvitals.hooks.weightcheck import WeightCheck
 
 
@@ -60,7 +60,7 @@ class Optimizers:
             for parameter in self.members(optimizer):
                 if parameter.name == name and check.was_left_so(parameter.tensor):
                     state = optimizer.state.get(parameter.tensor, {})
-                    of_gradient = bool(parameter.tensor.detach().isnan().any())
+                    of_gradient = bool(local(parameter.tensor).detach().isnan().any())
                     of_gradient |= any(is_bad(value) for value in state.values())
                     return "backward" if of_gradient else "update"
         return None

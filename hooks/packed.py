@@ -1,98 +1,126 @@
-"""Moments of many small CPU tensors at once: one copy and a few passes instead of several calls for each."""
+"""Statistics of many small CPU tensors at once: one copy and a few passes instead of several calls for each.
+
+Between two layers of a model every line of Python and numpy runs from a cold cache, several times as slow as in a
+loop. So small tensors are copied only, and all of them measured together.
+"""
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from trainvitals.hooks.histogram import PATTERNS
-from trainvitals.hooks.stats import Moments
+from trainvitals.hooks import histogram, readout
+from trainvitals.hooks.stats import CANCELLATION, Moments
 
-SMALL = 1 << 13
-"""Elements up to which a tensor is small: calling torch for it then costs more than the arithmetic."""
+SMALL = 1 << 14
+"""Elements up to which a tensor is small: calling numpy or torch for it costs more than the arithmetic."""
+_AT_ONCE = 1 << 16
+"""Elements that are passed over together: they stay in the cache, and temporaries stay small."""
 
-_CANCELLATION = 1e-6
-"""Below this share of variance in the mean square, std is taken from the centred values instead."""
-
-_Floats: TypeAlias = npt.NDArray[np.float64]
+Floats: TypeAlias = npt.NDArray[np.float32]
+_Doubles: TypeAlias = npt.NDArray[np.float64]
 
 
 def is_small(tensor: Tensor) -> bool:
-    """Whether a floating tensor is one for `Packed`."""
-    return (
-        tensor.device.type == "cpu"
-        and tensor.layout is torch.strided
-        and 0 < tensor.numel() <= SMALL
-    )
+    """Whether a tensor that `plain` gave is one for `Packed`."""
+    return tensor.numel() <= SMALL and tensor.dtype is not torch.float64 and readout.on_host(tensor)
+
+
+def join(tensors: Sequence[Tensor]) -> Floats:
+    """A copy of small tensors end to end."""
+    joined: Tensor = torch._C._nn.flatten_dense_tensors(list(tensors))
+    values: Floats = joined.to(torch.float32, copy=len(tensors) == 1).numpy()
+    return values
 
 
 class Packed:
-    """Copies of tensors end to end in float64, in which no square of a float32 overflows or cancels."""
+    """Small tensors end to end in float32; those that float32 cannot sum up are looked at one by one."""
 
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        """`tensors`: dense floating CPU tensors with elements, at least one."""
-        parts = [tensor.detach().reshape(-1) for tensor in tensors]
-        self._sizes = np.array([len(part) for part in parts])
-        self._begins = [0, *accumulate(len(part) for part in parts)]
-        self._values: _Floats = torch.cat(parts).to(torch.float64).numpy()
+    def __init__(self, values: Floats, sizes: Sequence[int]) -> None:
+        """`values`: all elements; `sizes`: how many each tensor has, none of them 0."""
+        self._values = values
+        self.sizes = sizes
+        self._begins = [0, *accumulate(sizes)]
+        self._chunks: list[tuple[int, int]] = []
+        """First and behind the last tensor of what is passed over together."""
+        first = 0
+        for index in range(1, len(sizes) + 1):
+            end = index == len(sizes)
+            if end or self._begins[index + 1] - self._begins[first] > _AT_ONCE:
+                self._chunks.append((first, index))
+                first = index
 
-    def _sums(self, values: _Floats) -> _Floats:
-        return np.add.reduceat(values, self._begins[:-1])
+    def part(self, index: int) -> Floats:
+        """The elements of one tensor."""
+        return self._values[self._begins[index] : self._begins[index + 1]]
 
-    def squares(self) -> _Floats:
-        """Sum of squares of each tensor; shape `(tensors,)`."""
+    def _chunk(self, first: int, last: int) -> tuple[slice, npt.NDArray[np.intp]]:
+        """Where the elements of some tensors lie, and where each begins among them."""
+        begins = np.array(self._begins[first : last + 1])
+        return slice(begins[0], begins[-1]), begins[:-1] - begins[0]
+
+    def moments(self, zeros: bool = False) -> _Doubles:
+        """What `stats.moments` gives for each; shape `(tensors, 6)`."""
         with np.errstate(all="ignore"):
-            return self._sums(self._values * self._values)
+            found = [self._moments(*chunk, zeros) for chunk in self._chunks]
+        return np.concatenate([np.empty((0, len(Moments._fields))), *found])
 
-    def moved(self, before: "Packed") -> _Floats:
-        """Sum of squared differences from a copy of the same tensors; shape `(tensors,)`."""
+    def _moments(self, first: int, last: int, zeros: bool) -> _Doubles:
+        place, begins = self._chunk(first, last)
+        values, sizes = self._values[place], np.array(self.sizes[first:last])
+        low = np.minimum.reduceat(values, begins)
+        absmax = np.maximum(np.maximum.reduceat(values, begins), -low)
+        mean = np.add.reduceat(values, begins) / sizes
+        square = np.add.reduceat(values * values, begins) / sizes
+        variance = square - mean * mean
+        fine = (absmax < 1e15) & (absmax > 1e-15) & (variance >= CANCELLATION * square)
+        odd = np.flatnonzero(~(fine | (absmax == 0)))
+        if len(odd):
+            joined = np.concatenate([self.part(first + index) for index in odd.tolist()])
+            own = sizes[odd]
+            wide = _wide(joined, np.cumsum(own) - own, own)
+            mean[odd], square[odd], variance[odd] = wide
+        found = np.empty((last - first, len(Moments._fields)))
+        found[:, 0], found[:, 1], found[:, 2] = mean, np.sqrt(variance), np.sqrt(square)
+        found[:, 3], found[:, 4], found[:, 5] = absmax, np.nan, 0.0
+        if zeros:
+            found[:, 4] = np.add.reduceat(values == 0, begins, dtype=np.float32) / sizes
+        if not np.isfinite(absmax).all():
+            found[:, 5] = np.add.reduceat(~np.isfinite(values), begins, dtype=np.float64)
+        return found
+
+    def changes(self, before: "Packed") -> tuple[list[float], list[float]]:
+        """Sum of squared differences from a copy of the same tensors, and the share of elements without any."""
+        found: list[float] = []
+        same: list[float] = []
         with np.errstate(all="ignore"):
-            difference = self._values - before._values
-            return self._sums(difference * difference)
+            for first, last in self._chunks:
+                place, begins = self._chunk(first, last)
+                change = self._values[place] - before._values[place]
+                counts = np.add.reduceat(change == 0, begins, dtype=np.float32)
+                same.extend((counts / self.sizes[first:last]).tolist())
+                sums = np.add.reduceat(change * change, begins)
+                if not ((sums > 1e-28) & (sums < 1e30)).all() and change.any():
+                    wide = change.astype(np.float64)
+                    sums = np.add.reduceat(wide * wide, begins)
+                found.extend(sums.tolist())
+        return found, same
 
-    def same_bits(self, before: "Packed", index: int) -> bool:
-        """Whether a tensor has not a single bit changed since; widening to float64 loses none."""
-        place = slice(self._begins[index], self._begins[index + 1])
-        now: Any = self._values[place].view(np.int64)
-        return bool(np.array_equal(now, before._values[place].view(np.int64)))
+    def patterns(self) -> list[npt.NDArray[np.int64]]:
+        """What `histogram.count_patterns` gives for each."""
+        return [histogram.count_values(self.part(index)) for index in range(len(self.sizes))]
 
-    def finite(self, index: int) -> bool:
-        """Whether all elements of a tensor are."""
-        place = slice(self._begins[index], self._begins[index + 1])
-        return bool(np.isfinite(self._values[place]).all())
 
-    def patterns(self) -> list[Tensor]:
-        """What `histogram.count_patterns` gives for each tensor."""
-        with np.errstate(all="ignore"):
-            bits = self._values.astype(np.float32).view(np.int32) >> 23
-        rows = np.repeat(np.arange(len(self._sizes)) * PATTERNS, self._sizes)
-        counts = np.bincount(rows + (bits & (PATTERNS - 1)), minlength=len(self._sizes) * PATTERNS)
-        return list(torch.from_numpy(counts.reshape(-1, PATTERNS)))
-
-    def zero_fractions(self) -> list[float]:
-        """Share of exact zeros of each tensor."""
-        zeros = self._sums((self._values == 0).astype(np.float64)) / self._sizes
-        shares: list[float] = zeros.tolist()
-        return shares
-
-    def moments(self) -> list[Moments]:
-        """Moments of each tensor."""
-        with np.errstate(all="ignore"):
-            mean = self._sums(self._values) / self._sizes
-            square = self.squares() / self._sizes
-            variance = square - mean * mean
-            if (variance < _CANCELLATION * square).any():
-                centred = self._values - np.repeat(mean, self._sizes)
-                variance = self._sums(centred * centred) / self._sizes
-            std, rms = np.sqrt(variance), np.sqrt(square)
-            absmax = np.maximum.reduceat(np.abs(self._values), self._begins[:-1])
-        if np.isfinite(absmax).all():
-            nonfinite = np.zeros(len(self._sizes))
-        else:
-            nonfinite = self._sums((~np.isfinite(self._values)).astype(np.float64))
-        columns = (mean, std, rms, absmax, nonfinite)
-        return [Moments(*row) for row in np.stack(columns, axis=1).tolist()]
+def _wide(
+    values: Floats, begins: npt.NDArray[np.intp], sizes: npt.NDArray[np.int64]
+) -> tuple[_Doubles, _Doubles, _Doubles]:
+    """Mean, mean square and variance in float64, in which no square overflows or cancels."""
+    wide = values.astype(np.float64)
+    mean = np.add.reduceat(wide, begins) / sizes
+    square = np.add.reduceat(wide * wide, begins) / sizes
+    wide -= np.repeat(mean, sizes)
+    return mean, square, np.add.reduceat(wide * wide, begins) / sizes

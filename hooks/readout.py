@@ -9,9 +9,27 @@ Number: TypeAlias = float | Tensor
 """A Python number, or a tensor of one element on a device other than the CPU."""
 
 
+def on_host(tensor: Tensor) -> bool:
+    """Whether the values of `tensor` can be read without waiting for a device."""
+    return tensor.is_cpu
+
+
 def number(tensor: Tensor) -> Number:
-    """The value of a one-element tensor: at once on the CPU, later elsewhere. Never waits for a device."""
-    return tensor.item() if tensor.is_cpu else tensor.detach()
+    """The value of a one-element tensor: at once on the CPU, later elsewhere. Never waits for a device.
+
+    On the CPU it is read from memory through numpy; torch's `item()` would count as a synchronisation.
+    """
+    tensor = tensor.detach()
+    if not on_host(tensor):
+        return tensor
+    try:
+        value: float = tensor.numpy().item()
+    except (
+        TypeError,
+        RuntimeError,
+    ):  # a type that numpy lacks, a subclass without memory of its own
+        value = tensor.item()
+    return value
 
 
 class Readout:
@@ -46,7 +64,7 @@ class Readout:
         for host, _, event in self._parts:
             if event is not None:
                 event.synchronize()
-            elements = host.tolist()
+            elements = host.numpy().tolist()
             begin = 0
             while begin < len(elements):
                 index = next(order)

@@ -35,6 +35,21 @@ class Watched(NamedTuple):
         return included and not any(fnmatchcase(name, glob) for glob in self.exclude)
 
 
+def local(tensor: Tensor) -> Tensor:
+    """Of a tensor that ranks have shards of, the one that lies here: torch would ask the other ranks for the rest,
+    which don't answer. Any other tensor itself."""
+    part = getattr(tensor, "_local_tensor", None)
+    return tensor if part is None else part
+
+
+def class_name(module: nn.Module) -> str:
+    """Name of a module's class, of the user's own one where FSDP2 has derived one from it."""
+    kind = type(module)
+    if kind.__name__.startswith("FSDP") and len(kind.__bases__) == 2:
+        kind = kind.__bases__[1]
+    return kind.__name__
+
+
 def unwrap(model: nn.Module) -> nn.Module:
     """The user's own module inside DDP, DataParallel and torch.compile wrappers."""
     while True:
@@ -67,6 +82,8 @@ class Registry:
         """Modules whose outputs are wanted."""
         self.parameters: dict[int, Parameter] = {}
         """By the tensor's id: all parameters, tied ones once."""
+        self.wants_outputs = True
+        """Whether any are; not where another rank records them."""
         self.wanted_parameters: set[int] = set()
         self.order: dict[str, int] = {}
         """Layer name to its place in the forward order, as far as it was seen."""
@@ -112,7 +129,7 @@ class Registry:
                 if layers.setdefault(module, layer) == layer and watched.wants(layer):
                     wanted.add(module)
                 for key, tensor in module.named_parameters(recurse=False):
-                    parameter = Parameter(_join(layer, key), layer, type(module).__name__, tensor)
+                    parameter = Parameter(_join(layer, key), layer, class_name(module), tensor)
                     if parameters.setdefault(id(tensor), parameter) is parameter:
                         signature.append((parameter.name, id(tensor), tensor.requires_grad))
                         if watched.wants(parameter.name):
@@ -120,7 +137,8 @@ class Registry:
         self.layers, self.parameters = layers, parameters
         self.roots = {watched.model for watched in self.models}
         self.on_cpu = any(p.tensor.device.type == "cpu" for p in parameters.values())
-        self.wanted, self.wanted_parameters = wanted, wanted_parameters
+        self.wanted = wanted if self.wants_outputs else set()
+        self.wanted_parameters = wanted_parameters
         signature.append(len(layers))
         changed = tuple(signature) != self._signature
         self._signature = tuple(signature)
@@ -141,7 +159,7 @@ class Registry:
 
     def type_of(self, module: nn.Module) -> str:
         """Class name of a module, of the user's own one inside a wrapper."""
-        return type(unwrap(module)).__name__
+        return class_name(unwrap(module))
 
     def encloses(self, container: str, name: str) -> bool:
         """Whether the layer `name` lies inside the layer `container`."""
@@ -222,6 +240,7 @@ def tensors_in(
     `floating`: only those of a floating type.
     """
     if isinstance(value, Tensor):
+        value = local(value)
         if (
             (not floating or value.is_floating_point())
             and value.numel()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from trainvitals.hooks import arguments, spool
 from trainvitals.hooks.draft import Draft, Emitter
+from trainvitals.hooks.ensemble import is_sharded
 from trainvitals.hooks.light import Mute
 from trainvitals.hooks.logged import LoggedHistograms
 from trainvitals.hooks.problems import Problems
@@ -149,12 +150,14 @@ class Run:
             return self
         self._problems.strict = strict
         if self._watch is None:
+            parameters = (p for model in asked.models for p in model.parameters())
             self._watch = Watch(
                 self._emitter,
                 self._problems,
                 self._send_nonfinite,
                 self._background_seconds,
                 self._light,
+                f"{self.id}/{self._settings.attempt}" if any(map(is_sharded, parameters)) else "",
             )
         self._watch.add(
             asked.models,

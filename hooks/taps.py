@@ -1,17 +1,23 @@
-"""Statistics of layer outputs, taken in the forward hook of a sampled step."""
+"""Statistics of layer outputs, taken in the call of a sampled step."""
 
-from typing import Any
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from trainvitals.hooks import histogram
 from trainvitals.hooks.deadunits import DeadUnits, has_flat_zero_side
-from trainvitals.hooks.draft import Draft
-from trainvitals.hooks.packed import Packed, is_small
+from trainvitals.hooks.draft import COLUMN, Draft
+from trainvitals.hooks.packed import Floats, Packed, is_small
+from trainvitals.hooks.plain import plain, values
 from trainvitals.hooks.readout import Number
-from trainvitals.hooks.registry import Rows, tensors_in
+from trainvitals.hooks.registry import Rows, class_name
 from trainvitals.hooks.settings import clean_name
-from trainvitals.hooks.stats import Moments, moments, zero_fraction
+from trainvitals.hooks.stats import Moments, moments
+from trainvitals.hooks.units import batch_variation, batch_variations, saturated_fraction, tails
 from trainvitals.hooks.wire.records import Row
 
 _CHANNELS_FIRST = (
@@ -21,6 +27,35 @@ _CHANNELS_FIRST = (
     nn.LocalResponseNorm,
 )
 _CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.MultiheadAttention)
+_FIRST_COLUMN = COLUMN["mean"]
+_RMS, _ABSMAX = Moments._fields.index("rms"), Moments._fields.index("absmax")
+_NO_UNITS: tuple[Number, Number, Number] = (math.nan, math.nan, math.nan)
+COPIED = 1 << 20
+"""Elements of small outputs that are kept at most before they are measured: 4 MiB."""
+
+
+class _Layer:
+    """What has to be known of a module whose output is looked at, found out once."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.channels_first: bool | None = None
+        """What the module says about the layout from here on; None: nothing."""
+        if isinstance(module, _CHANNELS_FIRST):
+            self.channels_first = True
+        elif isinstance(module, _CHANNELS_LAST):
+            self.channels_first = False
+        self.dead = DeadUnits(module) if has_flat_zero_side(module) else None
+        self.tails = tails(module)
+        self.is_container = next(module.children(), None) is not None
+
+
+class _Pending(NamedTuple):
+    """An output that was copied to be measured later."""
+
+    layer: _Layer
+    row: int
+    shape: tuple[int, ...]
+    channels_first: bool
 
 
 class Taps:
@@ -28,106 +63,158 @@ class Taps:
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
-        self._dead: dict[nn.Module, DeadUnits] = {}
+        self._layers: dict[nn.Module, _Layer] = {}
         self._draft: Draft | None = None
         self._histograms = False
         self._done: set[nn.Module] = set()
         self._last_output: Tensor | None = None
-        self._small: list[tuple[int, Tensor]] = []
         self._channels_first = True
+        self._copies: Floats | None = None
+        """Small outputs end to end, which what follows may change in place."""
+        self._filled = 0
+        self._pending: list[_Pending] = []
 
     def begin(self, draft: Draft, histograms: bool) -> None:
         """Fill `draft` from now on."""
+        self.end()
         self._draft = draft
-        self._small.clear()
         self._histograms = histograms
-        self._done.clear()
         self._channels_first = True
 
     def end(self) -> None:
         """The step's forward passes are over; nothing of them is kept."""
         self._draft = None
         self._last_output = None
-        self._small.clear()
         self._done.clear()
+        self._pending.clear()
+        self._filled = 0
+
+    def finish(self) -> None:
+        """The step's forward passes are over: measure what was put off."""
+        if self._draft is not None:
+            self._flush(self._draft)
+        self.end()
 
     def forget(self, layers: dict[nn.Module, str]) -> None:
         """Drop what is known of modules that are not in `layers` any more."""
-        self._dead = {module: dead for module, dead in self._dead.items() if module in layers}
+        self._layers = {module: known for module, known in self._layers.items() if module in layers}
 
     def see(self, module: nn.Module, name: str, output: Any) -> None:
-        """Take the statistics of one call's output: its first floating tensor."""
-        if isinstance(module, _CHANNELS_FIRST):
-            self._channels_first = True
-        elif isinstance(module, _CHANNELS_LAST):
-            self._channels_first = False
-        tensor = next(tensors_in(output, 1), None)
-        if self._draft is None or tensor is None or module in self._done:
+        """Take the statistics of one call's output: of its first tensor that holds real or complex numbers."""
+        layer = self._layers.get(module)
+        if layer is None:
+            layer = self._layers[module] = _Layer(module)
+        if layer.channels_first is not None:
+            self._channels_first = layer.channels_first
+        if self._draft is None or module in self._done:
             return
-        passes_on = tensor is self._last_output and next(module.children(), None) is not None
-        self._last_output = tensor
-        if (
-            passes_on
-        ):  # a container that returns its last layer's output has nothing of its own to show
+        for found in _tensors_in(output):
+            tensor = plain(found)
+            if tensor is not None:
+                break
+        else:
+            return
+        passes_on = found is self._last_output and layer.is_container
+        self._last_output = found
+        if passes_on:  # it returns its last layer's output and has nothing of its own to show
             return
         self._done.add(module)
         known = self._rows.find(name)
-        row = known if known is not None else self._rows.place(_row(module, name, tensor))
+        row = known if known is not None else self._rows.place(_row(module, name, found))
         if row is None:
             return
-        columns: dict[str, Number] = {}
-        self._read_dead_units(module, tensor, columns)
-        if is_small(tensor):  # what follows may change it in place
-            self._small.append((row, tensor.detach().clone()))
+        channels_first = self._channels_first or tensor.dim() == 4
+        if is_small(tensor):
+            self._put_off(
+                self._draft, _Pending(layer, row, tuple(tensor.shape), channels_first), tensor
+            )
         else:
-            columns["zero_fraction"] = zero_fraction(tensor)
-            columns.update(_columns(moments(tensor)))
-            if self._histograms:
-                counts = histogram.count_patterns(tensor)
-                self._draft.patterns.setdefault("activation", {})[row] = counts
-        self._draft.put("activation", row, columns)
+            self._take(self._draft, layer, row, tensor, channels_first)
 
-    def finish(self) -> None:
-        """The step's forward passes are over: take what was put off, in one go."""
-        if self._draft is not None and self._small:
-            packed = Packed([tensor for _, tensor in self._small])
-            rows = [row for row, _ in self._small]
-            for row, taken, zeros in zip(
-                rows, packed.moments(), packed.zero_fractions(), strict=True
-            ):
-                self._draft.put("activation", row, {**_columns(taken), "zero_fraction": zeros})
-            if self._histograms:
-                counted = zip(rows, packed.patterns(), strict=True)
-                self._draft.patterns.setdefault("activation", {}).update(counted)
-        self.end()
-
-    def _read_dead_units(
-        self, module: nn.Module, tensor: Tensor, columns: dict[str, Number]
+    def _take(
+        self, draft: Draft, layer: _Layer, row: int, tensor: Tensor, channels_first: bool
     ) -> None:
-        dead = self._dead.get(module)
-        if dead is None:
-            if not has_flat_zero_side(module):  # left unset: not recorded is not the same as NaN
-                return
-            dead = self._dead[module] = DeadUnits(module)
-        if tensor.dim() >= 1:
-            dead.see(tensor, self._channels_first or tensor.dim() == 4)
-            columns["dead_fraction"], columns["dead_positions"] = dead.read()
+        known = values(tensor)
+        taken = moments(tensor, zeros=True, values=known)
+        units = _of_units(layer, tensor, channels_first, taken.absmax)
+        varies = batch_variation(tensor, taken.rms, known)
+        draft.put("activation", _FIRST_COLUMN, row, (*taken, *units, varies))
+        if self._histograms:
+            draft.count("activation", row, histogram.count_patterns(tensor, None, known))
+
+    def _put_off(self, draft: Draft, pending: _Pending, tensor: Tensor) -> None:
+        size = tensor.numel()
+        if self._filled + size > COPIED:
+            self._flush(draft)
+        if self._copies is None:
+            self._copies = np.empty(COPIED, np.float32)
+        place = self._copies[self._filled : self._filled + size]
+        if tensor.dtype is not torch.float32:
+            tensor = tensor.float()
+        place.reshape(pending.shape)[...] = tensor.numpy()
+        self._pending.append(pending)
+        self._filled += size
+
+    def _flush(self, draft: Draft) -> None:
+        """Measure what was put off."""
+        if not self._pending or self._copies is None:
+            return
+        packed = Packed(self._copies[: self._filled], [math.prod(p.shape) for p in self._pending])
+        taken = packed.moments(zeros=True).tolist()
+        shapes = [pending.shape for pending in self._pending]
+        parts = [packed.part(index) for index in range(len(shapes))]
+        varies = batch_variations(parts, shapes, [row[_RMS] for row in taken])
+        for index, pending in enumerate(self._pending):
+            layer, units = pending.layer, _NO_UNITS
+            if layer.dead is not None or layer.tails is not None:
+                tensor = torch.from_numpy(parts[index]).view(pending.shape)
+                absmax = taken[index][_ABSMAX]
+                units = _of_units(layer, tensor, pending.channels_first, absmax)
+            taken[index] += (*units, varies[index])
+        rows = [pending.row for pending in self._pending]
+        draft.put_all("activation", _FIRST_COLUMN, rows, taken)
+        if self._histograms:
+            for row, counts in zip(rows, packed.patterns(), strict=True):
+                draft.count("activation", row, counts)
+        self._pending.clear()
+        self._filled = 0
+
+
+def _of_units(
+    layer: _Layer, tensor: Tensor, channels_first: bool, absmax: Number
+) -> tuple[Number, Number, Number]:
+    """Dead fraction, the positions behind it, saturated fraction; NaN for what the layer cannot have."""
+    if tensor.dim() == 0:
+        return _NO_UNITS
+    if layer.dead is not None:
+        layer.dead.see(tensor, channels_first)
+        return (*layer.dead.read(), math.nan)
+    if layer.tails is not None:
+        low, high = layer.tails
+        if isinstance(absmax, float) and absmax <= high and low <= -absmax:  # none in a tail
+            return (math.nan, math.nan, 0.0)
+        return (math.nan, math.nan, saturated_fraction(tensor, layer.tails, channels_first))
+    return _NO_UNITS
+
+
+def _tensors_in(value: object, depth: int = 0) -> Iterator[Tensor]:
+    """All tensors in an output, in order: of tuples, dicts and dataclasses."""
+    if isinstance(value, Tensor):
+        yield value
+        return
+    if isinstance(value, dict):
+        items = list(value.values())
+    elif isinstance(value, list | tuple):
+        items = list(value)
+    elif hasattr(value, "__dataclass_fields__"):
+        items = [getattr(value, name) for name in value.__dataclass_fields__]
+    else:
+        return
+    if depth <= 4:
+        for item in items[:64]:
+            yield from _tensors_in(item, depth + 1)
 
 
 def _row(module: nn.Module, name: str, tensor: Tensor) -> Row:
-    return Row(
-        name=name,
-        layer=name,
-        type=clean_name(type(module).__name__),
-        shape=tuple(tensor.shape)[:16],
-    )
-
-
-def _columns(taken: Moments) -> dict[str, Number]:
-    return {
-        "mean": taken.mean,
-        "std": taken.std,
-        "rms": taken.rms,
-        "absmax": taken.absmax,
-        "nonfinite": taken.nonfinite,
-    }
+    shape = tuple(size for size in tensor.shape if isinstance(size, int))
+    return Row(name=name, layer=name, type=clean_name(class_name(module)), shape=shape[:16])

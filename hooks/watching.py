@@ -20,15 +20,13 @@ from trainvitals.hooks.interception import Call, Interception, ignore
 from trainvitals.hooks.light import EVERYTHING, Seldom
 from trainvitals.hooks.loader import DataWait
 from trainvitals.hooks.optimizers import Optimizers, has_closure
-from trainvitals.hooks.pace import Pace
+from trainvitals.hooks.pace import HISTOGRAM_EVERY, Pace
 from trainvitals.hooks.parameterlook import ParameterLook
 from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.registry import Registry
+from trainvitals.hooks.sharded import Shards
 from trainvitals.hooks.taps import Taps
 from trainvitals.hooks.wire.records import NonFinite
-
-HISTOGRAM_EVERY = 4
-"""Samples for each one with histograms; the first has them, and with a fixed interval all."""
 
 
 class Watch:
@@ -45,22 +43,27 @@ class Watch:
         report: Callable[[int, NonFinite], None],
         background: Callable[[], float],
         light: bool = False,
+        meeting: str = "",
     ) -> None:
         """`report` sends a non-finite finding at once; `background`: processor seconds of our own threads.
 
         `light`: watch for non-finite values only, as another rank records the statistics.
+        `meeting`: a name that all ranks know, where they look together at a model that is sharded over them.
         """
-        self._light = light
+        self._excluded = EVERYTHING if light and not meeting else ()
         self._emitter = emitter
         self._problems = problems
         self.registry = Registry()
+        self.registry.wants_outputs = not light
         self.criteria = Criteria()
         self._optimizers = Optimizers(self.registry)
         self.guard = Guard(self.registry, report, self._optimizers.spoiled_unseen)
         self.accounts = Accounts(background)
         self._taps = Taps(emitter.rows["activation"])
         self._data_wait = DataWait()
-        self._pace = Seldom() if light else Pace()
+        self._shards = Shards(meeting, emitter.rows["parameter"], problems) if meeting else None
+        pace = Seldom() if light else Pace()
+        self._pace = self._shards.pace if self._shards is not None else pace
         self.completed = 0
         """Steps completed so far: the index of the step that is being prepared."""
         self._backward = BackwardWatch(
@@ -97,7 +100,7 @@ class Watch:
     ) -> None:
         """Watch these from now on, besides what is watched already; after `detach` go on counting steps."""
         for model in models:
-            self.registry.add(model, include, EVERYTHING if self._light else exclude)
+            self.registry.add(model, include, [*exclude, *self._excluded])
         for optimizer in optimizers:
             self._optimizers.add(optimizer)
         if criterion is not None:
@@ -114,6 +117,8 @@ class Watch:
             self._call_cost = self._interception.calibrate()
             self._last_look = self.completed
             self.accounts.start()
+            if self._shards is not None:
+                self._shards.join(self.registry)
         self._begin_step()
 
     def resume_at(self, step: int) -> None:
@@ -150,6 +155,8 @@ class Watch:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        if self._shards is not None:
+            self._shards.leave()
         self._interception.detach()
         self._data_wait.detach()
         self._end_look()
@@ -171,6 +178,8 @@ class Watch:
         sampled = self._pace.is_sample(self.completed)
         self.criteria.begin_step(sampled)
         self._draft = Draft(self.completed, sampled)
+        if self._shards is not None:
+            self._parameters.sums = self._shards.begin(sampled)
         if sampled:
             self._taps.begin(self._draft, self._with_histograms())
             self._calls_in_step = 0
@@ -234,6 +243,7 @@ class Watch:
                 if any(id(parameter.tensor.grad) in clipped for parameter in members):
                     self._look_at_gradients(optimizer)
         except Exception as error:
+            self._parameters.fail()
             self._problems.caught("looking at gradients", error)
         self.accounts.leave()
 
@@ -250,6 +260,7 @@ class Watch:
                 else:
                     self._look_at_gradients(optimizer)
         except Exception as error:
+            self._parameters.fail()
             self._problems.caught("looking at gradients", error)
         self.accounts.leave()
 
@@ -280,13 +291,18 @@ class Watch:
         try:
             if not self._optimizers.end(optimizer):
                 return
-            if has_closure(args, kwargs):
-                self._look_at_gradients(optimizer)
-            self._check_update(optimizer)
-            if self._optimizers.is_primary(optimizer):
-                self._complete()
-            elif self._held is not None and self._optimizers.all_stepped():
-                self._emit_held()
+            try:
+                if has_closure(args, kwargs):
+                    self._look_at_gradients(optimizer)
+                self._check_update(optimizer)
+            except Exception:
+                self._parameters.fail()
+                raise
+            finally:
+                if self._optimizers.is_primary(optimizer):
+                    self._complete()
+                elif self._held is not None and self._optimizers.all_stepped():
+                    self._emit_held()
         except Exception as error:
             self._problems.caught("finishing a step", error)
         self.accounts.leave()
@@ -347,6 +363,15 @@ class Watch:
         if draft is None:
             self._next_step()
             return
+        try:
+            self._fill(draft)
+        except Exception:
+            self._parameters.fail()
+            raise
+        finally:
+            self._end_step(draft)
+
+    def _fill(self, draft: Draft) -> None:
         carried = self._backward.carried()
         if carried is not None:
             draft.scalars["tv/grad_carried"] = carried
@@ -361,6 +386,14 @@ class Watch:
         if draft.sampled:
             self._samples += 1
         self._close_span(draft)
+
+    def _end_step(self, draft: Draft) -> None:
+        """Whatever went wrong: other ranks may be waiting for this one."""
+        if self._shards is not None:
+            try:
+                self._shards.meet(draft, self._samples)
+            except Exception as error:
+                self._problems.caught("adding up what all ranks have", error)
         self.completed += 1
         if self._optimizers.all_stepped():
             self._optimizers.new_round()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from trainvitals.hooks.accounts import seconds_of
-from trainvitals.hooks.registry import Parameter
+from trainvitals.hooks.registry import Parameter, local
 
 WHOLE_UP_TO = 1 << 14
 """Elements of all weights together up to which every single one is looked at."""
@@ -27,7 +27,7 @@ warnings.filterwarnings("ignore", "invalid value", RuntimeWarning, __name__)
 
 
 class WeightCheck:
-    """Looks at a few weights of every parameter that one optimizer moves on the CPU.
+    """Looks at a few weights of every parameter, or this rank's shard of it, that one optimizer moves on the CPU.
 
     A non-finite gradient of a layer's output makes the whole row of that unit's weights non-finite, so the
     bias, or one column where there is none, shows it; of a weight beside a bias a few are enough for what
@@ -37,12 +37,14 @@ class WeightCheck:
 
     def __init__(self, parameters: list[Parameter]) -> None:
         self._parameters = parameters
-        self._choose([p for p in parameters if p.tensor.requires_grad and _readable(p.tensor)])
+        self._choose(
+            [p for p in parameters if p.tensor.requires_grad and _readable(local(p.tensor))]
+        )
         self.cost = seconds_of(self.looks_fine)
         """Seconds that one look takes."""
 
     def _choose(self, movable: list[Parameter]) -> None:
-        whole = sum(p.tensor.numel() for p in movable) <= WHOLE_UP_TO
+        whole = sum(local(p.tensor).numel() for p in movable) <= WHOLE_UP_TO
         with_bias = {p.layer for p in movable if p.tensor.dim() == 1}
         self._watched: list[tuple[Parameter, int]] = []
         self._arrays: list[np.ndarray] = []
@@ -50,7 +52,7 @@ class WeightCheck:
         self._partly: list[Tensor] = []
         self._versions: list[int] = []
         for parameter in movable:
-            tensor = parameter.tensor
+            tensor = local(parameter.tensor)
             if tensor.dim() < 2 or whole:
                 view = tensor.detach().reshape(-1)
             else:
@@ -75,12 +77,14 @@ class WeightCheck:
 
     def accept(self) -> None:
         """What is non-finite now was so before the step: leave it out from now on."""
-        self._choose([p for p, _ in self._watched if bool(torch.isfinite(p.tensor.detach()).all())])
+        self._choose(
+            [p for p, _ in self._watched if bool(torch.isfinite(local(p.tensor).detach()).all())]
+        )
 
     def is_current(self) -> bool:
         """Whether the weights are still where they were: `model.to()` and the like move them."""
         return all(
-            parameter.tensor.data_ptr() == address and parameter.tensor.requires_grad
+            local(parameter.tensor).data_ptr() == address and parameter.tensor.requires_grad
             for parameter, address in self._watched
         )
 
@@ -100,7 +104,7 @@ class WeightCheck:
     def was_left_so(self, tensor: Tensor) -> bool:
         """Whether a parameter of which not all is looked at has not been written to since the last step."""
         return any(
-            tensor is partly and tensor._version == version
+            local(tensor) is partly and tensor._version == version
             for partly, version in zip(self._partly, self._versions, strict=False)
         )
 
@@ -110,8 +114,8 @@ class WeightCheck:
             parameter
             for parameter in self._parameters
             if parameter.tensor.grad is not None
-            and _readable(parameter.tensor)
-            and not bool(torch.isfinite(parameter.tensor.detach()).all())
+            and _readable(local(parameter.tensor))
+            and not bool(torch.isfinite(local(parameter.tensor).detach()).all())
         ]
 
 

@@ -18,6 +18,8 @@ class Column(msgspec.Struct, frozen=True):
     title: str
     unit: str = ""
     scale: Scale = "log"
+    nan_is_missing: bool = False
+    """Whether a NaN only says that there is no such number here, and is sent as "not recorded"."""
 
 
 ACTIVATION = (
@@ -29,8 +31,14 @@ ACTIVATION = (
     Column("nonfinite", "Non-finite values", "count"),
     # Share of units that were never > 0 in the last `dead_positions` samples·positions; not
     # recorded where the layer has no flat zero side (only ReLU-like modules have one).
-    Column("dead_fraction", "Dead units", "fraction", "linear"),
-    Column("dead_positions", "Samples behind dead units", "count"),
+    Column("dead_fraction", "Dead units", "fraction", "linear", nan_is_missing=True),
+    Column("dead_positions", "Samples behind dead units", "count", nan_is_missing=True),
+    # Share of units of which more than 95 % of the samples·positions lie in one tail: |tanh| > 0.97, a sigmoid
+    # below 0.02 or above 0.98; not recorded for other layers.
+    Column("saturated_fraction", "Saturated units", "fraction", "linear", nan_is_missing=True),
+    # Variance between samples (dimension 0) over the mean square of the output: 0 when the layer gives the same
+    # for every sample; not recorded for a single sample or a layer of zeros.
+    Column("batch_variation", "Variation between samples", nan_is_missing=True),
 )
 """Columns of an "activation" group: one row a layer, taken from the layer's output."""
 
@@ -45,9 +53,19 @@ PARAMETER = (
     Column("grad_nonfinite", "Non-finite gradients", "count"),
     # RMS(W after - W before) / RMS(W before) over one optimizer step; not recorded when the
     # parameter was not stepped, was zero or was not finite.
-    Column("update_ratio", "Update ratio"),
-    # 1.0 when not a single element changed, bit for bit, over the optimizer step; else 0.0.
+    Column("update_ratio", "Update ratio", nan_is_missing=True),
+    # 1.0 when not a single element changed, bit for bit, over the optimizer step; else 0.0. Of a large parameter
+    # those of a sub-sample are compared.
     Column("unchanged", "Unchanged", "", "linear"),
+    # Share of elements that did not change, bit for bit: with parameters in bfloat16 most updates are lost.
+    Column("unchanged_fraction", "Unchanged elements", "fraction", "linear"),
+    # RMS of the Adam update in units of the learning rate, m / (sqrt(v) + eps) after bias correction, without
+    # weight decay: 1 at the first step, 0.23 for pure noise, 1 for a steady gradient. Matrices under Adam and AdamW.
+    Column("adam_update_factor", "Adam update factor", nan_is_missing=True),
+    # Share of elements with sqrt(v) < 10 eps, whose update eps makes smaller. Matrices under Adam and AdamW.
+    Column(
+        "adam_eps_fraction", "Elements ruled by Adam eps", "fraction", "linear", nan_is_missing=True
+    ),
 )
 """Columns of a "parameter" group: one row a parameter. Gradients are as the optimizer gets them."""
 

@@ -8,6 +8,8 @@ from torch import nn
 
 import trainvitals.hooks as tv
 from trainvitals.hooks.deadunits import MIN_BATCHES, MIN_POSITIONS, DeadUnits, has_flat_zero_side
+from trainvitals.hooks.plain import values
+from trainvitals.hooks.units import batch_variation, saturated_fraction
 
 
 def test_units_that_were_never_active_are_dead() -> None:
@@ -111,3 +113,52 @@ def test_sequence_layers_have_their_units_last(recorded: Any) -> None:
     row = recorded().samples("activation")[0]["1"]
     assert row["dead_fraction"] == pytest.approx(1 / 5)
     assert row["dead_positions"] == 16 * 40
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_channels_are_alive_wherever_they_were_active_in_any_layout(memory: Any) -> None:
+    outputs = torch.zeros(3, 5, 4, 6)
+    outputs[2, 1, 3, 5] = outputs[0, 4, 0, 0] = 1.0
+    dead = DeadUnits(nn.ReLU())
+    dead.see(outputs.to(memory_format=memory), channels_first=True)
+    assert dead.read() == (pytest.approx(0.6), 3 * 24)
+
+
+@pytest.mark.parametrize("shape", [(40, 10), (7, 900, 10), (300, 10)])
+def test_units_in_one_tail_are_saturated_and_switching_ones_are_not(shape: tuple[int, ...]) -> None:
+    outputs = torch.zeros(shape)
+    outputs[..., :3] = 0.99
+    outputs[..., 3] = -0.99
+    outputs[..., 4] = torch.where(torch.rand(shape[:-1]) < 0.5, 0.99, -0.99)
+    assert saturated_fraction(outputs, (-0.97, 0.97), False) == pytest.approx(0.4)
+    if len(shape) == 3:
+        first = outputs.transpose(1, 2)
+        assert saturated_fraction(first, (-0.97, 0.97), True) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+@pytest.mark.parametrize("shape", [(8, 30), (5, 4, 6), (64, 2000)])
+def test_variation_between_samples_is_a_share_of_the_mean_square(
+    shape: tuple[int, ...], offset: float
+) -> None:
+    outputs = torch.randn(shape, generator=torch.Generator().manual_seed(1)) + offset
+    exact = outputs.double()
+    rms = float(exact.square().mean().sqrt())
+    expected = float(exact.var(0, correction=0).mean()) / rms**2
+    found = batch_variation(outputs, rms, values(outputs))
+    assert found == pytest.approx(expected, rel=1e-3 if shape[0] <= 16 else 0.5)
+
+
+def test_a_layer_that_gives_the_same_for_every_sample_does_not_vary(recorded: Any) -> None:
+    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh())
+    with torch.no_grad():
+        model[0].weight.zero_()
+        model[0].bias.copy_(torch.tensor([9.0, -9.0, 9.0, 0.1, 0.2]))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    tv.watch(model, optimizer, strict=True)
+    model(torch.randn(16, 6)).sum().backward()
+    optimizer.step()
+    rows = recorded().samples("activation")[0]
+    assert rows["0"]["batch_variation"] == rows["1"]["batch_variation"] == 0.0
+    assert rows["1"]["saturated_fraction"] == pytest.approx(0.6)
+    assert "saturated_fraction" not in rows["0"]

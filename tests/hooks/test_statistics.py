@@ -1,18 +1,25 @@
 """Recorded statistics against the same numbers computed in float64 by other means."""
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from torch import nn
 
 import trainvitals.hooks as tv
-from trainvitals.hooks import histogram, stats
-from trainvitals.hooks.packed import Packed
-from trainvitals.hooks.wire.bins import BINS, bin_of
+from trainvitals.hooks import histogram, plain, stats
+from trainvitals.hooks.draft import COLUMN, Draft
+from trainvitals.hooks.gradients import StepStatistics
+from trainvitals.hooks.packed import Packed, join
+from trainvitals.hooks.registry import Registry, Rows
+from trainvitals.hooks.wire.bins import BINS, bin_of, edges
 
 
 def small_net() -> nn.Sequential:
@@ -55,16 +62,136 @@ def test_nonfinite_values_are_counted_and_show_in_the_moments() -> None:
 @pytest.mark.parametrize("shape", [(1500, 1024), (2048, 768), (64, 64, 300, 3)])
 def test_a_large_tensor_is_sampled_across_every_dimension(shape: tuple[int, ...]) -> None:
     index = torch.arange(math.prod(shape)).reshape(shape)
-    part = stats.subsample(index)
-    assert len(part) <= stats.SUBSAMPLE_ABOVE
-    stride = int(part[1] - part[0])
-    assert all(math.gcd(stride, size) == 1 for size in shape)
-    last = shape[-1]
-    assert len(np.unique(part.numpy() % last)) == last
+    step = plain.stride(index, stats.SUBSAMPLE)
+    part = plain.flat(index)[::step]
+    assert 0.5 * stats.SUBSAMPLE < len(part) <= stats.SUBSAMPLE
+    assert all(math.gcd(step, size) == 1 for size in shape)
+    assert len(np.unique(part.numpy() % shape[-1])) == shape[-1]
 
 
 def test_zero_fraction_counts_exact_zeros() -> None:
-    assert stats.zero_fraction(torch.tensor([0.0, -0.0, 1e-38, 2.0])) == 0.5
+    taken = stats.moments(torch.tensor([0.0, -0.0, 1e-38, 2.0]), zeros=True)
+    assert taken.zero_fraction == 0.5
+
+
+FLOATS = st.floats(-1, 1, allow_subnormal=False, width=32)
+
+
+@given(
+    arrays(np.float32, st.integers(1, 300), elements=FLOATS),
+    st.sampled_from([1e-30, 1e-18, 1.0, 1e17, 1e30]),
+    st.sampled_from([0.0, 1.0, 300.0]),
+)
+@settings(deadline=None, max_examples=150)
+def test_small_tensors_of_any_scale_and_offset_match_float64(
+    values: Any, scale: float, offset: float
+) -> None:
+    tensor = torch.from_numpy((values + np.float32(offset)) * np.float32(scale))
+    exact = tensor.double().numpy()
+    alone = stats.moments(tensor, zeros=True)
+    packed = Packed(join([tensor, torch.ones(3)]), [tensor.numel(), 3]).moments(zeros=True)[0]
+    rms = math.sqrt((exact**2).mean())
+    for mean, std, root, absmax, zero, bad in (alone, packed):
+        assert mean == pytest.approx(exact.mean(), abs=1e-4 * rms)
+        assert std == pytest.approx(exact.std(), rel=1e-4, abs=2e-6 * rms)
+        assert root == pytest.approx(rms, rel=1e-4)
+        assert absmax == np.abs(exact).max()
+        assert zero == (exact == 0).mean()
+        assert bad == 0
+
+
+@pytest.mark.parametrize("size", [20_000, 3_000_000])
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e25])
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+def test_large_tensors_keep_their_stated_bounds(size: int, scale: float, offset: float) -> None:
+    tensor = (
+        torch.randn(size, generator=torch.Generator().manual_seed(5)).relu_() + offset
+    ) * scale
+    tensor[12_345] = 50 * scale
+    exact = tensor.double().numpy()
+    taken = stats.moments(tensor, zeros=True)
+    bound = 1e-2 if size > stats.SUBSAMPLE_ABOVE else 1e-4
+    assert taken.std == pytest.approx(exact.std(), rel=2 * bound)
+    assert taken.rms == pytest.approx(math.sqrt((exact**2).mean()), rel=bound)
+    assert taken.mean == pytest.approx(exact.mean(), rel=bound)
+    assert taken.zero_fraction == pytest.approx((exact == 0).mean(), abs=bound)
+    assert taken.absmax == pytest.approx(exact.max(), rel=1e-6)
+
+
+def test_the_nonfinite_count_is_exact_in_a_sampled_tensor() -> None:
+    tensor = torch.ones(2_000_003)
+    tensor[[1, 77, 1_999_999]] = torch.tensor([math.nan, math.inf, -math.inf])
+    assert stats.moments(tensor).nonfinite == 3
+
+
+@pytest.mark.parametrize("distribution", ["normal", "exponential", "uniform"])
+def test_quantiles_of_a_sampled_histogram_are_right_within_a_bin(distribution: str) -> None:
+    generator = np.random.default_rng(3)
+    values = getattr(generator, distribution)(size=(700, 1_000)).astype(np.float32)
+    counts = histogram.fold(np.asarray(histogram.count_patterns(torch.from_numpy(values)))[None])[0]
+    cumulated = np.cumsum(counts) / counts.sum()
+    for quantile in (0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97):
+        found = int(np.searchsorted(cumulated, quantile))
+        exact = int(bin_of(np.quantile(values, quantile)))
+        # Bins around zero are narrower than the error of the share: compare there by value.
+        near = abs(np.mean(values < edges()[found]) - quantile) < 0.03
+        assert abs(found - exact) <= 1 or near
+
+
+CASES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "transposed": lambda x: x.t(),
+    "strided": lambda x: x[::2, 1::3],
+    "channels_last": lambda x: x.view(4, 4, 8, 12).to(memory_format=torch.channels_last),
+    "expanded": lambda x: x[:1].expand(7, -1),
+    "float64": lambda x: x.double() + 1e6,
+    "bfloat16": lambda x: x.bfloat16(),
+    "float16": lambda x: x.half(),
+    "float8": lambda x: x.to(torch.float8_e4m3fn),
+    "conjugated": lambda x: torch.complex(x, 2 * x).conj().imag,
+    "scalar": lambda x: x[0, 0],
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_tensors_of_every_kind_are_measured(case: str) -> None:
+    special = CASES[case](torch.randn(32, 48, generator=torch.Generator().manual_seed(6)))
+    exact = special.resolve_neg().double().numpy()
+    tensor = plain.plain(special)
+    assert tensor is not None
+    taken = stats.moments(tensor)
+    assert taken.rms == pytest.approx(math.sqrt((exact**2).mean()), rel=1e-4)
+    assert taken.std == pytest.approx(exact.std(), rel=1e-4)
+    assert np.asarray(histogram.count_patterns(tensor)).sum() == exact.size
+
+
+def test_what_holds_no_real_numbers_is_left_out_and_what_does_is_unpacked() -> None:
+    assert plain.plain(torch.arange(3)) is None
+    assert plain.plain(torch.zeros(0)) is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quantised = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
+        compressed = torch.eye(3).to_sparse_csr()
+        nested = [
+            torch.nested.nested_tensor(
+                [torch.tensor([1.0, 2.0]), torch.tensor([3.0])], layout=layout
+            )
+            for layout in (torch.strided, torch.jagged)
+        ]
+    assert plain.plain(quantised) is None
+    twice = torch.sparse_coo_tensor([[1, 1]], [1.0, 2.0], (4,), check_invariants=True)
+    found = plain.plain(twice)
+    assert found is not None and found.tolist() == [3.0]
+    assert not twice.is_coalesced()
+    rows = plain.plain(compressed)
+    assert rows is not None and rows.tolist() == [1.0, 1.0, 1.0]
+    numbers = plain.plain(torch.tensor([3 + 4j]))
+    assert numbers is not None and numbers.flatten().tolist() == [3.0, 4.0]
+    for tensor in nested:
+        found = plain.plain(tensor)
+        assert found is not None and found.tolist() == [1.0, 2.0, 3.0]
+    inside: list[Any] = []
+    torch.func.grad(lambda x: (inside.append(plain.plain(x)), x.sum())[1])(torch.tensor([5.0]))
+    assert inside[0].numpy().tolist() == [5.0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
@@ -75,14 +202,14 @@ def test_histograms_agree_with_the_reference_bins(dtype: torch.dtype) -> None:
     )
     special = torch.tensor([0.0, -0.0, 1.0, -1.0, 2.0**-32, -(2.0**-33), 2.0**14, 30000.0])
     tensor = torch.cat([values, special]).to(dtype)
-    counts = histogram.fold(histogram.count_patterns(tensor).numpy()[None])[0]
+    counts = histogram.fold(np.asarray(histogram.count_patterns(tensor))[None])[0]
     finite = tensor[torch.isfinite(tensor)].to(torch.float64).numpy()
     assert counts.tolist() == np.bincount(bin_of(finite), minlength=BINS).tolist()
 
 
 def test_histograms_leave_nonfinite_values_out() -> None:
     tensor = torch.tensor([math.nan, math.inf, -math.inf, 1.0])
-    assert histogram.fold(histogram.count_patterns(tensor).numpy()[None]).sum() == 1
+    assert histogram.fold(np.asarray(histogram.count_patterns(tensor))[None]).sum() == 1
 
 
 def test_recorded_rows_match_the_tensors_of_the_step(recorded: Callable[[], Any]) -> None:
@@ -200,13 +327,98 @@ def test_small_tensors_together_give_what_each_gives_alone() -> None:
         torch.randn(300, generator=generator).relu().to(torch.bfloat16),
         torch.tensor([1.0, math.nan, -math.inf]),
         torch.full((10,), 1e30),
-        torch.randn(64, generator=generator, dtype=torch.float64) + 1000,
+        torch.randn(6000, generator=generator),
     ]
-    packed = Packed(tensors)
-    together = zip(
-        tensors, packed.moments(), packed.patterns(), packed.zero_fractions(), strict=True
-    )
-    for tensor, taken, counts, zeros in together:
-        assert taken == pytest.approx(stats.moments(tensor), rel=1e-4, abs=1e-6, nan_ok=True)
-        assert torch.equal(counts, histogram.count_patterns(tensor))
-        assert zeros == float((tensor == 0).double().mean())
+    packed = Packed(join(tensors), [tensor.numel() for tensor in tensors])
+    together = zip(tensors, packed.moments(zeros=True), packed.patterns(), strict=True)
+    for tensor, taken, counts in together:
+        alone = stats.moments(tensor, zeros=True)
+        assert taken == pytest.approx(alone, rel=1e-4, abs=1e-6, nan_ok=True)
+        if tensor.numel() <= histogram.SUBSAMPLE_ABOVE:
+            assert counts.tolist() == np.asarray(histogram.count_patterns(tensor)).tolist()
+        else:
+            assert 1_000 < counts.sum() <= histogram.SUBSAMPLE_ABOVE
+
+
+def statistics_of(model: nn.Module, *more: Any) -> tuple[StepStatistics, Draft]:
+    """Statistics round the next step of `model`, with the draft that they fill."""
+    rows, draft, registry = Rows(), Draft(0, True), Registry()
+    registry.add(model, (), ())
+    registry.place_parameters(rows, set())
+    parameters = list(registry.parameters.values())
+    return StepStatistics(parameters, rows, draft, True, *more), draft
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("wide", [40, 200])
+def test_the_adam_factor_is_the_update_in_units_of_the_learning_rate(
+    wide: int, decay: float
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(wide, wide)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=decay)
+    for _ in range(4):
+        before = model.weight.detach().double().clone()
+        optimizer.zero_grad()
+        model(torch.randn(8, wide)).square().sum().backward()
+        statistics, draft = statistics_of(model, optimizer)
+        statistics.take_gradients()
+        optimizer.step()
+        statistics.finish()
+        moved = model.weight.detach().double() - before * (1 - 1e-2 * decay)
+        block = draft.blocks["parameter", COLUMN["update_ratio"]]
+        columns = dict(zip(block.rows, block.values, strict=True))
+        *_, factor, ruled_by_eps = columns[0]
+        bound = 1e-3 if wide == 40 else 5e-2
+        assert factor == pytest.approx(float(moved.square().mean().sqrt()) / 1e-2, rel=bound)
+        assert ruled_by_eps == 0.0
+        assert math.isnan(columns[1][-2])  # of a bias it is not taken
+
+
+def test_elements_ruled_by_the_eps_of_adam_are_counted() -> None:
+    model = nn.Linear(4, 2, bias=False)
+    optimizer = torch.optim.Adam(model.parameters())
+    model.weight.grad = torch.tensor([[1e-9] * 4, [1.0] * 4])
+    statistics, draft = statistics_of(model, optimizer)
+    statistics.take_gradients()
+    optimizer.step()
+    statistics.finish()
+    (values,) = draft.blocks["parameter", COLUMN["update_ratio"]].values
+    assert values[-1] == 0.5
+
+
+def test_bfloat16_weights_that_lose_their_update_show_it(recorded: Callable[[], Any]) -> None:
+    model = nn.Linear(40, 30, bias=False).to(torch.bfloat16)
+    optimizer = torch.optim.SGD(model.parameters(), lr=2e-4)
+    tv.watch(model, optimizer, strict=True)
+    before = model.weight.detach().clone()
+    model(torch.ones(1, 40, dtype=torch.bfloat16)).sum().backward()
+    optimizer.step()
+    expected = float((model.weight == before).double().mean())
+    row = recorded().samples("parameter")[0]["weight"]
+    assert 0.1 < expected < 1
+    assert row["unchanged_fraction"] == pytest.approx(expected)
+    assert row["unchanged"] == 0.0
+
+
+@pytest.mark.parametrize("wide", [40, 400])
+def test_gradients_are_taken_once_and_unscaled(wide: int) -> None:
+    model = nn.Linear(wide, wide, bias=False)
+    model(torch.randn(3, wide)).sum().backward()
+    gradient = model.weight.grad
+    assert gradient is not None
+    exact = gradient.double().clone()
+    statistics, draft = statistics_of(model)
+    gradient *= 1024.0
+    statistics.take_gradients(torch.tensor(1024.0))
+    gradient.zero_()
+    statistics.take_gradients()
+    statistics.finish()
+    rms, std, absmax, _ = draft.blocks["parameter", COLUMN["grad_rms"]].values[0]
+    assert rms == pytest.approx(float(exact.square().mean().sqrt()), rel=1e-4)
+    assert std == pytest.approx(float(exact.std(correction=0)), rel=1e-4)
+    assert absmax == pytest.approx(float(exact.abs().max()), rel=1e-6)
+    ((_, counts),) = draft.patterns["gradient"]
+    share = histogram.fold(np.asarray(counts)[None])[0] / np.asarray(counts).sum()
+    reference = np.bincount(bin_of(exact.numpy()).ravel(), minlength=BINS) / exact.numel()
+    assert np.abs(np.cumsum(share) - np.cumsum(reference)).max() < 0.026
