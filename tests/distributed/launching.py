@@ -9,7 +9,7 @@ from pathlib import Path
 from trainvitals.hooks.spool import Meta, find_streams, read_meta, read_stream
 from trainvitals.hooks.wire.records import Record
 
-PROGRAM = Path(__file__).parent / "ranks.py"
+FOLDER = Path(__file__).parent
 TIMEOUT = 120
 
 Streams = dict[int, tuple[Meta, list[Record]]]
@@ -22,8 +22,10 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-def launch(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run `ranks.py WORDS`, with `torchrun` before it or without; its ranks meet at a free port."""
+def launch(
+    folder: Path, *words: str, program: str = "ranks.py"
+) -> subprocess.CompletedProcess[str]:
+    """Run `PROGRAM WORDS`, with `torchrun` before it or without; its ranks meet at a free port."""
     environment = {
         key: value
         for key, value in os.environ.items()
@@ -37,11 +39,11 @@ def launch(folder: Path, *words: str, **variables: str) -> subprocess.CompletedP
         "MASTER_PORT": free_port(),
         "OMP_NUM_THREADS": "1",
         "FOLDER": str(folder),
-    } | variables
+    }
     port = environment["MASTER_PORT"]
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port", port]
-    before = torchrun if words[0] == "torchrun" else []
-    command = [sys.executable, *before, str(PROGRAM), *words]
+    before = torchrun if "torchrun" in words else []
+    command = [sys.executable, *before, str(FOLDER / program), *words]
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
     )

@@ -1,19 +1,26 @@
-"""A training with FSDP2: `sharded.py spawn` on two ranks, or `train(None)` in one process."""
+"""A training with FSDP2: `sharded.py` on two ranks, or `train(None)` in one process."""
 
+import json
+import math
 import os
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import trainvitals.hooks as tv
 
 STEPS = 9
 BATCH = 8
+FAULT = 6
 MOST = 0.5
 """Norm to which gradients are clipped."""
 
@@ -27,31 +34,71 @@ def net() -> nn.Sequential:
     return model
 
 
-def train(mesh: DeviceMesh | None, *, interval: int = 4, steps: int = STEPS) -> None:
-    """Halves of the same batches on two ranks give the gradients of the whole ones in one process."""
+def train(
+    mesh: DeviceMesh | None,
+    *,
+    interval: int | None = 4,
+    steps: int = STEPS,
+    watched: bool = True,
+    bad: int = -1,
+) -> list[Tensor]:
+    """Halves of the same batches on two ranks give the gradients of the whole ones in one process.
+
+    `bad`: a step at which rank 1 gets a NaN. Returns this rank's part of the weights.
+    """
     model = net()
     if mesh is not None:
         for layer in (model[0], model[3]):
             fully_shard(layer, mesh=mesh)
         fully_shard(model, mesh=mesh)
     adam = torch.optim.AdamW(model.parameters(), lr=0.01)
-    tv.watch(model, adam, interval=interval, strict=True)
+    if watched:
+        tv.watch(model, adam, interval=interval, strict=True)
     generator = torch.Generator().manual_seed(5)
-    for _ in range(steps):
+    for step in range(steps):
         inputs = torch.randn(BATCH, 5, generator=generator)
         targets = torch.randn(BATCH, 1, generator=generator)
         if mesh is not None:
             half = slice(dist.get_rank(), None, 2)
             inputs, targets = inputs[half], targets[half]
+            if step == bad and dist.get_rank() == 1:
+                inputs[0, 0] = math.nan
         adam.zero_grad()
         nn.functional.mse_loss(model(inputs), targets).backward()
         nn.utils.clip_grad_norm_(model.parameters(), MOST)
         adam.step()
     tv.detach()
+    return [] if mesh is None else [p.to_local().detach().clone() for p in model.parameters()]
 
 
 def mesh() -> DeviceMesh:
     return init_device_mesh("cpu", (2,))
+
+
+class Collectives(TorchDispatchMode):
+    """Counts them by name, also those that a DTensor calls for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if DTensor in types:
+            return NotImplemented
+        if func.namespace in ("c10d", "_c10d_functional"):
+            self.counts[func.name()] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def counted(rank: int) -> None:
+    """Writes down the collectives with and without us; weights must be the same to the last bit."""
+    counts, weights = [], []
+    for watched in (True, False):
+        with Collectives() as mode:
+            weights.append(train(mesh(), watched=watched))
+        counts.append(mode.counts)
+    assert all(map(torch.equal, *weights))
+    Path(os.environ["TRAINVITALS_DIR"], f"counts{rank}.json").write_text(json.dumps(counts))
 
 
 def alone(rank: int) -> None:
@@ -107,6 +154,8 @@ SCENARIOS = {
     "replicas": lambda rank: train(
         init_device_mesh("cpu", (2, 1), mesh_dim_names=("copy", "part"))
     ),
+    "counted": counted,
+    "broken": lambda rank: train(mesh(), bad=FAULT),
     "paced": lambda rank: train(mesh(), interval=None, steps=60),
     "alone": alone,
     "leaving": leaving,
