@@ -73,6 +73,11 @@ def _optimizer(given: Any) -> Optimizer:
         if isinstance(inner, Optimizer) and "_optimizer_step_pre_hooks" in vars(inner):
             return inner
         inner = getattr(inner, "optimizer", None)
+    if isinstance(given, Optimizer):
+        raise TypeError(
+            f"{type(given).__name__} is an Optimizer whose __init__ never called super().__init__(): "
+            "it has no step hooks, so its steps cannot be seen."
+        )
     raise TypeError(
         f"optimizer must be a torch.optim.Optimizer or a list of them; got {type(given).__name__}."
     )

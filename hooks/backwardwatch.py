@@ -54,6 +54,9 @@ class BackwardWatch:
 
     def before(self, tensors: Any) -> None:
         """A backward pass is about to begin from these."""
+        if self._carried is None and self._losses.is_usual(tensors) and not self._guard.doubts:
+            self._guard.let_go()  # nearly every step: nothing more to do
+            return
         try:
             if self._guard.doubts and self._has_no_gradients():
                 self._guard.begin_step()  # the step that they were about was skipped
@@ -62,10 +65,9 @@ class BackwardWatch:
                 self._stands_out(tensors, value)
             if self._carried is not None:
                 self._carried.before()
-            self._guard.keep_batch()
         except Exception as error:
             self._problems.caught("looking at the loss", error)
-        self._guard.before_backward()
+        self._guard.let_go()
 
     def before_grad(self, outputs: Any) -> None:
         """`torch.autograd.grad` is about to differentiate these."""
@@ -90,6 +92,9 @@ class BackwardWatch:
 
     def after(self) -> None:
         """The backward pass is over."""
+        if self._carried is None and not self._guard.waits_for_recomputation:
+            self._guard.let_go()
+            return
         try:
             self._guard.after_backward(self._step())
             if self._carried is not None:

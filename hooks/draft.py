@@ -89,6 +89,13 @@ class Draft:
         block.rows.extend(rows)
         block.values.extend(values)
 
+    def count_all(
+        self, kind: HistogramKind, rows: Sequence[int], counts: Sequence[histogram.Counts]
+    ) -> None:
+        """Note the histograms of several rows."""
+        if rows:
+            self.patterns.setdefault(kind, []).extend(zip(rows, counts, strict=True))
+
     def count(self, kind: HistogramKind, row: int, counts: histogram.Counts) -> None:
         """Note a row's histogram."""
         self.patterns.setdefault(kind, []).append((row, counts))
@@ -178,9 +185,7 @@ class Emitter:
                 samples.append(Sample(group=_GROUP[kind], values=values))
         fields: dict[str, Any] = {"samples": samples} if samples else {}
         if draft.patterns:
-            fields["histograms"] = [
-                self._histograms(kind, rows) for kind, rows in draft.patterns.items()
-            ]
+            fields["histograms"] = self._histograms(draft.patterns)
         scalars: dict[str, Any] = draft.scalars
         if len(scalars) <= limits.MAX_SCALARS:
             self._recorder.step(step=draft.step, scalars=scalars, **fields)
@@ -203,9 +208,17 @@ class Emitter:
         return matrix
 
     def _histograms(
-        self, kind: HistogramKind, rows: list[tuple[int, histogram.Counts]]
-    ) -> Histograms:
-        group = _KIND[kind]
-        counts = np.zeros((len(self.rows[group].rows), BINS), dtype=np.int64)
-        counts[[row for row, _ in rows]] = histogram.fold(np.stack([c for _, c in rows]))
-        return Histograms(group=_GROUP[group], kind=kind, counts=codec.pack_counts(counts))
+        self, patterns: dict[HistogramKind, list[tuple[int, histogram.Counts]]]
+    ) -> list[Histograms]:
+        folded = histogram.fold(
+            np.stack([counts for rows in patterns.values() for _, counts in rows])
+        )
+        found, begin = [], 0
+        for kind, rows in patterns.items():
+            group = _KIND[kind]
+            counts = np.zeros((len(self.rows[group].rows), BINS), dtype=np.int64)
+            counts[[row for row, _ in rows]] = folded[begin : begin + len(rows)]
+            begin += len(rows)
+            packed = codec.pack_counts(counts)
+            found.append(Histograms(group=_GROUP[group], kind=kind, counts=packed))
+        return found

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,7 +113,8 @@ class Ensemble:
     def leave(self) -> None:
         """This rank meets the others no more."""
         if self._together is not False and dist.is_initialized():
-            self._store.set(f"{self._key}/left", "1")
+            with suppress(RuntimeError):  # whoever keeps the store has ended already
+                self._store.set(f"{self._key}/left", "1")
         self._together = False
 
     def reduce(self, sums: Floats, largest: Floats) -> tuple[Floats, Floats]:
@@ -131,5 +133,6 @@ class Ensemble:
 
 def _device() -> torch.device:
     """Where the process group's tensors lie: the CPU where it serves that."""
-    kinds = dist.group.WORLD._device_types  # type: ignore[union-attr]
-    return next((kind for kind in kinds if kind.type == "cpu"), kinds[0])
+    kinds: list[torch.device] = getattr(dist.group.WORLD, "_device_types", [])
+    on_host = not kinds or any(kind.type == "cpu" for kind in kinds)
+    return torch.device("cpu") if on_host else kinds[0]

@@ -14,8 +14,9 @@ from trainvitals.hooks import readout
 from trainvitals.hooks.adam import AdamUpdate
 from trainvitals.hooks.draft import COLUMN, Draft
 from trainvitals.hooks.histogram import count_patterns
-from trainvitals.hooks.packed import Floats, Packed, is_small, join
-from trainvitals.hooks.plain import array, flat, plain, stride, values
+from trainvitals.hooks.memory import Floats, Memory, gradient_view
+from trainvitals.hooks.packed import SMALL, Packed, is_single
+from trainvitals.hooks.plain import Array, array, flat, plain, stride, values
 from trainvitals.hooks.readout import Number, number
 from trainvitals.hooks.registry import Parameter, Rows
 from trainvitals.hooks.stats import Moments, moments, sum_of_squares, values_of
@@ -147,6 +148,14 @@ class _Kept(NamedTuple):
     """A flat numpy array; on a device a tensor."""
 
 
+class _Small(NamedTuple):
+    """A parameter that is copied as a whole and measured together with others."""
+
+    row: int
+    tensor: Tensor
+    view: Array
+
+
 class _Gradients(NamedTuple):
     """Copies of small gradients."""
 
@@ -165,35 +174,40 @@ class StepStatistics:
         draft: Draft,
         histograms: bool,
         optimizer: Optimizer | None = None,
+        memory: Memory | None = None,
     ) -> None:
-        """Takes the weights; call it before the optimizer moves anything."""
+        """Takes the weights; call it before the optimizer moves anything. `memory`: kept between samples."""
         self._draft = draft
         self._histograms = histograms
-        self._adam = AdamUpdate(optimizer)
+        self._memory = memory or Memory()
+        self._adam = AdamUpdate(optimizer, self._memory)
         self._kept: list[_Kept] = []
-        self._small: list[tuple[int, Tensor]] = []
+        self._small: list[_Small] = []
         self._taken = False
         self._suspects: set[int] = set()
         """Rows whose gradient was not finite."""
-        limit = max(1, min(KEPT, KEPT_IN_ALL // max(len(parameters), 1)))
-        small: list[Tensor] = []
+        self._limit = max(1, min(KEPT, KEPT_IN_ALL // max(len(parameters), 1)))
         room = KEPT_IN_ALL
         for parameter in parameters:
             row = rows.find(parameter.name)
-            weight = plain(parameter.tensor)
-            if row is None or weight is None:
+            if row is None:
                 continue
-            if is_small(weight) and room >= weight.numel():
-                room -= weight.numel()
-                self._small.append((row, parameter.tensor))
-                small.append(weight)
+            view = self._memory.view(parameter.tensor)
+            if view is not None and len(view) <= SMALL and len(view) <= room and is_single(view):
+                room -= len(view)
+                self._small.append(_Small(row, parameter.tensor, view))
             else:
-                step = stride(weight, limit)
-                self._kept.append(_Kept(row, parameter.tensor, step, _copy(weight, step)))
-                self._take("weight", row, weight)
-        self._before = join(small) if small else None
-        self._sizes = [weight.numel() for weight in small]
-        self._gradients: _Gradients | None = None
+                self._keep(row, parameter.tensor)
+        self._before = self._memory.before.join([small.view for small in self._small])
+        self._sizes = [len(small.view) for small in self._small]
+        self._gradients = _Gradients([], self._before[:0], [])
+
+    def _keep(self, row: int, tensor: Tensor) -> None:
+        weight = plain(tensor)
+        if weight is not None:
+            step = stride(weight, self._limit)
+            self._kept.append(_Kept(row, tensor, step, _copy(weight, step)))
+            self._take("weight", row, weight)
 
     def take_gradients(self, scale: Tensor | None = None) -> None:
         """Takes the gradients, as the optimizer gets them before clipping; a second call does nothing.
@@ -205,22 +219,26 @@ class StepStatistics:
         self._taken = True
         factor = None if scale is None else 1.0 / number(scale)
         places: list[int] = []
-        small: list[Tensor] = []
-        for row, tensor in [(kept.row, kept.tensor) for kept in self._kept] + self._small:
-            gradient = None if tensor.grad is None else plain(tensor.grad)
-            if gradient is None:
+        small: list[Array] = []
+        members = [(kept.row, kept.tensor) for kept in self._kept]
+        members += [(small.row, small.tensor) for small in self._small]
+        for row, tensor in members:
+            if tensor.grad is None:
                 continue
-            if is_small(gradient):
+            view = gradient_view(tensor.grad)
+            if view is not None and len(view) <= SMALL:
                 places.append(row)
-                small.append(gradient)
-            else:
+                small.append(view)
+                continue
+            gradient = plain(tensor.grad)
+            if gradient is not None:
                 self._take("grad", row, gradient, factor)
         if small:
-            copy = join(small)
+            copy = self._memory.gradients.join(small)
             if isinstance(factor, float):
                 with np.errstate(all="ignore"):
                     copy *= np.float32(factor)
-            self._gradients = _Gradients(places, copy, [gradient.numel() for gradient in small])
+            self._gradients = _Gradients(places, copy, [len(gradient) for gradient in small])
 
     def _take(self, prefix: str, row: int, tensor: Tensor, factor: Number | None = None) -> None:
         known = values(tensor)
@@ -239,11 +257,16 @@ class StepStatistics:
 
         Of a large parameter only the elements kept are looked at for that, unless its gradient was not finite.
         """
-        return self._finish_kept() + self._finish_small()
+        members = [kept.tensor for kept in self._kept] + [small.tensor for small in self._small]
+        adam = self._adam.of(members)
+        spoiled = self._finish_kept(adam[: len(self._kept)])
+        if self._small:
+            spoiled += self._finish_small(adam[len(self._kept) :])
+        return spoiled
 
-    def _finish_kept(self) -> list[Tensor]:
+    def _finish_kept(self, adam: Sequence[tuple[Number, Number]]) -> list[Tensor]:
         spoiled: list[Tensor] = []
-        for row, tensor, step, before in self._kept:
+        for (row, tensor, step, before), factors in zip(self._kept, adam, strict=True):
             weight = plain(tensor)
             if weight is None:
                 continue
@@ -251,53 +274,52 @@ class StepStatistics:
             if now.numel() != len(before):  # given other data in the meantime
                 continue
             if isinstance(before, Tensor):
-                self._put_update(row, tensor, *_late_change(now, before))
+                self._put_update(row, tensor, *_late_change(now, before), factors)
                 continue
             after = array(now)
             with np.errstate(all="ignore"):
                 change = sum_of_squares(after - before)
-            self._put_update(row, tensor, change, sum_of_squares(before), _same(after, before))
+            size, same = sum_of_squares(before), _same(after, before)
+            self._put_update(row, tensor, change, size, same, factors)
             if (row in self._suspects or not math.isfinite(change)) and not all_finite([weight]):
                 spoiled.append(tensor)
         return spoiled
 
-    def _finish_small(self) -> list[Tensor]:
-        if self._before is None:
-            return []
-        rows = [row for row, _ in self._small]
-        weights = [weight for _, tensor in self._small if (weight := plain(tensor)) is not None]
-        sizes = [weight.numel() for weight in weights]
+    def _finish_small(self, adam: Sequence[tuple[Number, Number]]) -> list[Tensor]:
+        rows = [small.row for small in self._small]
         taken = self._take_small(rows)
-        if sizes != self._sizes:  # given other data in the meantime
+        views = [self._memory.view(small.tensor) for small in self._small]
+        now = [view for view in views if view is not None]
+        if [len(view) for view in now] != self._sizes:  # given other data in the meantime
             return []
-        changes, same = Packed(join(weights), sizes).changes(Packed(self._before, sizes))
+        after = Packed(self._memory.after.join(now), self._sizes)
+        changes, same = after.changes(Packed(self._before, self._sizes))
         spoiled: list[Tensor] = []
-        for index, (row, tensor) in enumerate(self._small):
-            size = taken[index][0] ** 2 * sizes[index]
-            self._put_update(row, tensor, changes[index], size, same[index])
-            if not math.isfinite(changes[index]) and not all_finite([weights[index]]):
+        for index, (row, tensor, _) in enumerate(self._small):
+            size = taken[index][0] ** 2 * self._sizes[index]
+            self._put_update(row, tensor, changes[index], size, same[index], adam[index])
+            if not math.isfinite(changes[index]) and not all_finite([tensor.detach()]):
                 spoiled.append(tensor)
         return spoiled
 
     def _take_small(self, rows: list[int]) -> list[list[float]]:
         """Measures small weights and gradients, few of them in one go; returns those of the weights."""
-        assert self._before is not None
-        found = self._gradients or _Gradients([], self._before[:0], [])
+        found = self._gradients
+        weights, gradients = (
+            Packed(self._before, self._sizes),
+            Packed(found.values, found.sizes),
+        )
         if len(self._before) > FEW:  # joining them would cost more than it saves
-            self._put_small("grad", found.rows, Packed(found.values, found.sizes).moments())
-            taken = Packed(self._before, self._sizes).moments()
+            self._put_small("grad", found.rows, gradients.moments())
+            taken = weights.moments()
         else:
             both = np.concatenate([self._before, found.values])
             moments = Packed(both, self._sizes + found.sizes).moments()
             taken = moments[: len(rows)]
             self._put_small("grad", found.rows, moments[len(rows) :])
         if self._histograms:
-            weights = zip(rows, Packed(self._before, self._sizes).patterns(), strict=True)
-            gradients = zip(found.rows, Packed(found.values, found.sizes).patterns(), strict=True)
-            for row, counts in weights:
-                self._draft.count("weight", row, counts)
-            for row, counts in gradients:
-                self._draft.count("gradient", row, counts)
+            self._draft.count_all("weight", rows, weights.patterns())
+            self._draft.count_all("gradient", found.rows, gradients.patterns())
         return self._put_small("weight", rows, taken)
 
     def _put_small(
@@ -308,20 +330,23 @@ class StepStatistics:
         return values
 
     def _put_update(
-        self, row: int, tensor: Tensor, change: Number, size: Number, same: Number
+        self,
+        row: int,
+        tensor: Tensor,
+        change: Number,
+        size: Number,
+        same: Number,
+        adam: tuple[Number, Number],
     ) -> None:
         """`change`, `size`: sums of squares; `same`: share of elements that kept all of their bits."""
         ratio: Number = math.nan
-        adam: tuple[Number, Number] = (math.nan, math.nan)
         unchanged: Number
         if isinstance(change, Tensor):
             ratio, unchanged = (change / size) ** 0.5, (same == 1.0) * 1.0
         else:
             ratio = math.sqrt(change / size) if size and change == change else math.nan
             unchanged = 1.0 if same == 1.0 else 0.0
-        if tensor.grad is not None:
-            adam = self._adam.of(tensor)
-        else:  # not stepped
+        if tensor.grad is None:  # not stepped
             ratio = ratio * math.nan
         self._draft.put("parameter", _UPDATE, row, (ratio, unchanged, same, *adam))
 

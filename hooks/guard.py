@@ -29,6 +29,9 @@ PASSES = 3
 _LEAST = 1_024
 """Calls that are kept at least: loops call the same few layers many times in one pass."""
 
+_FOLLOWING = 8
+"""Calls that may follow that of a model in its forward pass."""
+
 
 class Guard:
     """Keeps the calls of the forward passes until backward begins, and looks only at the loss.
@@ -52,6 +55,7 @@ class Guard:
         self._report = report
         self._spoiled_unseen = spoiled_unseen
         self.calls: deque[Call] = deque(maxlen=_LEAST)
+        self._one_pass = 0
         self._last_bad = -2
         self._tentative: NonFinite | None = None
         self._unrefined: NonFinite | None = None
@@ -64,11 +68,12 @@ class Guard:
 
     def resize(self) -> None:
         """Follow the size of the watched models; forgets the calls."""
-        self.calls = deque(maxlen=max(_LEAST, PASSES * len(self._registry.layers)))
+        self._one_pass = len(self._registry.layers)
+        self.calls = deque(maxlen=max(_LEAST, PASSES * self._one_pass))
 
     def begin_step(self) -> None:
         """A new step: nothing of the last one is known or kept."""
-        self.let_go()
+        self.forget()
         self._tentative = self._unrefined = None
         self._offenders = []
         self._unplaced = self.doubts = False
@@ -85,17 +90,19 @@ class Guard:
 
     # Forward and loss
 
-    def keep_batch(self) -> None:
-        """Backward is about to begin and will let go of the calls: remember the batch up to the step's end."""
-        self._batch = self._last_batch() or self._batch
-
     def _last_batch(self) -> object:
-        calls = self.calls.copy()  # other threads may call modules meanwhile
-        roots = (call for call in reversed(calls) if self._registry.is_root(call[0]))
-        last = next(roots, None)
-        return None if last is None else last[1:3]
+        """Arguments of the last call of a watched model, which few calls follow: of wrappers and of the loss."""
+        calls = self.calls
+        try:
+            for place in range(-1, -min(len(calls), _FOLLOWING) - 1, -1):
+                call = calls[place]
+                if self._registry.is_root(call[0]):
+                    return call[1:3]
+        except IndexError:
+            pass  # another thread lets go of them meanwhile
+        return None
 
-    def let_go(self) -> None:
+    def forget(self) -> None:
         """The step is over."""
         self.calls.clear()
         self._batch = None
@@ -136,13 +143,19 @@ class Guard:
         children = [name for name in self._registry.layers.values() if name.startswith(inside)]
         return any(name and name != layer and name not in called for name in children)
 
-    def before_backward(self) -> None:
-        """Let go of the calls, so that backward can free what they hold.
+    def let_go(self) -> None:
+        """Let go of the calls, so that backward can free what they hold; the batch stays to the end of the step.
 
         Several passes may wait for a backward each; then it is the end of the step that lets go of them.
         """
-        if len(self.calls) <= len(self._registry.layers):
+        if self.calls and len(self.calls) <= self._one_pass:
+            self._batch = self._last_batch() or self._batch
             self.calls.clear()
+
+    @property
+    def waits_for_recomputation(self) -> bool:
+        """Whether backward may tell more of what was found."""
+        return self._unrefined is not None
 
     def after_backward(self, step: int) -> None:
         """Backward is over; recomputed layers may tell more precisely what happened."""
@@ -156,7 +169,7 @@ class Guard:
             ]
             better = explain_forward(recomputed, self._registry) if recomputed else None
             self._send(step, _more_precisely(found, better) if better else found)
-        self.before_backward()
+        self.let_go()
 
     def saw_late_bad_loss(self, step: int) -> None:
         """A device has delivered a loss that is not finite; which layer made it is not known any more."""

@@ -5,6 +5,7 @@ from torch.optim import Optimizer
 
 from trainvitals.hooks.draft import Draft
 from trainvitals.hooks.gradients import GradientNorm, StepStatistics, root_of_squares
+from trainvitals.hooks.memory import Memory
 from trainvitals.hooks.optimizers import Optimizers
 from trainvitals.hooks.readout import Number
 from trainvitals.hooks.registry import Parameter, Registry, Rows, local
@@ -18,6 +19,7 @@ class ParameterLook:
         self._registry = registry
         self._optimizers = optimizers
         self._rows = rows
+        self._memory = Memory()
         self._statistics: dict[int, StepStatistics] = {}
         self._norms: dict[int, Number] = {}
         self.sums: ShardSums | None = None
@@ -27,10 +29,9 @@ class ParameterLook:
         """The step is over."""
         self._statistics, self._norms, self.sums = {}, {}, None
 
-    def fail(self) -> None:
-        """Something went wrong: tell the other ranks, if there are any."""
-        if self.sums is not None:
-            self.sums.failed = True
+    def forget(self) -> None:
+        """Let go of what is kept of the models."""
+        self._memory.clear()
 
     def take_weights(self, optimizer: Optimizer, draft: Draft, histograms: bool) -> None:
         """Statistics of the weights go into `draft`; nothing where they were taken already."""
@@ -38,7 +39,7 @@ class ParameterLook:
             self.sums.take_weights(optimizer, self._wanted(optimizer))
         elif id(optimizer) not in self._statistics:
             self._statistics[id(optimizer)] = StepStatistics(
-                self._wanted(optimizer), self._rows, draft, histograms, optimizer
+                self._wanted(optimizer), self._rows, draft, histograms, optimizer, self._memory
             )
 
     def _wanted(self, optimizer: Optimizer) -> list[Parameter]:

@@ -1,11 +1,14 @@
 """The watched models: names of their layers and parameters, and the order in which they run."""
 
+import zlib
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils.parametrize import ParametrizationList
 
 from trainvitals.hooks.settings import clean_name
 from trainvitals.hooks.wire import limits
@@ -122,14 +125,17 @@ class Registry:
         wanted: set[nn.Module] = set()
         wanted_parameters: set[int] = set()
         for watched in self.models:
+            hidden = _parametrisations(watched.model)
             for name, module in watched.model.named_modules():
                 if is_compiled(module):
                     self.compiled = True
-                layer = _join(watched.prefix, name)
-                if layers.setdefault(module, layer) == layer and watched.wants(layer):
+                layer = dotted(watched.prefix, name)
+                first = layers.setdefault(module, layer) == layer
+                if first and module not in hidden and watched.wants(layer):
                     wanted.add(module)
                 for key, tensor in module.named_parameters(recurse=False):
-                    parameter = Parameter(_join(layer, key), layer, class_name(module), tensor)
+                    full = dotted(watched.prefix, name, key)
+                    parameter = Parameter(full, layer, class_name(module), tensor)
                     if parameters.setdefault(id(tensor), parameter) is parameter:
                         signature.append((parameter.name, id(tensor), tensor.requires_grad))
                         if watched.wants(parameter.name):
@@ -178,8 +184,13 @@ class Registry:
         )
 
     def place_parameters(self, rows: "Rows", held: set[int]) -> None:
-        """Give each wanted parameter its row; `held`: ids of the tensors that an optimizer holds."""
+        """Give each wanted parameter its row; `held`: ids of the tensors that an optimizer holds.
+
+        Those of a lazy module get theirs when its first call has made them.
+        """
         for parameter in self.in_forward_order():
+            if isinstance(parameter.tensor, UninitializedParameter):
+                continue
             if id(parameter.tensor) in self.wanted_parameters:
                 rows.place(
                     Row(
@@ -198,10 +209,24 @@ class Registry:
             self.order[name] = len(self.order)
 
 
-def _join(prefix: str, name: str) -> str:
-    joined = f"{prefix}.{name}" if prefix and name else prefix or name
-    joined = joined.replace("._orig_mod", "").replace("_orig_mod.", "")
-    return clean_name(joined) if joined else ""
+def _parametrisations(model: nn.Module) -> set[nn.Module]:
+    """Modules that compute a weight from others (weight norm, spectral norm): their outputs are no activations."""
+    return {
+        part
+        for module in model.modules()
+        if isinstance(module, ParametrizationList)
+        for part in module.modules()
+    }
+
+
+def dotted(*parts: str) -> str:
+    """The name of a row. One that is too long to travel keeps both ends, and a checksum tells it from others."""
+    name = ".".join(part for part in parts if part)
+    name = name.replace("._orig_mod", "").replace("_orig_mod.", "")
+    if len(name) > limits.MAX_NAME:
+        end = limits.MAX_NAME // 2 - 8
+        name = f"{name[:end]}…{zlib.crc32(name.encode(errors='replace')):08x}…{name[-end:]}"
+    return clean_name(name) if name else ""
 
 
 class Rows:
@@ -237,10 +262,15 @@ def tensors_in(
 ) -> Iterator[Tensor]:
     """Dense tensors with elements in an output or in arguments: tuples, dicts, dataclasses; in order.
 
-    `floating`: only those of a floating type.
+    `floating`: only those of a floating type. Of a NestedTensor its values, without the borders between its parts.
     """
     if isinstance(value, Tensor):
         value = local(value)
+        if (
+            value.is_nested
+        ):  # `values()` gives a new tensor each time, which passes for another output
+            inner = getattr(value, "_values", None)
+            value = inner if isinstance(inner, Tensor) else value.values()
         if (
             (not floating or value.is_floating_point())
             and value.numel()

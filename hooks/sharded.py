@@ -1,6 +1,7 @@
 """Statistics of sharded parameters: each rank sums up its shards, and one reduction adds the sums of all ranks."""
 
 import math
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from trainvitals.hooks.adam import AdamUpdate
 from trainvitals.hooks.draft import COLUMN, Draft
 from trainvitals.hooks.ensemble import AgreedPace, Ensemble, Floats, Plan, counts_here
 from trainvitals.hooks.gradients import KEPT, KEPT_IN_ALL
+from trainvitals.hooks.memory import Memory
 from trainvitals.hooks.pace import HISTOGRAM_EVERY
 from trainvitals.hooks.plain import array, flat, plain, stride
 from trainvitals.hooks.problems import Problems
@@ -41,8 +43,10 @@ class _Kept(NamedTuple):
 class ShardSums:
     """What this rank has to add to one step that all ranks look at."""
 
-    def __init__(self, ensemble: Ensemble, sampled: bool, histograms: bool) -> None:
+    def __init__(self, ensemble: Ensemble, memory: Memory, sampled: bool, histograms: bool) -> None:
+        """`memory`: kept between samples."""
         self._ensemble = ensemble
+        self._memory = memory
         self._sampled = sampled
         self._places = {id(p.tensor): i for i, p in enumerate(ensemble.parameters)}
         rows = len(ensemble.parameters) if sampled else 0
@@ -111,8 +115,9 @@ class ShardSums:
 
     def take_update(self, optimizer: Optimizer) -> None:
         """After the optimizer's step."""
-        adam = AdamUpdate(optimizer)
-        for index, tensor, step, before in self._kept.get(id(optimizer), []):
+        kept = self._kept.get(id(optimizer), [])
+        adam = AdamUpdate(optimizer, self._memory).of([tensor for _, tensor, *_ in kept])
+        for (index, tensor, step, before), factors in zip(kept, adam, strict=True):
             weight = _mine(tensor)
             now = None if weight is None else _part(weight, step)
             if weight is None or now is None or len(now) != len(before):
@@ -126,7 +131,7 @@ class ShardSums:
             with np.errstate(all="ignore"):
                 moved = share * sum_of_squares(now - before)
             self._sums[index, _UPDATE : _UPDATE + 2] += (moved, share * sum_of_squares(before))
-            factor, ruled = (float(value) for value in adam.of(tensor))
+            factor, ruled = map(float, factors)
             if not math.isnan(factor):
                 count = weight.numel()
                 self._sums[index, _UPDATE + 3 :] += (count, count * factor**2, count * ruled)
@@ -218,9 +223,11 @@ class Shards:
     """A sharded model's part of the life of a step: which steps all ranks look at, and what they find there."""
 
     def __init__(self, name: str, rows: Rows, problems: Problems) -> None:
-        """`name`: of the run and its attempt, the same on all ranks."""
+        """`name`: of the run and its attempt, the same on all ranks; "" where nothing is sharded: then nothing is
+        done."""
         self._name = name
         self._times = 0
+        self._memory = Memory()
         self._rows = rows
         self._problems = problems
         self._ensemble: Ensemble | None = None
@@ -229,6 +236,8 @@ class Shards:
 
     def join(self, registry: Registry) -> None:
         """This rank watches from now on."""
+        if not self._name:
+            return
         self._times += 1
         wanted = registry.wanted_parameters
         parameters = [p for p in registry.parameters.values() if id(p.tensor) in wanted]
@@ -243,25 +252,42 @@ class Shards:
         """What to gather in a step that begins and is looked at."""
         if self._ensemble is None:
             return None
-        self._sums = ShardSums(self._ensemble, sampled, sampled and self.pace.agreed.histograms)
+        self._sums = ShardSums(
+            self._ensemble, self._memory, sampled, sampled and self.pace.agreed.histograms
+        )
         return self._sums
 
+    def fail(self) -> None:
+        """Something went wrong in this step: no rank's numbers are to be recorded."""
+        if self._sums is not None:
+            self._sums.failed = True
+
     def meet(self, draft: Draft, samples: int) -> None:
-        """The step is over, and this rank has planned the next ones: add up and agree. `samples`: so far."""
+        """The step is over, and this rank has planned the next ones: add up and agree. `samples`: so far.
+
+        Also right in the handling of an error. Never raises.
+        """
         ensemble, sums, self._sums = self._ensemble, self._sums, None
         if ensemble is None or sums is None:
             return
-        if not ensemble.meets():
-            self.pace.go_alone(draft.step, ensemble.rank == 0)
-            self._problems.note(
-                "the model is sharded over ranks of which not all watch it in the same way: no statistics of its "
-                "weights and gradients. Call tv.watch with the same arguments on every rank."
-            )
-            return
+        sums.failed |= sys.exception() is not None
+        try:
+            if ensemble.meets():
+                self._add_up(ensemble, sums, draft, samples)
+                return
+        except Exception as error:
+            self._problems.caught("adding up what all ranks have", error)
+        self.pace.go_alone(draft.step, ensemble.rank == 0)
+        self._problems.note(
+            "the model is sharded over ranks of which not all watch it in the same way: no statistics of its "
+            "weights and gradients. Call tv.watch with the same arguments on every rank."
+        )
+
+    def _add_up(self, ensemble: Ensemble, sums: ShardSums, draft: Draft, samples: int) -> None:
         sample, glance = self.pace.wanted
         histograms = self.pace.is_fixed or samples % HISTOGRAM_EVERY == 0
-        plan = Plan(max(sample, draft.step + 1), max(glance, draft.step + 1), histograms)
-        found = sums.reduce(plan)
+        following = draft.step + 1
+        found = sums.reduce(Plan(max(sample, following), max(glance, following), histograms))
         self.pace.agreed = found.plan
         if found.failed:
             self._problems.note(

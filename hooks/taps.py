@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from trainvitals.hooks import histogram
 from trainvitals.hooks.deadunits import DeadUnits, has_flat_zero_side
 from trainvitals.hooks.draft import COLUMN, Draft
-from trainvitals.hooks.packed import Floats, Packed, is_small
+from trainvitals.hooks.memory import Floats
+from trainvitals.hooks.packed import Packed, is_small
 from trainvitals.hooks.plain import plain, values
 from trainvitals.hooks.readout import Number
 from trainvitals.hooks.registry import Rows, class_name
@@ -162,7 +163,7 @@ class Taps:
         packed = Packed(self._copies[: self._filled], [math.prod(p.shape) for p in self._pending])
         taken = packed.moments(zeros=True).tolist()
         shapes = [pending.shape for pending in self._pending]
-        parts = [packed.part(index) for index in range(len(shapes))]
+        parts = packed.parts
         varies = batch_variations(parts, shapes, [row[_RMS] for row in taken])
         for index, pending in enumerate(self._pending):
             layer, units = pending.layer, _NO_UNITS
@@ -174,8 +175,7 @@ class Taps:
         rows = [pending.row for pending in self._pending]
         draft.put_all("activation", _FIRST_COLUMN, rows, taken)
         if self._histograms:
-            for row, counts in zip(rows, packed.patterns(), strict=True):
-                draft.count("activation", row, counts)
+            draft.count_all("activation", rows, packed.patterns())
         self._pending.clear()
         self._filled = 0
 

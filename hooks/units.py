@@ -77,25 +77,21 @@ def batch_variation(tensor: Tensor, rms: Number, values: Array | None) -> Number
     else:
         part = tensor[:_SAMPLES]
         samples = array(part.reshape(-1)).reshape(len(part), -1)
-    return _variations(samples[None, :, :: _step(samples.shape[1])], [rms])[0]
+    return _variation(samples[:, :: _step(samples.shape[1])], rms)
 
 
 def batch_variations(
     parts: Sequence[Array], shapes: Sequence[tuple[int, ...]], rms: Sequence[float]
 ) -> list[float]:
-    """`batch_variation` of several contiguous arrays; those of one shape together."""
-    found = [math.nan] * len(parts)
-    alike: dict[tuple[int, ...], list[int]] = {}
-    for index, shape in enumerate(shapes):
-        if len(shape) >= 2 and shape[0] >= 2:
-            alike.setdefault(shape, []).append(index)
-    for shape, places in alike.items():
-        samples, features = min(shape[0], _SAMPLES), math.prod(shape[1:])
-        joined = np.concatenate([parts[place][: samples * features] for place in places])
-        stacked = joined.reshape(len(places), samples, features)[:, :, :: _step(features)]
-        values = _variations(stacked, [rms[place] for place in places])
-        for place, value in zip(places, values, strict=True):
-            found[place] = value
+    """`batch_variation` of several contiguous arrays."""
+    found = []
+    for part, shape, norm in zip(parts, shapes, rms, strict=True):
+        if len(shape) < 2 or shape[0] < 2:
+            found.append(math.nan)
+            continue
+        features = len(part) // shape[0]
+        samples = part[: _SAMPLES * features].reshape(-1, features)
+        found.append(_variation(samples[:, :: _step(features)], norm))
     return found
 
 
@@ -103,17 +99,15 @@ def _step(features: int) -> int:
     return -(-features // _FEATURES)
 
 
-def _variations(samples: npt.NDArray[Any], rms: Sequence[float]) -> list[float]:
-    """Of layers, `samples` of each and their features; shape `(layers, samples, features)`."""
+def _variation(samples: npt.NDArray[Any], rms: float) -> float:
+    """Of `samples` and their features; shape `(samples, features)`."""
+    size = samples.size * rms * rms
+    if not 0.0 < size < math.inf:
+        return math.nan
     with np.errstate(all="ignore"):
-        wide = samples.astype(np.float64)
         # Relative to the first sample: what all have in common cancels before it is squared.
-        apart = wide[:, 1:] - wide[:, :1]
-        total = np.add.reduce(apart, 1)
-        squares = np.einsum("lsf,lsf->l", apart, apart)
-        squares -= np.einsum("lf,lf->l", total, total) / samples.shape[1]
-    size = samples.shape[1] * samples.shape[2]
-    return [
-        max(square, 0.0) / (size * norm * norm) if 0.0 < norm * norm < math.inf else math.nan
-        for square, norm in zip(squares.tolist(), rms, strict=True)
-    ]
+        apart = samples[1:] - samples[0]
+        total = np.add.reduce(apart)
+        flat = apart.reshape(-1)
+        squares = float(flat.dot(flat)) - float(total.dot(total)) / len(samples)
+    return max(squares, 0.0) / size

@@ -28,6 +28,9 @@ from trainvitals.hooks.sharded import Shards
 from trainvitals.hooks.taps import Taps
 from trainvitals.hooks.wire.records import NonFinite
 
+FOLLOW_EVERY = 4
+"""Samples after which modules and parameters are looked for that were added, replaced or unfrozen."""
+
 
 class Watch:
     """Everything that one run has attached to this process.
@@ -61,9 +64,8 @@ class Watch:
         self.accounts = Accounts(background)
         self._taps = Taps(emitter.rows["activation"])
         self._data_wait = DataWait()
-        self._shards = Shards(meeting, emitter.rows["parameter"], problems) if meeting else None
-        pace = Seldom() if light else Pace()
-        self._pace = self._shards.pace if self._shards is not None else pace
+        self._shards = Shards(meeting, emitter.rows["parameter"], problems)
+        self._pace = self._shards.pace if meeting else Seldom() if light else Pace()
         self.completed = 0
         """Steps completed so far: the index of the step that is being prepared."""
         self._backward = BackwardWatch(
@@ -117,8 +119,7 @@ class Watch:
             self._call_cost = self._interception.calibrate()
             self._last_look = self.completed
             self.accounts.start()
-            if self._shards is not None:
-                self._shards.join(self.registry)
+            self._shards.join(self.registry)
         self._begin_step()
 
     def resume_at(self, step: int) -> None:
@@ -146,6 +147,7 @@ class Watch:
     def detach(self) -> None:
         """Take everything off again; the training goes on as if nothing had been there."""
         self._emit_held()
+        self._shards.leave()
         self._backward.look_at_late_losses(wait=True)
         self.drop()
         self._emitter.poll(wait=True)
@@ -155,8 +157,6 @@ class Watch:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        if self._shards is not None:
-            self._shards.leave()
         self._interception.detach()
         self._data_wait.detach()
         self._end_look()
@@ -165,6 +165,7 @@ class Watch:
         self._optimizers.clear()
         self.criteria.clear()
         self._taps.forget({})
+        self._parameters.forget()
 
     # Step boundaries
 
@@ -178,8 +179,7 @@ class Watch:
         sampled = self._pace.is_sample(self.completed)
         self.criteria.begin_step(sampled)
         self._draft = Draft(self.completed, sampled)
-        if self._shards is not None:
-            self._parameters.sums = self._shards.begin(sampled)
+        self._parameters.sums = self._shards.begin(sampled)
         if sampled:
             self._taps.begin(self._draft, self._with_histograms())
             self._calls_in_step = 0
@@ -243,7 +243,7 @@ class Watch:
                 if any(id(parameter.tensor.grad) in clipped for parameter in members):
                     self._look_at_gradients(optimizer)
         except Exception as error:
-            self._parameters.fail()
+            self._shards.fail()
             self._problems.caught("looking at gradients", error)
         self.accounts.leave()
 
@@ -260,7 +260,7 @@ class Watch:
                 else:
                     self._look_at_gradients(optimizer)
         except Exception as error:
-            self._parameters.fail()
+            self._shards.fail()
             self._problems.caught("looking at gradients", error)
         self.accounts.leave()
 
@@ -281,7 +281,7 @@ class Watch:
 
     def _next_step(self) -> None:
         self.completed += 1
-        self.guard.let_go()
+        self.guard.forget()
         if self.completed >= self._pace.next_step:
             self.guard.begin_step()
             self._begin_step()
@@ -295,10 +295,7 @@ class Watch:
                 if has_closure(args, kwargs):
                     self._look_at_gradients(optimizer)
                 self._check_update(optimizer)
-            except Exception:
-                self._parameters.fail()
-                raise
-            finally:
+            finally:  # other ranks may be waiting for this one, whatever went wrong
                 if self._optimizers.is_primary(optimizer):
                     self._complete()
                 elif self._held is not None and self._optimizers.all_stepped():
@@ -324,7 +321,8 @@ class Watch:
         if draft is None or not draft.sampled:
             return
         histograms = self._with_histograms()
-        if (self._samples < 2 or histograms) and self._refreshed != draft.step:
+        due = self._samples < 2 or self._samples % FOLLOW_EVERY == 0
+        if due and self._refreshed != draft.step:
             self._refreshed = draft.step
             self._follow_models()
         self._parameters.take_weights(optimizer, draft, histograms)
@@ -332,6 +330,7 @@ class Watch:
     def _follow_models(self) -> None:
         """Follow changes of the models and place the parameter rows."""
         if self.registry.refresh():
+            self._parameters.forget()
             self._taps.forget(self.registry.layers)
             self._optimizers.forget_members()
             self.guard.resize()
@@ -365,10 +364,8 @@ class Watch:
             return
         try:
             self._fill(draft)
-        except Exception:
-            self._parameters.fail()
-            raise
         finally:
+            self._shards.meet(draft, self._samples)
             self._end_step(draft)
 
     def _fill(self, draft: Draft) -> None:
@@ -388,12 +385,6 @@ class Watch:
         self._close_span(draft)
 
     def _end_step(self, draft: Draft) -> None:
-        """Whatever went wrong: other ranks may be waiting for this one."""
-        if self._shards is not None:
-            try:
-                self._shards.meet(draft, self._samples)
-            except Exception as error:
-                self._problems.caught("adding up what all ranks have", error)
         self.completed += 1
         if self._optimizers.all_stepped():
             self._optimizers.new_round()

@@ -52,6 +52,9 @@ FIRST_NAN = 352
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--screenshots", metavar="DIR", help="keep the pictures of all pages in DIR")
+    parser.addoption(
+        "--write-compatibility", action="store_true", help="write docs/compatibility.md anew"
+    )
 
 
 class MadeRun:

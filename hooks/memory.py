@@ -1,0 +1,87 @@
+"""What is kept from one sample to the next so that taking it is cheap: views of the weights, and room for copies."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from trainvitals.hooks import readout
+from trainvitals.hooks.plain import Array, plain, stride, values
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+
+
+class Room:
+    """Copies of arrays end to end, in memory that is used again: fresh memory costs more than the copying."""
+
+    def __init__(self) -> None:
+        self._room: Floats = np.empty(0, np.float32)
+
+    def join(self, arrays: Sequence[Array]) -> Floats:
+        """All elements as float32; valid until the next call."""
+        size = sum(map(len, arrays))
+        if size > len(self._room):
+            self._room = np.empty(size, np.float32)
+        joined = self._room[:size]
+        if arrays:
+            with np.errstate(over="ignore"):
+                np.concatenate(arrays, out=joined, casting="unsafe")
+        return joined
+
+
+class Memory:
+    """Views of weights and optimizer states, which stay where they are, and rooms for copies."""
+
+    def __init__(self) -> None:
+        self._views: dict[int, tuple[int, int, Array]] = {}
+        self._samples: dict[int, tuple[Array, Array]] = {}
+        self.before, self.gradients, self.after = Room(), Room(), Room()
+
+    def clear(self) -> None:
+        """Let go of all views."""
+        self._views.clear()
+        self._samples.clear()
+
+    def view(self, tensor: Tensor) -> Array | None:
+        """The elements of a dense contiguous CPU tensor that lives as long as its model; None of any other."""
+        known = self._views.get(id(tensor)) if readout.on_host(tensor) else None
+        if known is not None and known[0] == tensor.data_ptr() and known[1] == tensor.numel():
+            return known[2]
+        if not readout.on_host(tensor) or tensor.dtype not in (torch.float32, torch.float64):
+            return None
+        dense = plain(tensor)
+        if dense is None or dense.data_ptr() != tensor.data_ptr() or not dense.is_contiguous():
+            return None
+        found = values(dense)
+        if found is not None:
+            self._views[id(tensor)] = (tensor.data_ptr(), tensor.numel(), found)
+        return found
+
+    def sample(self, tensor: Tensor, limit: int) -> Array | None:
+        """At most `limit` elements of what `view` gives, evenly spaced; always the same limit for one tensor."""
+        view = self.view(tensor)
+        if view is None:
+            return None
+        known = self._samples.get(id(tensor))
+        if known is None or known[0] is not view:
+            known = self._samples[id(tensor)] = (view, view[:: stride(tensor, limit)])
+        return known[1]
+
+
+def gradient_view(gradient: Tensor) -> Array | None:
+    """The elements of an ordinary float32 gradient on the CPU; None of any other."""
+    if (
+        type(gradient) is Tensor
+        and gradient.dtype is torch.float32
+        and readout.on_host(gradient)
+        and gradient.layout is torch.strided
+        and gradient.is_contiguous()
+        and not gradient.requires_grad
+        and not gradient.is_neg()
+    ):
+        found: Array = gradient.numpy().reshape(-1)
+        return found if len(found) else None
+    return None
