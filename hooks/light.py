@@ -3,8 +3,6 @@
 from trainvitals.hooks.draft import Draft, Emitter
 from trainvitals.hooks.pace import Pace
 
-EVERYTHING = ("*",)
-"""Globs that leave out all layers and parameters: the guard looks at them all the same."""
 _LONGEST = 1_000
 
 

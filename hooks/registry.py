@@ -77,7 +77,9 @@ def is_compiled(module: nn.Module) -> bool:
 class Registry:
     """Layers and parameters of all watched models. Cheap look-ups for the hooks; `refresh` follows changes."""
 
-    def __init__(self) -> None:
+    def __init__(self, outputs: bool = True, parameters: bool = True) -> None:
+        """Whether statistics of outputs and of parameters are wanted at all, as far as the globs say so."""
+        self._outputs, self._parameters = outputs, parameters
         self.models: list[Watched] = []
         self.layers: dict[nn.Module, str] = {}
         """Every module of the watched models, whether statistics are wanted or not."""
@@ -85,8 +87,6 @@ class Registry:
         """Modules whose outputs are wanted."""
         self.parameters: dict[int, Parameter] = {}
         """By the tensor's id: all parameters, tied ones once."""
-        self.wants_outputs = True
-        """Whether any are; not where another rank records them."""
         self.wanted_parameters: set[int] = set()
         self.order: dict[str, int] = {}
         """Layer name to its place in the forward order, as far as it was seen."""
@@ -143,8 +143,8 @@ class Registry:
         self.layers, self.parameters = layers, parameters
         self.roots = {watched.model for watched in self.models}
         self.on_cpu = any(p.tensor.device.type == "cpu" for p in parameters.values())
-        self.wanted = wanted if self.wants_outputs else set()
-        self.wanted_parameters = wanted_parameters
+        self.wanted = wanted if self._outputs else set()
+        self.wanted_parameters = wanted_parameters if self._parameters else set()
         signature.append(len(layers))
         changed = tuple(signature) != self._signature
         self._signature = tuple(signature)

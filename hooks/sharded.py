@@ -1,10 +1,12 @@
 """Statistics of sharded parameters: each rank sums up its shards, and one reduction adds the sums of all ranks."""
 
 import math
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -15,7 +17,7 @@ from trainvitals.hooks.ensemble import AgreedPace, Ensemble, Floats, Plan, count
 from trainvitals.hooks.gradients import KEPT, KEPT_IN_ALL
 from trainvitals.hooks.memory import Memory
 from trainvitals.hooks.pace import HISTOGRAM_EVERY
-from trainvitals.hooks.plain import array, flat, plain, stride
+from trainvitals.hooks.plain import array, flat, plain, stride, values
 from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.registry import Parameter, Registry, Rows
 from trainvitals.hooks.stats import moments, sum_of_squares
@@ -81,21 +83,20 @@ class ShardSums:
         total = 0.0
         for parameter in members:
             gradient = parameter.tensor.grad
-            values = None if gradient is None else _mine(gradient)
-            if values is None:
+            part = None if gradient is None else _mine(gradient)
+            if part is None:
                 continue
-            total += sum_of_squares(array(flat(values.cpu())))
+            total += _squares(part)
             index = self._places.get(id(parameter.tensor))
             if index is not None and self._sampled:
-                self._take(index, 1, values)
+                self._take(index, 1, part)
         self._squares[id(optimizer)] = total
 
-    def _take(self, index: int, which: int, values: Tensor) -> None:
+    def _take(self, index: int, which: int, part: Tensor) -> None:
         """`which`: 0 for a weight, 1 for a gradient."""
-        values = values.cpu()
-        found = moments(values)
+        found = moments(part)
         mean, std = float(found.mean), float(found.std)
-        count, bad, largest = values.numel(), float(found.nonfinite), float(found.absmax)
+        count, bad, largest = part.numel(), float(found.nonfinite), float(found.absmax)
         sums = (
             count,
             count * mean,
@@ -108,8 +109,9 @@ class ShardSums:
         self._sums[index, begin : begin + _MOMENTS] += sums
         self._largest[index, which] = 0.0 if largest != largest else largest
         if len(self._counts):
-            patterns = histogram.count_patterns(values)
-            assert not isinstance(patterns, Tensor)
+            patterns = histogram.count_patterns(part)
+            if isinstance(patterns, Tensor):
+                patterns = patterns.cpu().numpy()
             weight = count / patterns.sum()  # of large shards only some elements are counted
             self._counts[index, which] = np.rint(histogram.fold(patterns[None])[0] * weight)
 
@@ -214,6 +216,13 @@ def _mine(tensor: Tensor) -> Tensor | None:
     return plain(tensor) if counts_here(tensor) else None
 
 
+def _squares(tensor: Tensor) -> float:
+    known = values(tensor)
+    if known is not None:
+        return sum_of_squares(known)
+    return float(torch.linalg.vector_norm(tensor, dtype=torch.float64)) ** 2
+
+
 def _part(weight: Tensor, step: int) -> np.ndarray:
     part = flat(weight)[::step]
     return array(part if readout.on_host(part) else part.cpu())
@@ -262,15 +271,23 @@ class Shards:
         if self._sums is not None:
             self._sums.failed = True
 
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """What is done in it may fail, on this rank and so for all."""
+        try:
+            yield
+        except Exception:
+            self.fail()
+            raise
+
     def meet(self, draft: Draft, samples: int) -> None:
         """The step is over, and this rank has planned the next ones: add up and agree. `samples`: so far.
 
-        Also right in the handling of an error. Never raises.
+        Never raises.
         """
         ensemble, sums, self._sums = self._ensemble, self._sums, None
         if ensemble is None or sums is None:
             return
-        sums.failed |= sys.exception() is not None
         try:
             if ensemble.meets():
                 self._add_up(ensemble, sums, draft, samples)

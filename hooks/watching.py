@@ -17,7 +17,7 @@ from trainvitals.hooks.criteria import Criteria
 from trainvitals.hooks.draft import Draft, Emitter
 from trainvitals.hooks.guard import Guard
 from trainvitals.hooks.interception import Call, Interception, ignore
-from trainvitals.hooks.light import EVERYTHING, Seldom
+from trainvitals.hooks.light import Seldom
 from trainvitals.hooks.loader import DataWait
 from trainvitals.hooks.optimizers import Optimizers, has_closure
 from trainvitals.hooks.pace import HISTOGRAM_EVERY, Pace
@@ -50,14 +50,11 @@ class Watch:
     ) -> None:
         """`report` sends a non-finite finding at once; `background`: processor seconds of our own threads.
 
-        `light`: watch for non-finite values only, as another rank records the statistics.
-        `meeting`: a name that all ranks know, where they look together at a model that is sharded over them.
+        `light`: watch for non-finite values only, as rank 0 records the statistics; `meeting`: a name that all ranks know, where they look together at a model that is sharded over them.
         """
-        self._excluded = EVERYTHING if light and not meeting else ()
         self._emitter = emitter
         self._problems = problems
-        self.registry = Registry()
-        self.registry.wants_outputs = not light
+        self.registry = Registry(outputs=not light, parameters=not light or meeting != "")
         self.criteria = Criteria()
         self._optimizers = Optimizers(self.registry)
         self.guard = Guard(self.registry, report, self._optimizers.spoiled_unseen)
@@ -102,7 +99,7 @@ class Watch:
     ) -> None:
         """Watch these from now on, besides what is watched already; after `detach` go on counting steps."""
         for model in models:
-            self.registry.add(model, include, [*exclude, *self._excluded])
+            self.registry.add(model, include, exclude)
         for optimizer in optimizers:
             self._optimizers.add(optimizer)
         if criterion is not None:
@@ -237,11 +234,8 @@ class Watch:
             return
         self.accounts.enter()
         try:
-            clipped = {id(tensor) for tensors in gradients for tensor in tensors}
-            for optimizer in self._optimizers.known:
-                members = self._optimizers.members(optimizer)
-                if any(id(parameter.tensor.grad) in clipped for parameter in members):
-                    self._look_at_gradients(optimizer)
+            for optimizer in self._optimizers.holding(gradients):
+                self._look_at_gradients(optimizer)
         except Exception as error:
             self._shards.fail()
             self._problems.caught("looking at gradients", error)
@@ -292,9 +286,10 @@ class Watch:
             if not self._optimizers.end(optimizer):
                 return
             try:
-                if has_closure(args, kwargs):
-                    self._look_at_gradients(optimizer)
-                self._check_update(optimizer)
+                with self._shards.failing():
+                    if has_closure(args, kwargs):
+                        self._look_at_gradients(optimizer)
+                    self._check_update(optimizer)
             finally:  # other ranks may be waiting for this one, whatever went wrong
                 if self._optimizers.is_primary(optimizer):
                     self._complete()
@@ -363,7 +358,8 @@ class Watch:
             self._next_step()
             return
         try:
-            self._fill(draft)
+            with self._shards.failing():
+                self._fill(draft)
         finally:
             self._shards.meet(draft, self._samples)
             self._end_step(draft)
@@ -397,7 +393,9 @@ class Watch:
     def _close_span(self, draft: Draft) -> None:
         steps = self.completed + 1 - self._last_look
         self._last_look = self.completed + 1
-        span = self.accounts.close(steps, self._cost_of_each_step())
+        # What the watch of a quiet step takes is reckoned, as measuring would cost as much.
+        each = self._calls_in_step * self._call_cost + self._optimizers.cost_of_checks()
+        span = self.accounts.close(steps, each)
         waited = self._data_wait.take()
         if self.completed > self._first:
             draft.scalars["tv/step_time"] = span.wall / steps
@@ -407,10 +405,6 @@ class Watch:
         self._backward.look_at_late_losses()
         self._pace.spent(draft.step, steps, span.training, span.always, span.own, draft.sampled)
         self._emitter.poll()
-
-    def _cost_of_each_step(self) -> float:
-        """Seconds that the watch of a quiet step takes: reckoned, as measuring would cost as much."""
-        return self._calls_in_step * self._call_cost + self._optimizers.cost_of_checks()
 
     def _emit_held(self) -> None:
         held, self._held = self._held, None
