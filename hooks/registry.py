@@ -14,6 +14,9 @@ from trainvitals.hooks.settings import clean_name
 from trainvitals.hooks.wire import limits
 from trainvitals.hooks.wire.records import Row
 
+FOLLOW_EVERY = 4
+"""Samples after which modules and parameters are looked for that were added, replaced or unfrozen."""
+
 
 class Parameter(NamedTuple):
     """One parameter of a watched model."""

@@ -1,6 +1,7 @@
 """The life of a step: what is attached, when statistics are taken, when a record is complete."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -23,13 +24,10 @@ from trainvitals.hooks.optimizers import Optimizers, has_closure
 from trainvitals.hooks.pace import HISTOGRAM_EVERY, Pace
 from trainvitals.hooks.parameterlook import ParameterLook
 from trainvitals.hooks.problems import Problems
-from trainvitals.hooks.registry import Registry
+from trainvitals.hooks.registry import FOLLOW_EVERY, Registry
 from trainvitals.hooks.sharded import Shards
 from trainvitals.hooks.taps import Taps
 from trainvitals.hooks.wire.records import NonFinite
-
-FOLLOW_EVERY = 4
-"""Samples after which modules and parameters are looked for that were added, replaced or unfrozen."""
 
 
 class Watch:
@@ -48,9 +46,9 @@ class Watch:
         light: bool = False,
         meeting: str = "",
     ) -> None:
-        """`report` sends a non-finite finding at once; `background`: processor seconds of our own threads.
-
-        `light`: watch for non-finite values only, as rank 0 records the statistics; `meeting`: a name that all ranks know, where they look together at a model that is sharded over them.
+        """`report` sends a non-finite finding at once; `background`: processor seconds of our own threads; `light`:
+        watch for those findings only, as rank 0 records the statistics; `meeting`: a name that all ranks know, where
+        they look together at a model that is sharded over them.
         """
         self._emitter = emitter
         self._problems = problems
@@ -232,20 +230,25 @@ class Watch:
         """Gradients are about to be clipped: the last moment at which they are as backward left them."""
         if self._draft is None and self._held is None:
             return
-        self.accounts.enter()
-        try:
+        with self._looking("looking at gradients"):
             for optimizer in self._optimizers.holding(gradients):
                 self._look_at_gradients(optimizer)
+
+    @contextmanager
+    def _looking(self, what: str) -> Iterator[None]:
+        """Own work on the step that is looked at, which no error of it disturbs."""
+        self.accounts.enter()
+        try:
+            yield
         except Exception as error:
             self._shards.fail()
-            self._problems.caught("looking at gradients", error)
+            self._problems.caught(what, error)
         self.accounts.leave()
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self._draft is None and self._held is None:
             return
-        self.accounts.enter()
-        try:
+        with self._looking("looking at gradients"):
             if self._optimizers.begin(optimizer):
                 if self._held is not None and self._optimizers.is_primary(optimizer):
                     self._emit_held()
@@ -253,10 +256,6 @@ class Watch:
                     self._look_at_weights(optimizer)
                 else:
                     self._look_at_gradients(optimizer)
-        except Exception as error:
-            self._shards.fail()
-            self._problems.caught("looking at gradients", error)
-        self.accounts.leave()
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self._draft is not None or self._held is not None:
@@ -281,8 +280,7 @@ class Watch:
             self._begin_step()
 
     def _after_look(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self.accounts.enter()
-        try:
+        with self._looking("finishing a step"):
             if not self._optimizers.end(optimizer):
                 return
             try:
@@ -295,9 +293,6 @@ class Watch:
                     self._complete()
                 elif self._held is not None and self._optimizers.all_stepped():
                     self._emit_held()
-        except Exception as error:
-            self._problems.caught("finishing a step", error)
-        self.accounts.leave()
 
     def _draft_for(self, optimizer: Optimizer) -> Draft | None:
         """The step that this optimizer's step belongs to: the held one, unless it had its turn there."""
@@ -349,8 +344,6 @@ class Watch:
                 check.accept()
         self.guard.still_bad(step)
 
-    # Records
-
     def _complete(self) -> None:
         """The primary optimizer has stepped: close the step and begin the next one."""
         draft = self._draft
@@ -362,7 +355,12 @@ class Watch:
                 self._fill(draft)
         finally:
             self._shards.meet(draft, self._samples)
-            self._end_step(draft)
+            self.completed += 1
+            self._held = draft
+            if self._optimizers.all_stepped():
+                self._emit_held()
+            self.guard.begin_step()
+            self._begin_step()
 
     def _fill(self, draft: Draft) -> None:
         carried = self._backward.carried()
@@ -380,20 +378,9 @@ class Watch:
             self._samples += 1
         self._close_span(draft)
 
-    def _end_step(self, draft: Draft) -> None:
-        self.completed += 1
-        if self._optimizers.all_stepped():
-            self._optimizers.new_round()
-            self._emitter.emit(draft)
-        else:
-            self._held = draft
-        self.guard.begin_step()
-        self._begin_step()
-
     def _close_span(self, draft: Draft) -> None:
         steps = self.completed + 1 - self._last_look
         self._last_look = self.completed + 1
-        # What the watch of a quiet step takes is reckoned, as measuring would cost as much.
         each = self._calls_in_step * self._call_cost + self._optimizers.cost_of_checks()
         span = self.accounts.close(steps, each)
         waited = self._data_wait.take()
