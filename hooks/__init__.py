@@ -25,7 +25,8 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         from trainvitals.hooks import api
 
-        return getattr(api, name)
+        found = globals()[name] = getattr(api, name)  # so that the next use comes here no more
+        return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

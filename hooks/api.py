@@ -93,7 +93,10 @@ def watch(
 
 def log(values: Mapping[str, Any], step: int | None = None) -> None:
     """Record numbers for the last completed step, or for `step`; starts a run where there is none."""
-    _run().log(values, step)
+    run = _current
+    if run is None or run.finished:
+        run = init()
+    run.log(values, step)
 
 
 def batch(inputs: Any = None, labels: Any = None) -> None:

@@ -142,6 +142,15 @@ class Emitter:
         self._waiting: deque[_Waiting] = deque()
         self.rows: dict[GroupKind, Rows] = {"activation": Rows(), "parameter": Rows()}
 
+    def log(self, step: int, names: tuple[str, ...], values: list[float]) -> None:
+        """Send at most `limits.MAX_SCALARS` numbers that are all here, in turn with the drafts."""
+        if self._waiting:
+            draft = Draft(step)
+            draft.scalars.update(zip(names, values, strict=True))
+            self.emit(draft)
+        else:
+            self._recorder.scalars((step, names, values))
+
     def emit(self, draft: Draft) -> None:
         """Send a draft, at once when all of it is here."""
         here = not draft.late and not any(

@@ -3,19 +3,19 @@
 import ctypes
 import math
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 import torch
 from torch import Tensor
 
+from trainvitals.hooks.aftermath import Aftermath
 from trainvitals.hooks.interception import Call
 from trainvitals.hooks.nonfinite import (
     explain_forward,
     explain_gradients,
     explain_loss,
-    explain_update,
     fingerprint,
     is_bad,
 )
@@ -36,8 +36,8 @@ _FOLLOWING = 8
 class Guard:
     """Keeps the calls of the forward passes until backward begins, and looks only at the loss.
 
-    A loss that is not finite is explained by the calls, before backward frees anything; what backward or the
-    update broke is seen in the weights after the step, when the gradients are still there. Works on CPU
+    A loss that is not finite is explained by the calls, before backward frees anything, or by what the step
+    before did to the weights. Works on CPU
     tensors, where looking costs no wait.
     """
 
@@ -45,24 +45,21 @@ class Guard:
         self,
         registry: Registry,
         report: Callable[[int, NonFinite], None],
-        spoiled_unseen: Callable[[str], Literal["backward", "update"] | None],
     ) -> None:
-        """`report(step, found)` sends a finding.
-
-        `spoiled_unseen`: what made the parameter of that name non-finite in the last step, if that was it.
-        """
+        """`report(step, found)` sends a finding."""
         self._registry = registry
         self._report = report
-        self._spoiled_unseen = spoiled_unseen
+        self.kept: list[Aftermath] = []
+        """What is kept of the steps since the last loss that was fine."""
         self.calls: deque[Call] = deque(maxlen=_LEAST)
         self._one_pass = 0
         self._last_bad = -2
         self._tentative: NonFinite | None = None
         self._unrefined: NonFinite | None = None
-        self._offenders: list[Parameter] = []
-        self._unplaced = False
+        self._at_clipping: NonFinite | None = None
+        self._unplaced = -1
         self._batch: object = None
-        """Arguments of the last call of a watched model."""
+        """Arguments of the last call of a watched model before the last backward pass."""
         self.doubts = False
         """Whether something was seen that the optimizer's step decides on: a scaler may skip it."""
 
@@ -73,20 +70,14 @@ class Guard:
 
     def begin_step(self) -> None:
         """A new step: nothing of the last one is known or kept."""
-        self.forget()
+        self.calls.clear()
         self._tentative = self._unrefined = None
-        self._offenders = []
-        self._unplaced = self.doubts = False
+        self._at_clipping = None
+        self.doubts = False
 
     def known_bad(self, step: int) -> bool:
         """Whether this step or the one before was found non-finite already."""
         return step - self._last_bad <= 1
-
-    def still_bad(self, step: int) -> None:
-        """What was found before goes on; the doubts of this step are settled."""
-        if self.known_bad(step):
-            self._last_bad = step
-        self.begin_step()
 
     # Forward and loss
 
@@ -103,8 +94,8 @@ class Guard:
         return None
 
     def forget(self) -> None:
-        """The step is over."""
-        self.calls.clear()
+        """Keep nothing of the training."""
+        self.begin_step()
         self._batch = None
 
     def saw_bad_loss(self, step: int, loss: object) -> None:
@@ -112,9 +103,12 @@ class Guard:
         if self.known_bad(step):  # it stays bad: localising costs much and tells nothing new
             self._last_bad = step
             return
+        if self.check_last_steps():
+            self._last_bad = step
+            return
         if not any(self._registry.name_of(call[0]) is not None for call in self.calls):
             # Of another model, or an earlier backward pass let go of the calls: the gradients will tell.
-            self._unplaced = True
+            self._unplaced = step
             return
         found = explain_forward(list(self.calls), self._registry)
         if found is None:
@@ -127,13 +121,6 @@ class Guard:
             self._unrefined = found
             self._last_bad = step
             return
-        made_by = self._spoiled_unseen(found.parameter) if found.parameter else None
-        if made_by is not None:
-            self._last_bad = step
-            spoiled = [p for p in self._registry.parameters.values() if p.name == found.parameter]
-            found = msgspec.structs.replace(explain_update(spoiled), direction=made_by)
-            self._report(max(step - 1, 0), found)
-            return
         self._tell(step, found)
 
     def _may_be_recomputed(self, layer: str) -> bool:
@@ -144,10 +131,15 @@ class Guard:
         return any(name and name != layer and name not in called for name in children)
 
     def let_go(self) -> None:
-        """Let go of the calls, so that backward can free what they hold; the batch stays to the end of the step.
+        """Let go of the calls and of the last steps' gradients, so that backward can free what they hold.
 
-        Several passes may wait for a backward each; then it is the end of the step that lets go of them.
+        Several passes may wait for a backward each; then it is the end of the step that lets go of them. The batch
+        stays until the next loss tells how the step went.
         """
+        if self.kept:
+            for aftermath in self.kept:
+                aftermath.let_go()
+            self.kept.clear()
         if self.calls and len(self.calls) <= self._one_pass:
             self._batch = self._last_batch() or self._batch
             self.calls.clear()
@@ -177,34 +169,40 @@ class Guard:
 
     # Gradients and update
 
-    def saw_bad_norm(self, holders: list[Parameter]) -> None:
+    def saw_bad_norm(self, holders: Sequence[Parameter]) -> None:
         """Gradients are about to be clipped by a norm that is not finite, which spoils all of them."""
-        if not self._offenders:
-            self._offenders = [p for p in holders if _bad_gradient(p)]
-            self.doubts = bool(self._offenders)
+        bad = bad_gradients(holders)
+        if bad and self._at_clipping is None:
+            self._at_clipping, self.doubts = explain_gradients(bad, self._registry), True
 
-    def check_update(self, step: int, spoiled: list[Parameter], holders: list[Parameter]) -> None:
-        """An optimizer step left weights non-finite, `spoiled` of all that it `holders`."""
-        if self._tentative is not None:
-            self._tell(step, self._tentative)
-            return
-        bad = self._offenders or [p for p in holders if _bad_gradient(p)]
-        if bad and self._unplaced:
-            self._tell(step, NonFinite(direction="forward", gradients=len(bad)))
-        elif bad:
-            self._tell(step, explain_gradients(bad, self._registry))
-        elif spoiled:
-            self._tell(step, explain_update(spoiled))
+    def settle(self, step: int) -> None:
+        """The optimizer has stepped in spite of what was seen: no scaler has skipped it."""
+        found = self._tentative or self._at_clipping
+        self.begin_step()
+        if found is not None:
+            self._tell(step, found)
 
-    def _tell(self, step: int, found: NonFinite) -> None:
+    def check_last_steps(self) -> bool:
+        """Whether one of the last steps left weights non-finite; says so, with the step that it was."""
+        for aftermath in self.kept:
+            found = aftermath.explain(self._registry)
+            if found is not None:
+                if self._unplaced == aftermath.step and found.direction == "backward":
+                    found = NonFinite(direction="forward", gradients=found.gradients)
+                self._tell(aftermath.step, found, self._batch)
+                return True
+        return False
+
+    def _tell(self, step: int, found: NonFinite, batch: object = None) -> None:
         """Report at the onset only: not again while each step is non-finite."""
         onset = not self.known_bad(step)
         self._last_bad = step
         if onset:
-            self._send(step, found)
+            self._send(step, found, batch)
 
-    def _send(self, step: int, found: NonFinite) -> None:
-        batch = self._last_batch() or self._batch
+    def _send(self, step: int, found: NonFinite, batch: object = None) -> None:
+        """`batch`: what went into the model; the last that did unless given."""
+        batch = batch or self._last_batch() or self._batch
         self._report(step, msgspec.structs.replace(found, fingerprint=fingerprint(batch)))
 
 
@@ -240,8 +238,12 @@ def is_on_device(loss: Any) -> bool:
     return type(loss) is Tensor and not loss.is_cpu and loss.numel() == 1
 
 
-def _bad_gradient(parameter: Parameter) -> bool:
-    gradient = parameter.tensor.grad
-    if gradient is None or not gradient.is_cpu:
-        return False
-    return not bool(torch.isfinite(values_of(local(gradient))).all())
+def bad_gradients(parameters: Sequence[Parameter]) -> list[tuple[Parameter, Tensor]]:
+    """The parameters whose gradients (on the CPU) are not finite, with these."""
+    found = []
+    for parameter in parameters:
+        gradient = parameter.tensor.grad
+        if gradient is not None and gradient.is_cpu:
+            if not bool(torch.isfinite(values_of(gradient)).all()):
+                found.append((parameter, gradient))
+    return found

@@ -259,25 +259,24 @@ def explain_loss(loss: object) -> NonFinite:
     return NonFinite(direction="loss", nan=nan, inf=inf)
 
 
-def explain_gradients(bad: Sequence[Parameter], registry: Registry) -> NonFinite:
+def explain_gradients(bad: Sequence[tuple[Parameter, Tensor]], registry: Registry) -> NonFinite:
     """The origin of non-finite gradients after a finite forward pass.
 
     Backward meets the layers from the last to the first, so the last bad one is where it began.
     """
     places = {id(parameter.tensor): i for i, parameter in enumerate(registry.in_forward_order())}
-    ordered = sorted(bad, key=lambda parameter: -places.get(id(parameter.tensor), -1))
-    last = ordered[0]
-    gradient = last.tensor.grad
-    values = values_of(local(gradient)) if gradient is not None else last.tensor.new_zeros(0)
+    ordered = sorted(bad, key=lambda pair: -places.get(id(pair[0].tensor), -1))
+    last, gradient = ordered[0]
+    found = values_of(gradient)
     return NonFinite(
         direction="backward",
         layer=last.layer,
         parameter=last.name,
         type=last.type,
-        nan=int(torch.isnan(values).sum()),
-        inf=int(torch.isinf(values).sum()),
+        nan=int(torch.isnan(found).sum()),
+        inf=int(torch.isinf(found).sum()),
         gradients=len(bad),
-        **_layers_beside(last, ordered),
+        **_layers_beside(last, [parameter for parameter, _ in ordered]),
     )
 
 

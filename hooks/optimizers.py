@@ -1,16 +1,15 @@
 """The optimizers of a training: whose parameters they hold, who counts, who has stepped."""
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
+from trainvitals.hooks.aftermath import Aftermath
 from trainvitals.hooks.gradients import FEW
-from trainvitals.hooks.nonfinite import is_bad
 from trainvitals.hooks.readout import Number, number
-from trainvitals.hooks.registry import Parameter, Registry, local
-from trainvitals.hooks.weightcheck import WeightCheck
+from trainvitals.hooks.registry import Parameter, Registry
 
 
 class Optimizers:
@@ -21,7 +20,7 @@ class Optimizers:
         self._known: list[Optimizer] = []
         self._members: dict[int, list[Parameter]] = {}
         self._few: dict[int, bool] = {}
-        self._checks: dict[int, WeightCheck] = {}
+        self._aftermaths: dict[int, Aftermath] = {}
         self._stepped: set[int] = set()
         self._active: Optimizer | None = None
 
@@ -42,41 +41,15 @@ class Optimizers:
         """All of them, the one that counts the steps first."""
         return self._known
 
-    def check_of(self, optimizer: Optimizer) -> WeightCheck | None:
-        """What looks at the weights after its steps; None for an optimizer of something else."""
-        return self._checks.get(id(optimizer))
+    def aftermath_of(self, optimizer: Optimizer) -> Aftermath | None:
+        """What is kept of its steps; None for an optimizer of something else."""
+        return self._aftermaths.get(id(optimizer))
 
-    def cost_of_checks(self) -> float:
-        """Seconds that all of them take in a step."""
-        return sum(check.cost for check in self._checks.values())
-
-    def spoiled_unseen(self, name: str) -> Literal["backward", "update"] | None:
-        """What made a non-finite parameter so in the last step, where its check missed it; None where it didn't.
-
-        NaN comes from the gradient, whether the optimizer remembers it or not; an infinity alone from the size
-        of the update.
-        """
-        for optimizer, check in self._known_checks():
-            for parameter in self.members(optimizer):
-                if parameter.name == name and check.was_left_so(parameter.tensor):
-                    state = optimizer.state.get(parameter.tensor, {})
-                    of_gradient = bool(local(parameter.tensor).detach().isnan().any())
-                    of_gradient |= any(is_bad(value) for value in state.values())
-                    return "backward" if of_gradient else "update"
-        return None
-
-    def _known_checks(self) -> Iterator[tuple[Optimizer, WeightCheck]]:
+    def renew(self) -> None:
+        """Follow optimizers and parameters that are new."""
         for optimizer in self._known:
-            check = self.check_of(optimizer)
-            if check is not None:
-                yield optimizer, check
-
-    def renew_checks(self) -> None:
-        """Follow weights that have moved, and optimizers that are new."""
-        for optimizer in self._known:
-            check = self._checks.get(id(optimizer))
-            if check is None or not check.is_current():
-                self._checks[id(optimizer)] = WeightCheck(self.members(optimizer))
+            if id(optimizer) not in self._aftermaths:
+                self._aftermaths[id(optimizer)] = Aftermath(optimizer, self.members(optimizer))
 
     def is_primary(self, optimizer: Optimizer) -> bool:
         """Whether this is the one that counts the steps."""
@@ -116,7 +89,7 @@ class Optimizers:
         """Look the parameters up again: models or parameter groups may have changed."""
         self._members.clear()
         self._few.clear()
-        self._checks.clear()
+        self._aftermaths.clear()
 
     def held(self) -> set[int]:
         """Ids of all watched parameters that any optimizer holds."""

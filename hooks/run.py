@@ -1,24 +1,22 @@
 """One run: what `tv.init` returns."""
 
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from trainvitals.hooks import arguments, spool
-from trainvitals.hooks.draft import Draft, Emitter
+from trainvitals.hooks.draft import Emitter
 from trainvitals.hooks.ensemble import is_sharded
 from trainvitals.hooks.light import Mute
+from trainvitals.hooks.logbook import Logbook
 from trainvitals.hooks.logged import LoggedHistograms
 from trainvitals.hooks.problems import Problems
-from trainvitals.hooks.readout import Number, number
 from trainvitals.hooks.recorder import Recorder
 from trainvitals.hooks.sender import Sender, say
 from trainvitals.hooks.settings import (
@@ -47,17 +45,17 @@ class Run:
         self._settings = settings
         self._problems = Problems(self._send_problem)
         self._pid = os.getpid()
-        self._finished = threading.Event()
-        self._early: set[str] = set()
+        self.finished = False
+        """Whether the run has ended."""
         self._light = settings.rank > 0
         """Whether rank 0 records the statistics, and this rank only events."""
         self._recorder: Recorder | None = None
         self._sender: Sender | None = None
         self._emitter: Emitter | None = None
+        self._logbook: Logbook | None = None
         self._watch: Watch | None = None
         self._histograms: LoggedHistograms | None = None
         self._system: SystemMonitor | None = None
-        self._logged_step: int | None = None
         if settings.mode != "disabled" and self._may_record():
             self._open()
 
@@ -86,6 +84,7 @@ class Run:
             return
         self._recorder = Recorder(writer)
         self._emitter = (Mute if self._light else Emitter)(self._recorder)
+        self._logbook = None if self._light else Logbook(self._emitter, self._problems)
         self._recorder.start(
             project=chosen.project,
             name=chosen.name,
@@ -117,12 +116,7 @@ class Run:
     @property
     def recording(self) -> bool:
         """Whether records are being written."""
-        return self._recorder is not None and not self._finished.is_set()
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run has ended."""
-        return self._finished.is_set()
+        return self._recorder is not None and not self.finished
 
     def watch(
         self,
@@ -176,42 +170,23 @@ class Run:
         there, without waiting. A key that was logged before the first step was complete keeps belonging to
         the step that is being prepared: that is what logging before `optimizer.step()` means.
         """
-        if self._emitter is None or self._light or not self._alive():
+        if self._logbook is None or self.finished:  # which a forked child is, too: see `forget`
             return
+        watch = self._watch
         begin = perf_counter()
         try:
-            self._log(self._emitter, values, step)
+            self._logbook.take(values, step, watch.completed if watch is not None else 0)
         except Exception as error:
             self._problems.caught("log", error)
-        if self._watch is not None:
-            self._watch.accounts.aside += perf_counter() - begin
-
-    def _log(self, emitter: Emitter, values: Mapping[str, Any], step: int | None) -> None:
-        completed = self._watch.completed if self._watch is not None else 0
-        by_step: dict[int, Draft] = {}
-        for given, value in values.items():
-            key = clean_name(str(given))
-            taken = _number_of(value)
-            if taken is None:
-                self._problems.note(
-                    f"log({key!r}) got {type(value).__name__}; expected a number or a tensor with one "
-                    "element. It was left out."
-                )
-                continue
-            if completed == 0:
-                self._early.add(key)
-            chosen = completed if key in self._early else completed - 1
-            place = max(step if step is not None else chosen, 0)
-            by_step.setdefault(place, Draft(place)).scalars[key] = taken
-            self._logged_step = max(self._logged_step or 0, place)
-        for draft in by_step.values():
-            emitter.emit(draft)
+        if watch is not None:
+            watch.accounts.aside += perf_counter() - begin
 
     @property
     def step(self) -> int | None:
         """The last step that was completed or logged for; None before the first."""
         completed = self._watch.last if self._watch is not None else None
-        return max((s for s in (completed, self._logged_step) if s is not None), default=None)
+        logged = self._logbook.last if self._logbook is not None else None
+        return max((step for step in (completed, logged) if step is not None), default=None)
 
     @property
     def completed(self) -> int:
@@ -275,11 +250,11 @@ class Run:
 
     def finish(self, status: EndStatus = "finished", message: str = "") -> None:
         """End the run and deliver what is left, for at most 10 seconds. A second call does nothing."""
-        if self._finished.is_set() or self._pid != os.getpid():
+        if self.finished or self._pid != os.getpid():
             return
         step = max(self._watch.completed - 1, 0) if self._watch is not None else 0
         self.detach()
-        self._finished.set()
+        self.finished = True
         if self._recorder is None:
             return
         if self._emitter is not None:
@@ -294,8 +269,8 @@ class Run:
 
     def forget(self) -> None:
         """Do nothing any more: this is a forked child, whose parent records."""
-        self._finished.set()
-        self._recorder = self._sender = self._emitter = None
+        self.finished = True
+        self._recorder = self._sender = self._emitter = self._logbook = None
         if self._watch is not None:
             self._watch.drop()
             self._watch = None
@@ -322,7 +297,7 @@ class Run:
         return sum(thread.processor_seconds for thread in threads if thread is not None)
 
     def _alive(self) -> bool:
-        return not self._finished.is_set() and self._pid == os.getpid()
+        return not self.finished and self._pid == os.getpid()
 
     def _send_problem(self, message: str) -> None:
         if self._recorder is not None:
@@ -338,18 +313,3 @@ class Run:
                 layer=found.layer,
                 data=msgspec.to_builtins(msgspec.structs.replace(found, rank=self._settings.rank)),
             )
-
-
-def _number_of(value: Any) -> Number | None:
-    """`value` as a number; None when it is none. A device's tensor is copied, so that it may change later."""
-    if isinstance(value, Tensor):
-        if value.numel() != 1 or value.is_complex():
-            return None
-        taken = number(value.detach().reshape(()))
-        return taken.clone() if isinstance(taken, Tensor) else float(taken)
-    if isinstance(value, bool | int | float):
-        return float(value)
-    array = np.asarray(value)
-    if array.size != 1 or array.dtype.kind not in "biuf":
-        return None
-    return float(array.reshape(()).item())

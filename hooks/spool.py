@@ -63,8 +63,16 @@ def read_acked(folder: Path) -> int:
 
 
 def write_acked(folder: Path, following: int) -> None:
-    """Remember that the server has every record before `following`. Raises OSError."""
-    _replace(folder / "acked", f"{following}\n".encode())
+    """Remember that the server has every record before `following`. Raises OSError.
+
+    Written in place twice a second, which costs a tenth of replacing the file; all digits go in one write, and
+    a number that is too low only makes a few records go to the server again, which has them already.
+    """
+    file = os.open(folder / "acked", os.O_WRONLY | os.O_CREAT, 0o666)
+    try:
+        os.write(file, f"{following:020d}\n".encode())
+    finally:
+        os.close(file)
 
 
 def _replace(path: Path, content: bytes) -> None:

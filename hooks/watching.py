@@ -55,7 +55,7 @@ class Watch:
         self.registry = Registry(outputs=not light, parameters=not light or meeting != "")
         self.criteria = Criteria()
         self._optimizers = Optimizers(self.registry)
-        self.guard = Guard(self.registry, report, self._optimizers.spoiled_unseen)
+        self.guard = Guard(self.registry, report)
         self.accounts = Accounts(background)
         self._taps = Taps(emitter.rows["activation"])
         self._data_wait = DataWait()
@@ -103,7 +103,9 @@ class Watch:
         if criterion is not None:
             self.criteria.add(criterion)
         self._pace.resume(pace, self.completed)
+        self._optimizers.forget_members()
         self._follow_models()
+        self.guard.resize()
         if not self._handles:
             self._handles = [
                 register_optimizer_step_pre_hook(self._before_step),
@@ -143,6 +145,8 @@ class Watch:
         """Take everything off again; the training goes on as if nothing had been there."""
         self._emit_held()
         self._shards.leave()
+        if not self.guard.known_bad(self.completed):
+            self.guard.check_last_steps()
         self._backward.look_at_late_losses(wait=True)
         self.drop()
         self._emitter.poll(wait=True)
@@ -156,6 +160,7 @@ class Watch:
         self._data_wait.detach()
         self._end_look()
         self.guard.begin_step()
+        self.guard.kept.clear()
         self.registry.clear()
         self._optimizers.clear()
         self.criteria.clear()
@@ -230,7 +235,7 @@ class Watch:
         """Gradients are about to be clipped: the last moment at which they are as backward left them."""
         if self._draft is None and self._held is None:
             return
-        with self._looking("looking at gradients"):
+        with self._looking("looking at gradients"), self._shards.failing():
             for optimizer in self._optimizers.holding(gradients):
                 self._look_at_gradients(optimizer)
 
@@ -241,14 +246,13 @@ class Watch:
         try:
             yield
         except Exception as error:
-            self._shards.fail()
             self._problems.caught(what, error)
         self.accounts.leave()
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self._draft is None and self._held is None:
             return
-        with self._looking("looking at gradients"):
+        with self._looking("looking at gradients"), self._shards.failing():
             if self._optimizers.begin(optimizer):
                 if self._held is not None and self._optimizers.is_primary(optimizer):
                     self._emit_held()
@@ -262,11 +266,13 @@ class Watch:
             self._after_look(optimizer, args, kwargs)
             return
         try:
-            check = self._optimizers.check_of(optimizer)
-            if check is None:
+            aftermath = self._optimizers.aftermath_of(optimizer)
+            if aftermath is None:
                 return
-            if self.guard.doubts or not check.looks_fine():
-                self._doubt(optimizer)
+            aftermath.keep(self.completed)
+            self.guard.kept.append(aftermath)
+            if self.guard.doubts:
+                self.guard.settle(self.completed)
             if self._optimizers.is_primary(optimizer):
                 self._next_step()
         except Exception as error:
@@ -274,7 +280,7 @@ class Watch:
 
     def _next_step(self) -> None:
         self.completed += 1
-        self.guard.forget()
+        self.guard.calls.clear()
         if self.completed >= self._pace.next_step:
             self.guard.begin_step()
             self._begin_step()
@@ -287,7 +293,7 @@ class Watch:
                 with self._shards.failing():
                     if has_closure(args, kwargs):
                         self._look_at_gradients(optimizer)
-                    self._check_update(optimizer)
+                    self._look_at_update(optimizer)
             finally:  # other ranks may be waiting for this one, whatever went wrong
                 if self._optimizers.is_primary(optimizer):
                     self._complete()
@@ -324,25 +330,19 @@ class Watch:
             self._taps.forget(self.registry.layers)
             self._optimizers.forget_members()
             self.guard.resize()
-        self._optimizers.renew_checks()
+        self._optimizers.renew()
         self.registry.place_parameters(self._emitter.rows["parameter"], self._optimizers.held())
 
-    def _check_update(self, optimizer: Optimizer) -> None:
+    def _look_at_update(self, optimizer: Optimizer) -> None:
         spoiled = self._parameters.take_update(optimizer)
-        check = self._optimizers.check_of(optimizer)
-        if spoiled or self.guard.doubts or (check is not None and not check.looks_fine()):
-            self._doubt(optimizer)
-
-    def _doubt(self, optimizer: Optimizer) -> None:
-        """Something may be wrong with the weights, or was with the loss or the gradients: look closely, once."""
-        step = self.completed
-        check = self._optimizers.check_of(optimizer)
-        if not self.guard.known_bad(step) and check is not None:
-            members = self._optimizers.members(optimizer)
-            self.guard.check_update(step, check.spoiled(), members)
-            if not self.guard.known_bad(step):
-                check.accept()
-        self.guard.still_bad(step)
+        aftermath = self._optimizers.aftermath_of(optimizer)
+        if aftermath is not None:
+            aftermath.keep(self.completed)
+            self.guard.kept.append(aftermath)
+        if self.guard.doubts:
+            self.guard.settle(self.completed)
+        if spoiled and not self.guard.known_bad(self.completed):
+            self.guard.check_last_steps()
 
     def _complete(self) -> None:
         """The primary optimizer has stepped: close the step and begin the next one."""
@@ -381,8 +381,7 @@ class Watch:
     def _close_span(self, draft: Draft) -> None:
         steps = self.completed + 1 - self._last_look
         self._last_look = self.completed + 1
-        each = self._calls_in_step * self._call_cost + self._optimizers.cost_of_checks()
-        span = self.accounts.close(steps, each)
+        span = self.accounts.close(steps, self._calls_in_step * self._call_cost)
         waited = self._data_wait.take()
         if self.completed > self._first:
             draft.scalars["tv/step_time"] = span.wall / steps

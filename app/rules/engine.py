@@ -10,7 +10,8 @@ from trainvitals.app.rules.arbitration import arbitrate
 from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.context import Context, Group, StepView, Table
 from trainvitals.app.rules.finding import Finding, RuleState
-from trainvitals.hooks.wire.records import End, Event, Layout, Record, Start, Step
+from trainvitals.hooks.wire.records import End, Event, Layout, Record, Scalars, Start, Step
+from trainvitals.hooks.wire.scalars import expand
 
 VERSION: Final = 1
 """Of the saved state. A state of another version is refused, and the run is judged anew."""
@@ -69,6 +70,9 @@ class Engine:
                 self._groups[record.group] = Group(record)
             case Step():
                 self._step(record)
+            case Scalars():
+                for step in expand(record):
+                    self.feed(stream, step)
             case End():
                 context.end(record)
 

@@ -187,6 +187,7 @@ class Store:
         """The next records as they came in, histograms left out: by attempt, rank and `seq`.
 
         cursor: `seq` of the first record to read by `Stream.key`; a stream that is not in it is read from its start.
+        limit: records, of which a record of many steps' scalars counts for as many; it is never cut in two.
         """
         with self._database.read() as connection:
             return replay.replay(connection, run, cursor, limit)

@@ -12,7 +12,7 @@ from trainvitals.app.store import catalog, groups, tiles
 from trainvitals.app.store.connection import Database
 from trainvitals.app.store.groups import Group
 from trainvitals.app.store.types import InvalidRecord, Receipt, SequenceGap
-from trainvitals.hooks.wire.bins import BINS
+from trainvitals.hooks.wire.codec import WireError, unpack_counts
 from trainvitals.hooks.wire.records import (
     Batch,
     End,
@@ -21,15 +21,19 @@ from trainvitals.hooks.wire.records import (
     Layout,
     Record,
     Sample,
+    Scalars,
     Start,
     Step,
 )
+from trainvitals.hooks.wire.scalars import unpack
 
 LOOSE: Final = 256
 """Records of a stream that are gathered before small rows of its log become one."""
 
 REFERENCE: Final = struct.Struct("<qq")
 """What the log keeps of a sample: the key of its group and its number there."""
+
+_Row = tuple[int, dict[str, float]]
 
 _encoder = msgspec.msgpack.Encoder()
 log_decoder = msgspec.msgpack.Decoder(list[Record])
@@ -120,6 +124,8 @@ class _Appender:
                 )
             case Step():
                 return self._take_step(record)
+            case Scalars():
+                self._take_scalars(_rows(record))
             case Event():
                 self._connection.execute(
                     "INSERT INTO events (stream, seq, step, body) VALUES (?, ?, ?, ?)",
@@ -148,10 +154,7 @@ class _Appender:
                 )
         if not self._charted:
             return msgspec.structs.replace(record, histograms=[]) if record.histograms else record
-        if record.scalars:
-            new = self._of(self._scalars())
-            new.steps.append(record.step)
-            new.scalars.append({self._name(name): x for name, x in record.scalars.items()})
+        self._chart([(record.step, record.scalars)])
         references = []
         for sample in record.samples:
             group = self._known(sample.group)
@@ -167,6 +170,19 @@ class _Appender:
             scalars=record.scalars,
             samples=references,
         )
+
+    def _take_scalars(self, rows: list[_Row]) -> None:
+        self._steps += [step for step, _ in rows]
+        if self._charted:
+            self._chart(rows)
+
+    def _chart(self, rows: list[_Row]) -> None:
+        """Add scalars to the group that the charts are drawn from."""
+        for step, scalars in rows:
+            if scalars:
+                new = self._of(self._scalars())
+                new.steps.append(step)
+                new.scalars.append({self._name(name): x for name, x in scalars.items()})
 
     def _take_histograms(self, record: Step, histograms: Histograms) -> None:
         group = self._known(histograms.group)
@@ -254,16 +270,15 @@ class _Appender:
         )
 
 
+def _rows(record: Scalars) -> list[_Row]:
+    try:
+        return list(unpack(record))
+    except WireError as error:
+        raise InvalidRecord(str(error)) from error
+
+
 def _check_counts(packed: bytes, rows: int) -> None:
-    """Raise InvalidRecord unless `packed` has the form of `codec.pack_counts` of so many rows."""
-    fits = len(packed) >= 2 * rows
-    if fits:
-        first = np.frombuffer(packed, np.uint8, rows).astype(np.int64)
-        length = np.frombuffer(packed, np.uint8, rows, rows).astype(np.int64)
-        fits = len(packed) == 2 * rows + 4 * int(length.sum()) and bool(
-            (first + length <= BINS).all()
-        )
-    if not fits:
-        raise InvalidRecord(
-            f"Packed histograms of {rows} rows do not fit their {len(packed)} bytes."
-        )
+    try:
+        unpack_counts(packed, rows)
+    except WireError as error:
+        raise InvalidRecord(str(error)) from error

@@ -161,6 +161,10 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (alert, channel)
     );
     """,
+    """
+    -- Nothing to change: from here on the log may hold `scalars` records and histograms may hold varints, which
+    -- an earlier release cannot read.
+    """,
 )
 
 

@@ -11,6 +11,7 @@ from trainvitals.app.store.plan import Buckets, plan
 from trainvitals.app.store.pyramid import Nodes
 from trainvitals.app.store.types import HistogramSeries, Matrix, Series
 from trainvitals.hooks.wire.bins import BINS
+from trainvitals.hooks.wire.codec import unpack_row_of_counts
 from trainvitals.hooks.wire.records import GroupKind, HistogramKind, Layout, Row
 
 _FIRST = np.zeros(1, np.intp)
@@ -187,19 +188,9 @@ def histograms(
             "SELECT body FROM histograms WHERE grp = ? AND kind = ? AND step = ? AND seq = ?",
             (key, kind, step, seq),
         ).fetchone()
-        counts[position] = _counts(tiles.decompress(body), rows, index)
+        counts[position] = unpack_row_of_counts(tiles.decompress(body), rows, index)
     filled = counts.any(axis=1)  # a row of zeros is "none"
     return HistogramSeries(steps[filled], counts[filled])
-
-
-def _counts(packed: bytes, rows: int, index: int) -> npt.NDArray[np.int64]:
-    """One row of `codec.unpack_counts`, without unpacking the others; shape (BINS,)."""
-    first = packed[index]
-    lengths = np.frombuffer(packed, np.uint8, rows, rows).astype(np.int64)
-    offset = 2 * rows + 4 * int(lengths[:index].sum())
-    counts = np.zeros(BINS, np.int64)
-    counts[first : first + lengths[index]] = np.frombuffer(packed, "<u4", lengths[index], offset)
-    return counts
 
 
 def latest(

@@ -9,14 +9,15 @@ from trainvitals.app.store import tiles
 from trainvitals.app.store.append import REFERENCE, log_decoder
 from trainvitals.app.store.read import Records
 from trainvitals.app.store.types import Stream
-from trainvitals.hooks.wire.records import Record, Sample, Step
+from trainvitals.hooks.wire.records import Record, Sample, Scalars, Step
 
 
 def replay(
     connection: sqlite3.Connection, run_id: str, cursor: Mapping[str, int], limit: int
 ) -> list[tuple[Stream, Record]]:
-    """The next `limit` records from `cursor` on; see `Store.replay`."""
+    """The next records from `cursor` on, until there are `limit` or more steps; see `Store.replay`."""
     found: list[tuple[Stream, Record]] = []
+    left = limit
     records = Records(connection)
     for key, attempt, rank, after in connection.execute(
         "SELECT s.key, s.attempt, s.rank, s.next FROM streams s JOIN runs r ON r.key = s.run "
@@ -28,11 +29,17 @@ def replay(
         if first >= after:
             continue
         for record in _logged(connection, key, first):
-            if len(found) == limit:
+            if left <= 0:
                 return found
+            left -= _weight(record)
             whole = _filled(record, records) if rank == 0 and isinstance(record, Step) else record
             found.append((stream, whole))
     return found
+
+
+def _weight(record: Record) -> int:
+    """How many records it counts for: scalars for as many steps as they hold, which are judged one by one."""
+    return max(len(record.steps) // 8, 1) if isinstance(record, Scalars) else 1
 
 
 def _logged(connection: sqlite3.Connection, stream: int, first: int) -> Iterator[Record]:

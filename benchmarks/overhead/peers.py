@@ -90,14 +90,14 @@ class Ours(Tool):
 
 
 def _steps(folder: Path) -> Iterator[Any]:
-    """The `Step` records of the only run below `folder`."""
+    """The `Step` records of the only run below `folder`, one for each row of scalars."""
     from trainvitals.hooks.spool import find_streams, read_stream
     from trainvitals.hooks.wire.records import Step
+    from trainvitals.hooks.wire.scalars import expand
 
     for stream in find_streams(folder / ".trainvitals"):
         for record in read_stream(stream):
-            if isinstance(record, Step):
-                yield record
+            yield from (step for step in expand(record) if isinstance(step, Step))
 
 
 class Plain(Tool):

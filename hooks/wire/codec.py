@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from trainvitals.hooks.wire import limits
+from trainvitals.hooks.wire import limits, varints
 from trainvitals.hooks.wire.bins import BINS
 from trainvitals.hooks.wire.records import Batch, Record
 
@@ -124,9 +124,10 @@ def _check_version(raw: bytes) -> None:
         version = _version_decoder.decode(raw).version
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"The batch names no version: {error}.") from error
-    if version != limits.VERSION:
+    if not limits.OLDEST_VERSION <= version <= limits.VERSION:
         raise UnknownVersion(
-            f"The batch is in version {version}; this server knows version {limits.VERSION}. "
+            f"The batch is in version {version}; this server knows versions {limits.OLDEST_VERSION} to "
+            f"{limits.VERSION}. "
             "Bring trainvitals to the same release on both sides."
         )
 
@@ -174,11 +175,16 @@ def unpack_floats(data: bytes, rows: int, columns: int) -> npt.NDArray[np.float3
     return np.frombuffer(data, dtype="<f4").reshape(rows, columns)
 
 
+_VARINTS = 0x80
+"""Mark in the first byte of packed counts: the counts are varints. Version 1 had them as uint32, little-endian."""
+
+
 def pack_counts(counts: npt.NDArray[np.integer]) -> bytes:
     """Histogram counts of shape `(rows, BINS)` without the empty bins at both ends.
 
     Layout: first filled bin of each row (uint8), number of bins from there to the last filled one (uint8), then
-    those counts of all rows one after the other (uint32, little-endian).
+    those counts of all rows one after the other (`varints`). A row takes 2 bytes and 1 to 5 for each of its bins:
+    at most 264 where at most a million values were counted.
     """
     filled = counts != 0
     any_filled = filled.any(axis=1)
@@ -186,20 +192,61 @@ def pack_counts(counts: npt.NDArray[np.integer]) -> bytes:
     last = np.where(any_filled, BINS - filled[:, ::-1].argmax(axis=1), 0)
     bins = np.arange(BINS)
     kept = counts[(bins >= first[:, None]) & (bins < last[:, None])]
-    head = first.astype(np.uint8).tobytes() + (last - first).astype(np.uint8).tobytes()
-    return head + kept.astype("<u4").tobytes()
+    head = bytearray(first.astype(np.uint8).tobytes() + (last - first).astype(np.uint8).tobytes())
+    if len(kept):
+        head[0] |= _VARINTS
+    return bytes(head) + varints.encode(kept)
 
 
 def unpack_counts(data: bytes, rows: int) -> npt.NDArray[np.uint32]:
     """Shape `(rows, BINS)`. Raises WireError when the bytes do not fit."""
-    problem = f"Packed histograms of {rows} rows do not fit their {len(data)} bytes."
-    if len(data) < 2 * rows:
-        raise WireError(problem)
-    first = np.frombuffer(data, np.uint8, rows).astype(np.int64)[:, None]
-    length = np.frombuffer(data, np.uint8, rows, offset=rows).astype(np.int64)[:, None]
-    if len(data) != 2 * rows + 4 * int(length.sum()) or bool((first + length > BINS).any()):
-        raise WireError(problem)
+    first, length, body, packed = _open_counts(data, rows)
+    kept = _decode_counts(body, packed, rows)
+    if len(kept) != int(length.sum()):
+        raise _misfit(data, rows)
     counts = np.zeros((rows, BINS), dtype=np.uint32)
     bins = np.arange(BINS)
-    counts[(bins >= first) & (bins < first + length)] = np.frombuffer(data, "<u4", offset=2 * rows)
+    place = bins - first[:, None]
+    counts[(place >= 0) & (place < length[:, None])] = kept
     return counts
+
+
+def unpack_row_of_counts(data: bytes, rows: int, row: int) -> npt.NDArray[np.uint32]:
+    """One row of `unpack_counts`, without unpacking the others; shape `(BINS,)`."""
+    first, length, body, packed = _open_counts(data, rows)
+    begin, stop = int(length[:row].sum()), int(length[: row + 1].sum())
+    ends = varints.ends(body) if packed else 4 * np.arange(1, len(body) // 4 + 1)
+    if stop > len(ends):
+        raise _misfit(data, rows)
+    counts = np.zeros(BINS, dtype=np.uint32)
+    if stop > begin:
+        part = body[ends[begin - 1] if begin else 0 : ends[stop - 1]]
+        counts[first[row] : first[row] + length[row]] = _decode_counts(part, packed, rows)
+    return counts
+
+
+def _open_counts(
+    data: bytes, rows: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint8], bool]:
+    """First bin and number of bins of each row, the counts as bytes, whether they are varints."""
+    whole = np.frombuffer(data, np.uint8)
+    if len(whole) < 2 * rows or rows < 1:
+        raise _misfit(data, rows)
+    packed = bool(whole[0] & _VARINTS)
+    first = whole[:rows].astype(np.int64)
+    first[0] &= ~_VARINTS
+    length = whole[rows : 2 * rows].astype(np.int64)
+    if (first + length > BINS).any():
+        raise _misfit(data, rows)
+    return first, length, whole[2 * rows :], packed
+
+
+def _decode_counts(body: npt.NDArray[np.uint8], packed: bool, rows: int) -> npt.NDArray[np.uint32]:
+    try:
+        return varints.decode(body) if packed else np.frombuffer(body.tobytes(), "<u4")
+    except ValueError as error:
+        raise WireError(f"Packed histograms of {rows} rows cannot be read: {error}.") from error
+
+
+def _misfit(data: bytes, rows: int) -> WireError:
+    return WireError(f"Packed histograms of {rows} rows do not fit their {len(data)} bytes.")

@@ -2,8 +2,14 @@
 
 import re
 
-VERSION = 1
-"""Version of the record format. A server refuses a batch whose version it doesn't know."""
+VERSION = 2
+"""Version of the record format. A server refuses a batch whose version it doesn't know.
+
+2 added `Scalars` records and counts of histograms as varints; both sides of version 2 still read those of 1.
+"""
+
+OLDEST_VERSION = 1
+"""The oldest version that is still taken: a client may be behind its server, not ahead of it."""
 
 MAX_BATCH_BYTES = 8 << 20
 """Compressed size of one batch on the wire, bytes."""
@@ -24,7 +30,10 @@ MAX_COLUMNS = 64
 """Statistics in one group."""
 
 MAX_SCALARS = 1_000
-"""Scalars in one step record."""
+"""Scalars in one step record, or in one row of a scalars record."""
+
+MAX_SCALAR_ROWS = 256
+"""Rows in one scalars record: so their kinds always fit a byte."""
 
 MAX_NAME = 512
 """Characters in a run, layer, parameter or metric name. Longer names are cut by the client."""

@@ -79,7 +79,7 @@ class Histograms(msgspec.Struct, frozen=True, kw_only=True):
     group: int
     kind: HistogramKind
     counts: bytes
-    """uint32 counts in the fixed bins of `bins`, packed by `codec.pack_counts`; a row of zeros is "none"."""
+    """Counts, up to 2^32 - 1, in the fixed bins of `bins`, packed by `codec.pack_counts`; a row of zeros is "none"."""
 
 
 class Step(msgspec.Struct, tag="step", frozen=True, kw_only=True, omit_defaults=True):
@@ -92,6 +92,25 @@ class Step(msgspec.Struct, tag="step", frozen=True, kw_only=True, omit_defaults=
     """Whatever was logged, and the hooks' own scalars (`tv/...`). NaN and infinity are kept."""
     samples: list[Sample] = []
     histograms: list[Histograms] = []
+
+
+class Scalars(msgspec.Struct, tag="scalars", frozen=True, kw_only=True, omit_defaults=True):
+    """Scalars of many steps: the same as one `Step` for each row, in their order; see `scalars`.
+
+    A step may have several rows, and steps may go back, as in `Step` records.
+    """
+
+    seq: int
+    time: float
+    """When the record was written."""
+    names: list[list[str]]
+    """Names of the scalars in a row, for each kind of row."""
+    steps: bytes
+    """int64, little-endian: the step of each row."""
+    values: bytes
+    """float64, little-endian: the values of all rows, one row after the other. NaN and infinity are kept."""
+    kinds: bytes = b""
+    """uint8: the kind of each row, as a place in `names`; empty when all are of the first kind."""
 
 
 class Event(msgspec.Struct, tag="event", frozen=True, kw_only=True, omit_defaults=True):
@@ -151,7 +170,7 @@ class End(msgspec.Struct, tag="end", frozen=True, kw_only=True, omit_defaults=Tr
     message: str = ""
 
 
-Record: TypeAlias = Start | Layout | Step | Event | End
+Record: TypeAlias = Start | Layout | Step | Scalars | Event | End
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):

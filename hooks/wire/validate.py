@@ -1,8 +1,10 @@
 """Whether a decoded batch makes sense: names, sizes, order. The form was checked by the decoder."""
 
+from collections.abc import Collection
+
 import msgspec
 
-from trainvitals.hooks.wire import limits
+from trainvitals.hooks.wire import limits, scalars
 from trainvitals.hooks.wire.codec import TooLarge, WireError
 from trainvitals.hooks.wire.records import (
     Batch,
@@ -12,6 +14,7 @@ from trainvitals.hooks.wire.records import (
     Layout,
     Record,
     Sample,
+    Scalars,
     Start,
     Step,
 )
@@ -55,8 +58,8 @@ def validate_batch(batch: Batch) -> None:
 def _validate_record(record: Record) -> None:
     if not _BEFORE_TIME <= record.time <= _AFTER_TIME:
         raise WireError(f"Time {record.time!r} is not a Unix time in seconds.")
-    if not isinstance(record, Start) and not 0 <= record.step <= limits.MAX_STEP:
-        raise WireError(f"Step {record.step} is out of range; expected 0 to 2^53.")
+    if not isinstance(record, Start | Scalars):
+        _check_step(record.step)
     match record:
         case Start():
             _check_name(record.project, "project")
@@ -68,6 +71,8 @@ def _validate_record(record: Record) -> None:
             _validate_layout(record)
         case Step():
             _validate_step(record)
+        case Scalars():
+            _validate_scalars(record)
         case Event():
             _check_name(record.kind, "event kind")
             _check_name(record.layer, "layer", empty=True)
@@ -98,18 +103,42 @@ def _validate_layout(layout: Layout) -> None:
 
 
 def _validate_step(step: Step) -> None:
-    if len(step.scalars) > limits.MAX_SCALARS:
-        raise TooLarge(
-            f"{len(step.scalars):,} scalars at one step; at most {limits.MAX_SCALARS:,} are taken."
-        )
-    for name in step.scalars:
-        _check_name(name, "metric")
+    _check_metrics(step.scalars)
     if len(step.samples) > 256 or len(step.histograms) > 256:
         raise TooLarge("More than 256 samples at one step.")
     taken: list[Sample | Histograms] = [*step.samples, *step.histograms]
     for item in taken:
         if not 0 <= item.group < 256:
             raise WireError(f"Group {item.group} is out of range; expected 0 to 255.")
+
+
+def _validate_scalars(record: Scalars) -> None:
+    rows = len(record.steps) // 8
+    if max(rows, len(record.names)) > limits.MAX_SCALAR_ROWS:
+        raise TooLarge(
+            f"{rows:,} rows of scalars of {len(record.names):,} kinds in one record; at most "
+            f"{limits.MAX_SCALAR_ROWS} are taken."
+        )
+    for names in record.names:
+        _check_metrics(names)
+        if len(set(names)) != len(names):
+            raise WireError("A row of scalars names each metric once.")
+    for step, _ in scalars.unpack(record):
+        _check_step(step)
+
+
+def _check_step(step: int) -> None:
+    if not 0 <= step <= limits.MAX_STEP:
+        raise WireError(f"Step {step} is out of range; expected 0 to 2^53.")
+
+
+def _check_metrics(names: Collection[str]) -> None:
+    if len(names) > limits.MAX_SCALARS:
+        raise TooLarge(
+            f"{len(names):,} scalars at one step; at most {limits.MAX_SCALARS:,} are taken."
+        )
+    for name in names:
+        _check_name(name, "metric")
 
 
 def _check_name(name: str, what: str, *, empty: bool = False) -> None:

@@ -14,13 +14,14 @@ from trainvitals.hooks.spool import find_streams, read_stream
 from trainvitals.hooks.wire import codec
 from trainvitals.hooks.wire.columns import MISSING_BITS
 from trainvitals.hooks.wire.records import End, Event, Layout, Record, Start, Step
+from trainvitals.hooks.wire.scalars import expand
 
 
 class Recorded:
-    """The records of one stream."""
+    """The records of one stream, with a step record for each row of scalars."""
 
     def __init__(self, records: list[Record]) -> None:
-        self.records = records
+        self.records = [step for record in records for step in expand(record)]
 
     @property
     def start(self) -> Start:

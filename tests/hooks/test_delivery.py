@@ -16,6 +16,7 @@ from trainvitals.hooks import sender, spool
 from trainvitals.hooks.sender import sync
 from trainvitals.hooks.wire import codec
 from trainvitals.hooks.wire.records import Batch, Start, Step
+from trainvitals.hooks.wire.scalars import expand
 from trainvitals.hooks.wire.validate import validate_batch
 
 Answer = tuple[int, dict[str, Any], dict[str, str]]
@@ -101,6 +102,10 @@ def stream(root: Path, count: int, *, url: str = "", attempt: str = "a1") -> Pat
     return writer.folder
 
 
+def expanded(records: list[Any]) -> list[Any]:
+    return [step for record in records for step in expand(record)]
+
+
 def refuse(
     status: int, headers: dict[str, str] | None = None, **extra: Any
 ) -> Callable[[Batch], Answer]:
@@ -124,10 +129,12 @@ def test_a_run_arrives_complete(
     tv.finish()
     ((key, records),) = server.stored.items()
     assert key[0] == "live-1"
-    assert [record.seq for record in records] == list(range(32))
+    assert [record.seq for record in records] == list(range(len(records)))
+    logged = [(step.step, step.scalars) for step in expanded(records)[1:-1]]
+    assert logged == [(step, {"loss": float(step)}) for step in range(30)]
     assert set(server.authorization) == {"Bearer hush"}
     (folder,) = spool.find_streams(tmp_path / ".trainvitals")
-    assert spool.read_acked(folder) == 32
+    assert spool.read_acked(folder) == len(records)
     error = capsys.readouterr().err
     assert error.splitlines() == [f"trainvitals: watching at {run.url}"]
 
@@ -157,10 +164,10 @@ def test_an_unreachable_server_costs_one_line_and_gets_everything_later(
     late = Server(port)
     try:
         tv.log({"loss": 2.0})
-        wait_for(lambda: any(len(records) >= 3 for records in late.stored.values()))
+        wait_for(lambda: any(len(expanded(records)) >= 3 for records in late.stored.values()))
         tv.finish()
         ((_, records),) = late.stored.items()
-        assert len(records) == 4
+        assert len(expanded(records)) == 4
     finally:
         late.close()
     lines.extend(capsys.readouterr().err.splitlines())

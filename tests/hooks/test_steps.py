@@ -62,6 +62,66 @@ def test_a_key_logged_twice_makes_two_records(recorded: Any, train: Any) -> None
     assert recorded().scalar_records("loss") == [(0, 1.0), (0, 2.0)]
 
 
+def test_what_was_logged_is_not_changed_by_what_happens_to_it_later(
+    recorded: Any, train: Any
+) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, optimizer, strict=True)
+    values: dict[str, Any] = {"number": 0.0, "tensor": torch.zeros(())}
+
+    def log(_: Any) -> None:
+        tv.log(values)
+        values["number"] += 1.0
+        values["tensor"] += 2.0
+
+    train(model, optimizer, 6, after=log)
+    run = recorded()
+    assert run.scalar("number") == {step: float(step) for step in range(6)}
+    assert run.scalar("tensor") == {step: 2.0 * step for step in range(6)}
+
+
+def test_keys_of_before_and_after_the_step_may_be_logged_together(
+    recorded: Any, train: Any
+) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, optimizer, strict=True)
+    tv.log({"before": 0.0})
+    count = iter(range(1, 5))
+
+    def log(_: Any) -> None:
+        value = float(next(count))
+        tv.log({"after": value, "before": value})
+
+    train(model, optimizer, 4, after=log)
+    run = recorded()
+    assert run.scalar("after") == {0: 1.0, 1: 2.0, 2: 3.0, 3: 4.0}
+    assert run.scalar("before") == {0: 0.0, 1: 1.0, 2: 2.0, 3: 3.0, 4: 4.0}
+
+
+@pytest.mark.parametrize("step", [2.5, 2**53 + 1, "7"])
+def test_a_step_that_is_none_is_reported_and_harms_nothing_else(
+    recorded: Any, step: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tv.init()
+    tv.log({"loss": 1.0}, step=step)
+    tv.log({"loss": 2.0}, step=np.int64(5))
+    run = recorded()
+    assert run.scalar_records("loss") == [(5, 2.0)]
+    assert len(run.events("monitor")) == 1
+    assert "log failed" in capsys.readouterr().err
+
+
+def test_more_scalars_than_a_record_holds_are_all_recorded(recorded: Any) -> None:
+    tv.init()
+    values = {f"m{number}": float(number) for number in range(2_500)}
+    for _ in range(2):
+        tv.log(values)
+    run = recorded()
+    assert all(run.scalar_records(name) == [(0, value)] * 2 for name, value in values.items())
+
+
 def test_every_kind_of_number_can_be_logged(recorded: Any) -> None:
     tv.init()
     values = {

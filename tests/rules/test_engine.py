@@ -9,6 +9,8 @@ import pytest
 
 from trainvitals.app.rules import RULES
 from trainvitals.app.rules.engine import Engine, StateError
+from trainvitals.hooks.wire.records import Scalars, Step
+from trainvitals.hooks.wire.scalars import pack
 
 
 def sick_run(script, attempt="a1", start=0):
@@ -80,6 +82,30 @@ def test_saving_and_loading_anywhere_changes_nothing(script, seed):
     assert engine.findings() == whole.findings()
     assert engine.states() == whole.states()
     assert engine.save() == whole.save()
+
+
+@pytest.mark.parametrize("size", [2, 3, 50])
+def test_steps_gathered_in_one_record_are_judged_like_steps(script, size):
+    run = sick_run(script)
+    gathered, held = [], []
+
+    def let_go():
+        while held:
+            some = [(r.step, tuple(r.scalars), list(r.scalars.values())) for r in held[:size]]
+            gathered.append(pack(some, 1.0, held[0].seq))
+            del held[:size]
+
+    for record in run.records:
+        if isinstance(record, Step) and not record.samples:
+            held.append(record)
+        else:
+            let_go()
+            gathered.append(record)
+    let_go()
+    assert any(isinstance(record, Scalars) for record in gathered)
+    engine = feed(Engine(), run, gathered)
+    assert engine.findings() == run.engine().findings()
+    assert engine.states() == run.engine().states()
 
 
 def test_asking_for_findings_changes_nothing(script):

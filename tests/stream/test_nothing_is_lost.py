@@ -14,6 +14,7 @@ from trainvitals.app.diagnose import diagnose
 from trainvitals.app.store import Store
 from trainvitals.hooks.spool import read_stream
 from trainvitals.hooks.wire.records import Record, Step
+from trainvitals.hooks.wire.scalars import expand
 
 pytestmark = pytest.mark.slow
 
@@ -36,6 +37,10 @@ def stored(database: Path, run: str) -> list[Record]:
                 cursor[f"{stream.attempt}/{stream.rank}"] = record.seq + 1
                 records.append(record)
     return records
+
+
+def steps_of(records: list[Record]) -> list[Step]:
+    return [step for r in records for step in expand(r) if isinstance(step, Step)]
 
 
 def plain(finding) -> dict:
@@ -67,7 +72,7 @@ def test_what_was_recorded_without_a_server_is_delivered_by_sync_once(server, tr
         sync(tmp_path, server.url)
         records = stored(server.database, run)
         assert same(records, spooled(tmp_path, run))
-        losses = [r.step for r in records if isinstance(r, Step) and "train/loss" in r.scalars]
+        losses = [r.step for r in steps_of(records) if "train/loss" in r.scalars]
         assert losses == list(range(60))
 
 
@@ -96,10 +101,10 @@ def test_a_killed_trainer_leaves_all_but_its_last_second_and_reads_lost_contact(
     killed = time.monotonic()
     printed = [int(line) for line in process.stdout.read().split()]
 
-    steps = [r.step for r in stored(server.database, run) if isinstance(r, Step)]
+    steps = [r.step for r in steps_of(stored(server.database, run))]
     seconds_missing = (max(printed) - max(steps)) * 0.02
     assert seconds_missing <= 1.5, f"{max(printed)} printed, {max(steps)} stored"
-    kept = [r.step for r in spooled(tmp_path, run) if isinstance(r, Step)]
+    kept = [r.step for r in steps_of(spooled(tmp_path, run))]
     assert (max(printed) - max(kept)) * 0.02 <= 1.0
     sync(tmp_path, server.url)
     assert same(stored(server.database, run), spooled(tmp_path, run))

@@ -157,7 +157,7 @@ def test_a_deleted_run_is_gone(client, send):
 
 def test_health_and_version(client):
     assert strict(client.get("/healthz")) == {"status": "ok"}
-    assert strict(client.get("/version"))["wire"] == 1
+    assert strict(client.get("/version"))["wire"] == 2
 
 
 @pytest.mark.parametrize("run", ["nope", "..", "%00", "a b", "x" * 100, "<script>"])

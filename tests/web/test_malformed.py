@@ -37,6 +37,14 @@ def step(**changes) -> dict:
     return {"type": "step", "seq": 12, "time": 1e9, "step": 10} | changes
 
 
+def scalars(**changes) -> dict:
+    """Two rows of one scalar."""
+    good = {"type": "scalars", "seq": 12, "time": 1e9, "names": [["loss"]]}
+    return (
+        good | {"steps": struct.pack("<2q", 10, 11), "values": struct.pack("<2d", 1, 2)} | changes
+    )
+
+
 def event(**changes) -> dict:
     return {"type": "event", "seq": 12, "time": 1e9, "step": 1, "kind": "x"} | changes
 
@@ -133,8 +141,8 @@ def test_a_decompression_bomb_is_refused(refused):
 
 
 def test_another_version_is_refused_and_named(refused):
-    message = refused(wrap(msgspec.msgpack.encode(batch_like(version=2))), 400, "unknown_version")
-    assert "version 2" in message and "version 1" in message
+    message = refused(wrap(msgspec.msgpack.encode(batch_like(version=3))), 400, "unknown_version")
+    assert "version 3" in message and "versions 1 to 2" in message
 
 
 @pytest.mark.parametrize(
@@ -169,6 +177,24 @@ def test_another_version_is_refused_and_named(refused):
         {"records": [step(scalars={5: 1.0})]},
         {"records": [step(scalars={"x" * 513: 1.0})]},
         {"records": [step(scalars={f"m{n}": 1.0 for n in range(1001)})]},
+        {"records": [scalars(steps=b"")]},
+        {"records": [scalars(steps=b"1234567")]},
+        {"records": [scalars(steps=struct.pack("<q", 10))]},
+        {"records": [scalars(steps=struct.pack("<2q", 10, -1))]},
+        {"records": [scalars(steps=struct.pack("<2q", 10, 2**53 + 1))]},
+        {"records": [scalars(values=b"")]},
+        {"records": [scalars(values=bytes(17))]},
+        {"records": [scalars(values=bytes(24))]},
+        {"records": [scalars(kinds=b"\0")]},
+        {"records": [scalars(kinds=b"\0\1")]},
+        {"records": [scalars(names=[])]},
+        {"records": [scalars(names=[["loss"]] * 257)]},
+        {"records": [scalars(names=[["loss", "loss"]], values=bytes(32))]},
+        {"records": [scalars(names=[[""]])]},
+        {"records": [scalars(names=[["x" * 513]])]},
+        {"records": [scalars(names=[[f"m{n}" for n in range(1001)]], values=bytes(16016))]},
+        {"records": [scalars(steps=bytes(8 * 257), values=bytes(8 * 257))]},
+        {"records": [scalars(time=float("nan"))]},
         {"records": [step(samples=[{"group": 0, "values": "text"}])]},
         {"records": [step(samples=[{"group": -1, "values": b""}])]},
         {"records": [step(samples=[{"group": 1 << 40, "values": b""}])]},

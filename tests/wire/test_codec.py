@@ -59,6 +59,9 @@ events = st.builds(
 )
 
 
+counted = st.one_of(st.just(0), st.integers(0, 300), st.integers(0, 2**32 - 1))
+
+
 def same(first: Record, second: Record) -> bool:
     """Equal, with NaN equal to itself."""
     return codec.encode_record(first) == codec.encode_record(second)
@@ -115,6 +118,12 @@ def test_an_unknown_version_is_told_apart() -> None:
         codec.decode_batch(codec.encode_batch(batch))
 
 
+@pytest.mark.parametrize("version", range(limits.OLDEST_VERSION, limits.VERSION + 1))
+def test_a_client_may_be_behind_its_server(version: int) -> None:
+    batch = Batch(version=version, run="r", attempt="a", rank=0, first=0, records=[start()])
+    assert codec.decode_batch(codec.encode_batch(batch)) == batch
+
+
 def test_a_small_bomb_stays_small() -> None:
     raw = b"\0" * (limits.MAX_BATCH_RAW_BYTES + 1)
     header = codec._HEADER.pack(codec.MAGIC, 1, len(raw), 0)
@@ -154,6 +163,23 @@ def test_arbitrary_bytes_are_no_counts_or_well_formed_ones(data: bytes, count: i
     except codec.WireError:
         return
     assert unpacked.shape == (count, BINS)
+
+
+def test_counts_of_version_1_are_still_read() -> None:
+    counts = np.zeros((3, BINS), dtype=np.uint32)
+    counts[0, 40:44] = [1, 0, 70_000, 3]
+    counts[2, 95] = 2**32 - 1
+    old = bytes([40, 0, 95, 4, 0, 1]) + np.array([1, 0, 70_000, 3, 2**32 - 1], "<u4").tobytes()
+    assert np.array_equal(codec.unpack_counts(old, 3), counts)
+    for row in range(3):
+        assert np.array_equal(codec.unpack_row_of_counts(old, 3, row), counts[row])
+
+
+@given(arrays(np.uint32, st.tuples(st.integers(1, 6), st.just(BINS)), elements=counted))
+def test_one_row_of_counts_is_read_without_the_others(counts: np.ndarray) -> None:
+    packed = codec.pack_counts(counts)
+    for row in range(len(counts)):
+        assert np.array_equal(codec.unpack_row_of_counts(packed, len(counts), row), counts[row])
 
 
 def test_empty_histograms_take_two_bytes_a_row() -> None:
