@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
@@ -12,7 +13,7 @@ from torch.optim.optimizer import (
 )
 from torch.utils.hooks import RemovableHandle
 
-from trainvitals.hooks.accounts import Accounts
+from trainvitals.hooks.accounts import Accounts, seconds_of
 from trainvitals.hooks.backwardwatch import BackwardWatch
 from trainvitals.hooks.criteria import Criteria
 from trainvitals.hooks.draft import Draft, Emitter
@@ -78,7 +79,7 @@ class Watch:
         self._last_look = 0
         self._samples = 0
         self._refreshed = -1
-        self._call_cost = 0.0
+        self._call_cost = self._step_cost = 0.0
         self._calls_in_step = 0
         self._draft: Draft | None = None
         self._held: Draft | None = None
@@ -113,11 +114,31 @@ class Watch:
             ]
             self._data_wait.attach()
             self._interception.attach()
-            self._call_cost = self._interception.calibrate()
+            self._calibrate()
             self._last_look = self.completed
             self.accounts.start()
             self._shards.join(self.registry)
         self._begin_step()
+
+    def _calibrate(self) -> None:
+        """Learn once what the watch of a quiet step takes: to measure it there would cost as much."""
+        if self._call_cost:
+            return
+        self._call_cost = self._interception.calibrate()
+        guard = Guard(self.registry, lambda step, found: None)
+        probe = BackwardWatch(self.registry, guard, Pace(), self._problems, lambda: 0)
+        loss = torch.zeros(())
+
+        def step() -> None:
+            probe.before(loss)
+            probe.after()
+            for optimizer in self._optimizers.known:
+                aftermath = self._optimizers.aftermath_of(optimizer)
+                if aftermath is not None:
+                    aftermath.keep(-1)
+                    aftermath.let_go()
+
+        self._step_cost = seconds_of(step)
 
     def resume_at(self, step: int) -> None:
         """Count on from `step`; only before the first step."""
@@ -381,7 +402,7 @@ class Watch:
     def _close_span(self, draft: Draft) -> None:
         steps = self.completed + 1 - self._last_look
         self._last_look = self.completed + 1
-        span = self.accounts.close(steps, self._calls_in_step * self._call_cost)
+        span = self.accounts.close(steps, self._calls_in_step * self._call_cost + self._step_cost)
         waited = self._data_wait.take()
         if self.completed > self._first:
             draft.scalars["tv/step_time"] = span.wall / steps
