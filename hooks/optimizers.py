@@ -1,5 +1,6 @@
 """The optimizers of a training: whose parameters they hold, who counts, who has stepped."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
@@ -66,6 +67,15 @@ class Optimizers:
                 if id(tensor) in known
             ]
         return members
+
+    def holding(self, gradients: Iterable[Iterable[Tensor]]) -> list[Optimizer]:
+        """Those that hold a parameter with one of these gradients."""
+        known = {id(gradient) for group in gradients for gradient in group}
+        return [
+            optimizer
+            for optimizer in self._known
+            if any(id(parameter.tensor.grad) in known for parameter in self.members(optimizer))
+        ]
 
     def has_few_elements(self, optimizer: Optimizer) -> bool:
         """Whether all its parameters together are small."""

@@ -8,7 +8,8 @@ from trainvitals.hooks.gradients import GradientNorm, StepStatistics, root_of_sq
 from trainvitals.hooks.memory import Memory
 from trainvitals.hooks.optimizers import Optimizers
 from trainvitals.hooks.readout import Number
-from trainvitals.hooks.registry import Parameter, Registry, Rows
+from trainvitals.hooks.registry import Parameter, Registry, Rows, local
+from trainvitals.hooks.sharded import ShardSums
 
 
 class ParameterLook:
@@ -21,10 +22,12 @@ class ParameterLook:
         self._memory = Memory()
         self._statistics: dict[int, StepStatistics] = {}
         self._norms: dict[int, Number] = {}
+        self.sums: ShardSums | None = None
+        """Takes the place of all else where the model is sharded over ranks that look together."""
 
     def clear(self) -> None:
         """The step is over."""
-        self._statistics, self._norms = {}, {}
+        self._statistics, self._norms, self.sums = {}, {}, None
 
     def forget(self) -> None:
         """Let go of what is kept of the models."""
@@ -32,7 +35,9 @@ class ParameterLook:
 
     def take_weights(self, optimizer: Optimizer, draft: Draft, histograms: bool) -> None:
         """Statistics of the weights go into `draft`; nothing where they were taken already."""
-        if id(optimizer) not in self._statistics:
+        if self.sums is not None:
+            self.sums.take_weights(optimizer, self._wanted(optimizer))
+        elif id(optimizer) not in self._statistics:
             self._statistics[id(optimizer)] = StepStatistics(
                 self._wanted(optimizer), self._rows, draft, histograms, optimizer, self._memory
             )
@@ -51,7 +56,10 @@ class ParameterLook:
         if id(optimizer) in self._norms:
             return None
         members = self._optimizers.members(optimizer)
-        gradients = [p.tensor.grad for p in members if p.tensor.grad is not None]
+        if self.sums is not None:
+            self.sums.take_gradients(optimizer, members)
+            return None
+        gradients = [local(p.tensor.grad) for p in members if p.tensor.grad is not None]
         scale = getattr(optimizer, "grad_scale", None)
         few = self._optimizers.has_few_elements(optimizer)
         norm = GradientNorm(gradients, scale if isinstance(scale, Tensor) else None, few).value
@@ -62,6 +70,8 @@ class ParameterLook:
 
     def take_update(self, optimizer: Optimizer) -> bool:
         """Statistics of the update; whether it left weights (on the CPU) non-finite."""
+        if self.sums is not None:
+            self.sums.take_update(optimizer)
         statistics = self._statistics.pop(id(optimizer), None)
         return bool(statistics.finish()) if statistics is not None else False
 
