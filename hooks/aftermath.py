@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from trainvitals.hooks.nonfinite import explain_gradients, explain_update, is_bad
-from trainvitals.hooks.registry import Parameter, Registry
+from trainvitals.hooks.registry import Parameter, Registry, local
 from trainvitals.hooks.stats import values_of
 from trainvitals.hooks.wire.records import NonFinite
 
@@ -32,6 +32,7 @@ class Aftermath:
             p for p in parameters if p.tensor.is_cpu and p.tensor.is_floating_point()
         ]
         self._tensors = [parameter.tensor for parameter in self._parameters]
+        self._parts = [local(tensor) for tensor in self._tensors]
         self._gradients: list[Tensor | None] = []
         self._versions: list[int] = []
         self.step = -1
@@ -41,7 +42,7 @@ class Aftermath:
         """The optimizer has stepped."""
         self.step = step
         self._gradients = [tensor.grad for tensor in self._tensors]
-        self._versions = [tensor._version for tensor in self._tensors]
+        self._versions = [part._version for part in self._parts]
 
     def let_go(self) -> None:
         """The step went well."""
@@ -56,8 +57,8 @@ class Aftermath:
             parameter
             for parameter, gradient, version in kept
             if gradient is not None
-            and parameter.tensor._version == version
-            and not _finite(parameter.tensor.detach())
+            and local(parameter.tensor)._version == version
+            and not _finite(local(parameter.tensor).detach())
         ]
         if not spoiled:
             return None
@@ -80,7 +81,7 @@ class Aftermath:
             return True
         states = [self._optimizer.state.get(tensor, {}) for tensor in self._tensors]
         return any(
-            is_bad(value) or (key in _NEVER_NEGATIVE and bool((value < 0).any()))
+            is_bad(value) or (key in _NEVER_NEGATIVE and bool((local(value) < 0).any()))
             for state in states
             for key, value in state.items()
         )

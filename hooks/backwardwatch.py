@@ -15,7 +15,7 @@ from trainvitals.hooks.pace import Pace
 from trainvitals.hooks.parameterlook import ParameterLook
 from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.readout import Number, number
-from trainvitals.hooks.registry import Registry
+from trainvitals.hooks.registry import Registry, local
 
 
 class BackwardWatch:
@@ -106,7 +106,9 @@ class BackwardWatch:
 
     def _has_no_gradients(self) -> bool:
         gradients = [parameter.tensor.grad for parameter in self._registry.parameters.values()]
-        return not any(gradient is not None and bool(gradient.any()) for gradient in gradients)
+        return not any(
+            gradient is not None and bool(local(gradient).any()) for gradient in gradients
+        )
 
     def after(self) -> None:
         """The backward pass is over."""

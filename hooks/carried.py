@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from trainvitals.hooks.registry import local
+
 PROBES = 3
 
 
@@ -44,4 +46,4 @@ def _state(probe: Tensor) -> tuple[Tensor, Tensor | None, int, Tensor]:
     gradient = probe.grad
     if gradient is None or gradient.is_sparse:
         return probe, gradient, -1, torch.zeros(())
-    return probe, gradient, gradient._version, gradient.detach().any().float()
+    return probe, gradient, gradient._version, local(gradient).detach().any().float()

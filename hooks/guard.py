@@ -16,9 +16,10 @@ from trainvitals.hooks.nonfinite import (
     explain_forward,
     explain_gradients,
     explain_loss,
+    fingerprint,
     is_bad,
 )
-from trainvitals.hooks.registry import Parameter, Registry
+from trainvitals.hooks.registry import Parameter, Registry, local
 from trainvitals.hooks.stats import values_of
 from trainvitals.hooks.wire.records import NonFinite
 
@@ -27,6 +28,9 @@ PASSES = 3
 """Forward passes whose calls are kept at most, when no backward pass lets go of them."""
 _LEAST = 1_024
 """Calls that are kept at least: loops call the same few layers many times in one pass."""
+
+_FOLLOWING = 8
+"""Calls that may follow that of a model in its forward pass."""
 
 
 class Guard:
@@ -54,6 +58,8 @@ class Guard:
         self._unrefined: NonFinite | None = None
         self._at_clipping: NonFinite | None = None
         self._unplaced = -1
+        self._batch: object = None
+        """Arguments of the last call of a watched model before the last backward pass."""
         self.doubts = False
         """Whether something was seen that the optimizer's step decides on: a scaler may skip it."""
 
@@ -74,6 +80,23 @@ class Guard:
         return step - self._last_bad <= 1
 
     # Forward and loss
+
+    def _last_batch(self) -> object:
+        """Arguments of the last call of a watched model, which few calls follow: of wrappers and of the loss."""
+        calls = self.calls
+        try:
+            for place in range(-1, -min(len(calls), _FOLLOWING) - 1, -1):
+                call = calls[place]
+                if self._registry.is_root(call[0]):
+                    return call[1:3]
+        except IndexError:
+            pass  # another thread lets go of them meanwhile
+        return None
+
+    def forget(self) -> None:
+        """Keep nothing of the training."""
+        self.begin_step()
+        self._batch = None
 
     def saw_bad_loss(self, step: int, loss: object) -> None:
         """Backward is about to begin from a loss that is not finite; say why, once."""
@@ -110,13 +133,15 @@ class Guard:
     def let_go(self) -> None:
         """Let go of the calls and of the last steps' gradients, so that backward can free what they hold.
 
-        Several passes may wait for a backward each; then it is the end of the step that lets go of them.
+        Several passes may wait for a backward each; then it is the end of the step that lets go of them. The batch
+        stays until the next loss tells how the step went.
         """
         if self.kept:
             for aftermath in self.kept:
                 aftermath.let_go()
             self.kept.clear()
-        if len(self.calls) <= self._one_pass:
+        if self.calls and len(self.calls) <= self._one_pass:
+            self._batch = self._last_batch() or self._batch
             self.calls.clear()
 
     @property
@@ -135,7 +160,7 @@ class Guard:
                 if (self._registry.name_of(call[0]) or "").startswith(inside) and is_bad(call[3])
             ]
             better = explain_forward(recomputed, self._registry) if recomputed else None
-            self._report(step, _more_precisely(found, better) if better else found)
+            self._send(step, _more_precisely(found, better) if better else found)
         self.let_go()
 
     def saw_late_bad_loss(self, step: int) -> None:
@@ -164,16 +189,21 @@ class Guard:
             if found is not None:
                 if self._unplaced == aftermath.step and found.direction == "backward":
                     found = NonFinite(direction="forward", gradients=found.gradients)
-                self._tell(aftermath.step, found)
+                self._tell(aftermath.step, found, self._batch)
                 return True
         return False
 
-    def _tell(self, step: int, found: NonFinite) -> None:
+    def _tell(self, step: int, found: NonFinite, batch: object = None) -> None:
         """Report at the onset only: not again while each step is non-finite."""
         onset = not self.known_bad(step)
         self._last_bad = step
         if onset:
-            self._report(step, found)
+            self._send(step, found, batch)
+
+    def _send(self, step: int, found: NonFinite, batch: object = None) -> None:
+        """`batch`: what went into the model; the last that did unless given."""
+        batch = batch or self._last_batch() or self._batch
+        self._report(step, msgspec.structs.replace(found, fingerprint=fingerprint(batch)))
 
 
 def _more_precisely(found: NonFinite, better: NonFinite) -> NonFinite:
@@ -192,6 +222,7 @@ def value_of(loss: Any) -> float:
             return next((v for v in map(value_of, loss) if not math.isfinite(v)), 0.0)
         if not isinstance(loss, Tensor):
             return 0.0
+        loss = local(loss)
     if not loss.is_cpu or not loss.is_floating_point() or loss.layout is not torch.strided:
         return 0.0
     if loss.numel() == 1:

@@ -83,3 +83,13 @@ def fold(patterns: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         folded[:, bins[:-1]] = side[:, _SMALLEST:_LARGEST]
         folded[:, bins[-1]] = side[:, _LARGEST:].sum(axis=1)
     return folded
+
+
+def unfold(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Patterns that `fold` makes these counts of; shape `(BINS,)` to `(PATTERNS,)`."""
+    patterns = np.zeros(PATTERNS, dtype=np.int64)
+    patterns[0] = counts[ZERO_BIN]
+    sides = counts[ZERO_BIN + 1 :], counts[:ZERO_BIN][::-1]
+    for begin, side in zip((0, _SIGN), sides, strict=True):
+        patterns[begin + _SMALLEST : begin + _SMALLEST + len(side)] = side
+    return patterns

@@ -2,22 +2,26 @@
 
 from collections.abc import Sequence
 from typing import Any, Literal
+from zlib import crc32
 
 import msgspec
 import torch
 from torch import Tensor, nn
 
 from trainvitals.hooks.interception import Call
-from trainvitals.hooks.registry import Parameter, Registry, tensors_in
+from trainvitals.hooks.registry import Parameter, Registry, local, tensors_in
 from trainvitals.hooks.stats import has_nan_or_inf, values_of
 from trainvitals.hooks.wire.records import NonFinite, Value
 
 _MAX_SPREAD = 50
+_FINGERPRINTED = 1 << 20
+"""Bytes of a tensor that go into its checksum."""
 
 
 def is_bad(value: object) -> bool:
     """Whether a CPU tensor in an output or in arguments holds NaN or +infinity."""
     if isinstance(value, Tensor) and not value.is_nested:  # by far the most common
+        value = local(value)
         return (
             value.is_cpu
             and value.is_floating_point()
@@ -192,11 +196,15 @@ def _bad_part(
             continue
         name = registry.name_of(part) or ""
         for key, tensor in part.named_parameters(recurse=False):
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            if tensor.is_floating_point() and not bool(torch.isfinite(local(tensor)).all()):
                 known = registry.parameters.get(id(tensor))
                 return part, known.name if known else f"{name}.{key}".lstrip(".")
         for key, buffer in part.named_buffers(recurse=False):
-            if buffer.is_floating_point() and buffer.numel() and has_nan_or_inf(buffer.detach()):
+            if (
+                buffer.is_floating_point()
+                and buffer.numel()
+                and has_nan_or_inf(local(buffer).detach())
+            ):
                 return part, f"{name}.{key}".lstrip(".")
     return None
 
@@ -229,6 +237,22 @@ def _describe(tensor: Tensor) -> dict[str, Value]:
     return described
 
 
+def fingerprint(batch: object) -> list[dict[str, Value]]:
+    """Shape, dtype and CRC-32 of the first 1 MiB of each tensor that went into a model."""
+    return [_fingerprint(tensor.detach()) for tensor in tensors_in(batch, floating=False)]
+
+
+def _fingerprint(tensor: Tensor) -> dict[str, Value]:
+    found: dict[str, Value] = {
+        "shape": list(tensor.shape),
+        "dtype": str(tensor.dtype).removeprefix("torch."),
+    }
+    if type(tensor.data) is Tensor and tensor.is_cpu:
+        values = tensor.reshape(-1)[: _FINGERPRINTED // tensor.itemsize].contiguous()
+        found["crc32"] = f"{crc32(values.view(torch.uint8).numpy().tobytes()):08x}"
+    return found
+
+
 def explain_loss(loss: object) -> NonFinite:
     """The loss is not finite although all outputs of watched modules are."""
     nan, inf = _count(loss)
@@ -259,7 +283,7 @@ def explain_gradients(bad: Sequence[tuple[Parameter, Tensor]], registry: Registr
 def explain_update(spoiled: Sequence[Parameter]) -> NonFinite:
     """The optimizer step itself made weights non-finite."""
     first = spoiled[0]
-    values = first.tensor.detach()
+    values = local(first.tensor).detach()
     return NonFinite(
         direction="update",
         layer=first.layer,

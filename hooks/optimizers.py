@@ -1,6 +1,6 @@
 """The optimizers of a training: whose parameters they hold, who counts, who has stepped."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -125,6 +125,15 @@ class Optimizers:
     def has_grown(self, optimizer: Optimizer) -> bool:
         """Whether it was given parameters since its members were looked up."""
         return self._sizes.get(id(optimizer)) != _size(optimizer)
+
+    def holding(self, gradients: Iterable[Iterable[Tensor]]) -> list[Optimizer]:
+        """Those that hold a parameter with one of these gradients."""
+        known = {id(gradient) for group in gradients for gradient in group}
+        return [
+            optimizer
+            for optimizer in self._known
+            if any(id(parameter.tensor.grad) in known for parameter in self.members(optimizer))
+        ]
 
     def has_few_elements(self, optimizer: Optimizer) -> bool:
         """Whether all its parameters together are small."""

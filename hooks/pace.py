@@ -21,6 +21,8 @@ GLANCE_SHARE = 0.2
 """Share of the budget that goes to glances: gradient norm, learning rate and step time of one step."""
 LEAST_SHARE = 0.25
 """Share of the budget that samples get even where the watch of every step uses it up."""
+HISTOGRAM_EVERY = 4
+"""Samples for each one with histograms; the first has them, and with a fixed interval all."""
 LONGEST_WAIT = 2.0
 """Seconds between two glances at most, so that a change of the step time is noticed."""
 _MEMORY = 0.2

@@ -9,7 +9,8 @@ from trainvitals.hooks.gradients import GradientNorm, StepStatistics, root_of_sq
 from trainvitals.hooks.memory import Memory
 from trainvitals.hooks.optimizers import Optimizers
 from trainvitals.hooks.readout import Number
-from trainvitals.hooks.registry import Parameter, Registry, Rows
+from trainvitals.hooks.registry import Parameter, Registry, Rows, local
+from trainvitals.hooks.sharded import ShardSums
 
 
 class _Look:
@@ -32,10 +33,13 @@ class ParameterLook:
         self._memories: dict[int, Memory] = {}
         """By the optimizer's id: several may be looked at before the first of them steps."""
         self._looks: dict[Draft, _Look] = {}
+        self.sums: ShardSums | None = None
+        """Takes the place of all else where the model is sharded over ranks that look together."""
 
     def clear(self, but: Draft | None = None) -> None:
         """Steps are over, but for one that waits for further optimizers."""
         self._looks = {draft: look for draft, look in self._looks.items() if draft is but}
+        self.sums = None
 
     @property
     def untried(self) -> bool:
@@ -56,6 +60,9 @@ class ParameterLook:
 
     def take_weights(self, optimizer: Optimizer, draft: Draft, histograms: bool) -> None:
         """Statistics of the weights go into `draft`; nothing where they were taken already."""
+        if self.sums is not None:
+            self.sums.take_weights(optimizer, self._wanted(optimizer))
+            return
         statistics = self._look(draft).statistics
         if id(optimizer) not in statistics:
             memory = self._memories.setdefault(id(optimizer), Memory())
@@ -82,7 +89,10 @@ class ParameterLook:
         if id(optimizer) in look.norms:
             return None
         members = self._optimizers.members(optimizer)
-        gradients = [p.tensor.grad for p in members if p.tensor.grad is not None]
+        if self.sums is not None:
+            self.sums.take_gradients(optimizer, members)
+            return None
+        gradients = [local(p.tensor.grad) for p in members if p.tensor.grad is not None]
         given = getattr(optimizer, "grad_scale", None)
         scale = given if isinstance(given, Tensor) else None
         few = self._optimizers.has_few_elements(optimizer)
@@ -94,6 +104,8 @@ class ParameterLook:
 
     def take_update(self, optimizer: Optimizer) -> bool:
         """Statistics of the update; whether it left weights (on the CPU) non-finite."""
+        if self.sums is not None:
+            self.sums.take_update(optimizer)
         spoiled = False
         for look in self._looks.values():
             look.untried.discard(id(optimizer))

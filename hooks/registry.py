@@ -14,6 +14,9 @@ from trainvitals.hooks.settings import clean_name
 from trainvitals.hooks.wire import limits
 from trainvitals.hooks.wire.records import Row
 
+FOLLOW_EVERY = 4
+"""Samples after which modules and parameters are looked for that were added, replaced or unfrozen."""
+
 
 class Parameter(NamedTuple):
     """One parameter of a watched model."""
@@ -36,6 +39,21 @@ class Watched(NamedTuple):
         """Whether the globs let a layer or parameter of this name in."""
         included = not self.include or any(fnmatchcase(name, glob) for glob in self.include)
         return included and not any(fnmatchcase(name, glob) for glob in self.exclude)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Of a tensor that ranks have shards of, the one that lies here: torch would ask the other ranks for the rest,
+    which don't answer. Any other tensor itself."""
+    part = getattr(tensor, "_local_tensor", None)
+    return tensor if part is None else part
+
+
+def class_name(module: nn.Module) -> str:
+    """Name of a module's class, of the user's own one where FSDP2 has derived one from it."""
+    kind = type(module)
+    if kind.__name__.startswith("FSDP") and len(kind.__bases__) == 2:
+        kind = kind.__bases__[1]
+    return kind.__name__
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -62,7 +80,9 @@ def is_compiled(module: nn.Module) -> bool:
 class Registry:
     """Layers and parameters of all watched models. Cheap look-ups for the hooks; `refresh` follows changes."""
 
-    def __init__(self) -> None:
+    def __init__(self, outputs: bool = True, parameters: bool = True) -> None:
+        """Whether statistics of outputs and of parameters are wanted at all, as far as the globs say so."""
+        self._outputs, self._parameters = outputs, parameters
         self.models: list[Watched] = []
         self.layers: dict[nn.Module, str] = {}
         """Every module of the watched models, whether statistics are wanted or not."""
@@ -118,7 +138,7 @@ class Registry:
                     wanted.add(module)
                 for key, tensor in module.named_parameters(recurse=False):
                     full = dotted(watched.prefix, name, key)
-                    parameter = Parameter(full, layer, type(module).__name__, tensor)
+                    parameter = Parameter(full, layer, class_name(module), tensor)
                     if parameters.setdefault(id(tensor), parameter) is parameter:
                         kind = tensor.requires_grad, is_lazy(tensor)
                         signature.append((parameter.name, id(tensor), *kind))
@@ -127,7 +147,8 @@ class Registry:
         self.layers, self.parameters = layers, parameters
         self.roots = {watched.model for watched in self.models}
         self.on_cpu = any(p.tensor.device.type == "cpu" for p in parameters.values())
-        self.wanted, self.wanted_parameters = wanted, wanted_parameters
+        self.wanted = wanted if self._outputs else set()
+        self.wanted_parameters = wanted_parameters if self._parameters else set()
         signature.append(len(layers))
         changed = tuple(signature) != self._signature
         self._signature = tuple(signature)
@@ -140,9 +161,15 @@ class Registry:
             name = self.layers.get(unwrap(module))
         return name
 
+    def is_root(self, module: nn.Module) -> bool:
+        """Whether this is a watched model, or the compiled wrapper of one."""
+        return module in self.roots or (
+            "_orig_mod" in module._modules and unwrap(module) in self.roots
+        )
+
     def type_of(self, module: nn.Module) -> str:
         """Class name of a module, of the user's own one inside a wrapper."""
-        return type(unwrap(module)).__name__
+        return class_name(unwrap(module))
 
     def encloses(self, container: str, name: str) -> bool:
         """Whether the layer `name` lies inside the layer `container`."""
@@ -234,18 +261,25 @@ class Rows:
         return self._place.get(name)
 
 
-def tensors_in(value: object, limit: int = 8, depth: int = 0) -> Iterator[Tensor]:
-    """Floating tensors with elements in an output or in arguments: tuples, dicts, dataclasses; in order.
+def tensors_in(
+    value: object, limit: int = 8, depth: int = 0, floating: bool = True
+) -> Iterator[Tensor]:
+    """Dense tensors with elements in an output or in arguments: tuples, dicts, dataclasses; in order.
 
-    Of a NestedTensor its values, without the borders between its parts.
+    `floating`: only those of a floating type. Of a NestedTensor its values, without the borders between its parts.
     """
     if isinstance(value, Tensor):
+        value = local(value)
         if (
             value.is_nested
-        ):  # `values()` gives a new tensor at each call, which passes for another output
+        ):  # `values()` gives a new tensor each time, which passes for another output
             inner = getattr(value, "_values", None)
             value = inner if isinstance(inner, Tensor) else value.values()
-        if value.is_floating_point() and value.numel() and value.layout is torch.strided:
+        if (
+            (not floating or value.is_floating_point())
+            and value.numel()
+            and value.layout is torch.strided
+        ):
             yield value
         return
     if depth > 4:
@@ -259,7 +293,7 @@ def tensors_in(value: object, limit: int = 8, depth: int = 0) -> Iterator[Tensor
     else:
         return
     for item in items[:64]:
-        for tensor in tensors_in(item, limit, depth + 1):
+        for tensor in tensors_in(item, limit, depth + 1, floating):
             if limit <= 0:
                 return
             limit -= 1

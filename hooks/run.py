@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from trainvitals.hooks import arguments, spool
 from trainvitals.hooks.draft import Emitter
+from trainvitals.hooks.ensemble import is_sharded
+from trainvitals.hooks.light import Mute
 from trainvitals.hooks.logbook import Logbook
 from trainvitals.hooks.logged import LoggedHistograms
 from trainvitals.hooks.problems import Problems
@@ -45,6 +47,8 @@ class Run:
         self._pid = os.getpid()
         self.finished = False
         """Whether the run has ended."""
+        self._light = settings.rank > 0
+        """Whether rank 0 records the statistics, and this rank only events."""
         self._recorder: Recorder | None = None
         self._sender: Sender | None = None
         self._emitter: Emitter | None = None
@@ -56,11 +60,11 @@ class Run:
             self._open()
 
     def _may_record(self) -> bool:
-        if self._settings.rank == 0 or os.environ.get("TRAINVITALS_RUN_ID"):
+        if self._settings.rank == 0 or self._settings.agreed:
             return True
         say(
-            f"rank {self._settings.rank} records nothing; set TRAINVITALS_RUN_ID to the same id on "
-            "all ranks to record each of them."
+            f"rank {self._settings.rank} records nothing: it has no run id in common with rank 0. Start the run "
+            "after init_process_group, or set TRAINVITALS_RUN_ID to the same id on all ranks."
         )
         return False
 
@@ -79,8 +83,8 @@ class Run:
             say(f"cannot write {chosen.folder}: {error.strerror or error}; nothing is recorded.")
             return
         self._recorder = Recorder(writer)
-        self._emitter = Emitter(self._recorder)
-        self._logbook = Logbook(self._emitter, self._problems)
+        self._emitter = (Mute if self._light else Emitter)(self._recorder)
+        self._logbook = None if self._light else Logbook(self._emitter, self._problems)
         self._recorder.start(
             project=chosen.project,
             name=chosen.name,
@@ -90,10 +94,12 @@ class Run:
             environment=environment(),
         )
         self._recorder.flush()
-        self._histograms = LoggedHistograms(self._recorder, self._problems)
-        self._system = SystemMonitor(self)
+        if not self._light:
+            self._histograms = LoggedHistograms(self._recorder, self._problems)
+            self._system = SystemMonitor(self)
         if online:
-            self._sender = Sender(writer.folder, meta, chosen.token, self.url)
+            page = "" if self._light else self.url
+            self._sender = Sender(writer.folder, meta, chosen.token, page)
 
     @property
     def id(self) -> str:
@@ -138,8 +144,14 @@ class Run:
             return self
         self._problems.strict = strict
         if self._watch is None:
+            parameters = (p for model in asked.models for p in model.parameters())
             self._watch = Watch(
-                self._emitter, self._problems, self._send_nonfinite, self._background_seconds
+                self._emitter,
+                self._problems,
+                self._send_nonfinite,
+                self._background_seconds,
+                self._light,
+                f"{self.id}/{self._settings.attempt}" if any(map(is_sharded, parameters)) else "",
             )
         self._watch.add(
             asked.models,
@@ -218,7 +230,7 @@ class Run:
 
     def batch(self, inputs: Any = None, labels: Any = None) -> None:
         """Tell of a batch: its labels give the running label statistics. Never waits for a device."""
-        if self._watch is None or not self._alive() or labels is None:
+        if self._watch is None or self._light or not self._alive() or labels is None:
             return
         begin = perf_counter()
         try:
@@ -299,5 +311,5 @@ class Run:
                 step=step,
                 kind="nonfinite",
                 layer=found.layer,
-                data=msgspec.to_builtins(found),
+                data=msgspec.to_builtins(msgspec.structs.replace(found, rank=self._settings.rank)),
             )

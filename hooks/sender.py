@@ -91,7 +91,7 @@ class Sender:
     """The daemon thread that delivers a running stream."""
 
     def __init__(self, folder: Path, meta: spool.Meta, token: str, page: str) -> None:
-        """`page` is the run's page, printed once the server has answered."""
+        """`page` is the run's page, printed once the server has answered; "" where another rank prints it."""
         self._folder = folder
         self._url = meta.url
         self._page = page
@@ -99,7 +99,7 @@ class Sender:
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._failures = 0
-        self._greeted = self._warned = False
+        self._greeted = self._warned = not page
         self._refused = False
         self.processor_seconds = 0.0
         """What the thread has taken so far."""

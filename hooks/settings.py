@@ -5,16 +5,15 @@ import json
 import os
 import platform
 import re
-import secrets
 import socket
 import sys
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import msgspec
 
+from trainvitals.hooks import launch
 from trainvitals.hooks.wire import limits
 from trainvitals.hooks.wire.records import Value
 
@@ -39,8 +38,11 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     run: str
     attempt: str
+    """Id of this process life, the same on all ranks; a later one sorts after an earlier one."""
     rank: int
     world_size: int
+    agreed: bool
+    """Whether all ranks have the same run id."""
     config: dict[str, Value]
     tags: list[str]
 
@@ -61,7 +63,9 @@ def resolve(
     chosen = (mode or _variable("MODE") or "online").lower()
     if chosen not in _MODES:
         raise ValueError(f"mode must be one of {', '.join(_MODES)}; got {chosen!r}.")
-    run = id or _variable("RUN_ID") or new_run_id()
+    shared = launch.ids()
+    given = id or _variable("RUN_ID")
+    run = given or shared.run
     if not limits.is_id(run):
         raise ValueError(
             f"id {run[:80]!r} is no run id. Use 1 to 64 letters, digits, '.', '_' or '-', "
@@ -75,7 +79,8 @@ def resolve(
     if isinstance(tags, str):
         raise TypeError('tags must be a list of texts, such as ["baseline"]; got one text.')
     labels = tags if tags is not None else _variable("TAGS").split(",")
-    rank, world_size = rank_and_world()
+    rank, world_size = launch.rank_and_world()
+    attempt = _variable("ATTEMPT")
     return RunSettings(
         url=address,
         token=token or _variable("TOKEN"),
@@ -84,9 +89,10 @@ def resolve(
         project=clean_name(project or _variable("PROJECT") or "default"),
         name=clean_name(name or _variable("RUN_NAME") or run),
         run=run,
-        attempt=new_attempt_id(world_size),
+        attempt=attempt if limits.is_id(attempt) else shared.attempt,
         rank=rank,
         world_size=world_size,
+        agreed=bool(given) or shared.agreed,
         config=clean_config(config or {}),
         tags=[clean_name(str(tag).strip()) for tag in labels if str(tag).strip()],
     )
@@ -94,42 +100,6 @@ def resolve(
 
 def _variable(name: str) -> str:
     return os.environ.get(f"TRAINVITALS_{name}", "").strip()
-
-
-def new_run_id() -> str:
-    """A new id: sorts by time, drawn from the system's source so that no seeded generator moves."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-
-
-def new_attempt_id(world_size: int) -> str:
-    """Id of this process life; a later one sorts after an earlier one.
-
-    All ranks of one launch have to agree: `TRAINVITALS_ATTEMPT` says it for several machines, and on one
-    machine the start time of the launcher, the parent of all ranks, does.
-    """
-    given = _variable("ATTEMPT")
-    if given and limits.is_id(given):
-        return given
-    if world_size > 1:
-        try:
-            started = os.stat(f"/proc/{os.getppid()}").st_ctime
-        except OSError:
-            started = time.time()
-        return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(started))}-{os.getppid()}"
-    now = time.time()
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now))
-    return f"{stamp}.{int(now % 1 * 1000):03d}-{secrets.token_hex(2)}"
-
-
-def rank_and_world() -> tuple[int, int]:
-    """Rank and number of ranks, from torch.distributed where it runs, else from the launcher's variables."""
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    try:
-        return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    except ValueError:
-        return 0, 1
 
 
 def clean_name(text: str) -> str:

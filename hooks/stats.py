@@ -15,6 +15,7 @@ from trainvitals.hooks import readout
 from trainvitals.hooks.plain import Array, array, flat, stride
 from trainvitals.hooks.plain import values as plain_values
 from trainvitals.hooks.readout import Number
+from trainvitals.hooks.registry import local
 
 SUBSAMPLE_ABOVE = 1 << 20
 """Elements: above that mean, std, rms and the zero fraction come from a sub-sample."""
@@ -173,7 +174,9 @@ def _late(tensor: Tensor, zeros: bool) -> Moments:
 
 
 def values_of(tensor: Tensor) -> Tensor:
-    """The dense values of `tensor`: for a sparse gradient those of the rows it touches."""
+    """The dense values of `tensor`: for a sparse gradient those of the rows it touches, of a distributed one the
+    shard that lies here."""
+    tensor = local(tensor)
     if tensor.is_sparse:
         return tensor.coalesce().values()
     return tensor

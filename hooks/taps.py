@@ -15,7 +15,7 @@ from trainvitals.hooks.memory import Floats
 from trainvitals.hooks.packed import Packed, is_small
 from trainvitals.hooks.plain import plain, values
 from trainvitals.hooks.readout import Number
-from trainvitals.hooks.registry import Rows
+from trainvitals.hooks.registry import Rows, class_name
 from trainvitals.hooks.settings import clean_name
 from trainvitals.hooks.stats import Moments, moments
 from trainvitals.hooks.units import batch_variation, batch_variations, saturated_fraction, tails
@@ -217,4 +217,4 @@ def _tensors_in(value: object, depth: int = 0) -> Iterator[Tensor]:
 
 def _row(module: nn.Module, name: str, tensor: Tensor) -> Row:
     shape = tuple(size for size in tensor.shape if isinstance(size, int))
-    return Row(name=name, layer=name, type=clean_name(type(module).__name__), shape=shape[:16])
+    return Row(name=name, layer=name, type=clean_name(class_name(module)), shape=shape[:16])

@@ -1,6 +1,7 @@
 """The life of a step: what is attached, when statistics are taken, when a record is complete."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,20 +19,16 @@ from trainvitals.hooks.criteria import Criteria
 from trainvitals.hooks.draft import Draft, Emitter
 from trainvitals.hooks.guard import Guard
 from trainvitals.hooks.interception import Call, Interception, ignore, is_tracing
+from trainvitals.hooks.light import Seldom
 from trainvitals.hooks.loader import DataWait
 from trainvitals.hooks.optimizers import Optimizers, has_closure
-from trainvitals.hooks.pace import Pace
+from trainvitals.hooks.pace import HISTOGRAM_EVERY, Pace
 from trainvitals.hooks.parameterlook import ParameterLook
 from trainvitals.hooks.problems import Problems
-from trainvitals.hooks.registry import Registry
+from trainvitals.hooks.registry import FOLLOW_EVERY, Registry
+from trainvitals.hooks.sharded import Shards
 from trainvitals.hooks.taps import Taps
 from trainvitals.hooks.wire.records import NonFinite
-
-HISTOGRAM_EVERY = 4
-"""Samples for each one with histograms; the first has them, and with a fixed interval all."""
-
-FOLLOW_EVERY = 4
-"""Samples after which modules and parameters are looked for that were added, replaced or unfrozen."""
 
 
 class Watch:
@@ -47,18 +44,24 @@ class Watch:
         problems: Problems,
         report: Callable[[int, NonFinite], None],
         background: Callable[[], float],
+        light: bool = False,
+        meeting: str = "",
     ) -> None:
-        """`report` sends a non-finite finding at once; `background`: processor seconds of our own threads."""
+        """`report` sends a non-finite finding at once; `background`: processor seconds of our own threads; `light`:
+        watch for those findings only, as rank 0 records the statistics; `meeting`: a name that all ranks know, where
+        they look together at a model that is sharded over them.
+        """
         self._emitter = emitter
         self._problems = problems
-        self.registry = Registry()
+        self.registry = Registry(outputs=not light, parameters=not light or meeting != "")
         self.criteria = Criteria()
         self._optimizers = Optimizers(self.registry)
         self.guard = Guard(self.registry, report)
         self.accounts = Accounts(background)
         self._taps = Taps(emitter.rows["activation"])
         self._data_wait = DataWait()
-        self._pace = Pace()
+        self._shards = Shards(meeting, emitter.rows["parameter"], problems)
+        self._pace = self._shards.pace if meeting else Seldom() if light else Pace()
         self.completed = 0
         """Steps completed so far: the index of the step that is being prepared."""
         self._parameters = ParameterLook(self.registry, self._optimizers, emitter.rows["parameter"])
@@ -118,6 +121,7 @@ class Watch:
             self._calibrate()
             self._last_look = self.completed
             self.accounts.start()
+            self._shards.join(self.registry)
         self._begin_step()
 
     def _calibrate(self) -> None:
@@ -167,6 +171,7 @@ class Watch:
     def detach(self) -> None:
         """Take everything off again; the training goes on as if nothing had been there."""
         self._emit_held()
+        self._shards.leave()
         if not self.guard.known_bad(self.completed):
             self.guard.check_last_steps()
         self._backward.look_at_late_losses(wait=True)
@@ -202,6 +207,7 @@ class Watch:
         self.criteria.begin_step(sampled)
         self._draft = Draft(self.completed, sampled)
         self._backward.begin_look(carried=sampled and self.completed > 0)
+        self._parameters.sums = self._shards.begin(sampled)
         if sampled:
             self._taps.begin(self._draft, self._with_histograms())
             self._calls_in_step = 0
@@ -256,31 +262,30 @@ class Watch:
         """Gradients are about to be clipped: the last moment at which they are as backward left them."""
         if self._draft is None and self._held is None:
             return
+        with self._looking("looking at gradients"), self._shards.failing():
+            for optimizer in self._optimizers.holding(gradients):
+                self._look_at_gradients(optimizer, self._draft_for(optimizer))
+
+    @contextmanager
+    def _looking(self, what: str) -> Iterator[None]:
+        """Own work on the step that is looked at, which no error of it disturbs."""
         self.accounts.enter()
         try:
-            clipped = {id(tensor) for tensors in gradients for tensor in tensors}
-            for optimizer in self._optimizers.known:
-                members = self._optimizers.members(optimizer)
-                if any(id(parameter.tensor.grad) in clipped for parameter in members):
-                    self._look_at_gradients(optimizer, self._draft_for(optimizer))
+            yield
         except Exception as error:
-            self._problems.caught("looking at gradients", error)
+            self._problems.caught(what, error)
         self.accounts.leave()
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self._draft is None and self._held is None:
             return
-        self.accounts.enter()
-        try:
+        with self._looking("looking at gradients"), self._shards.failing():
             if self._optimizers.begin(optimizer):
                 if self._held is not None and self._optimizers.is_primary(optimizer):
                     self._emit_held()
                 closure = has_closure(args, kwargs)
                 look = self._look_at_weights if closure else self._look_at_gradients
                 look(optimizer, self._draft_for(optimizer))
-        except Exception as error:
-            self._problems.caught("looking at gradients", error)
-        self.accounts.leave()
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self._draft is not None or self._held is not None:
@@ -307,21 +312,20 @@ class Watch:
             self._begin_step()
 
     def _after_look(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self.accounts.enter()
-        try:
+        with self._looking("finishing a step"):
             draft = self._draft_for(optimizer)
             if not self._optimizers.end(optimizer):
                 return
-            if has_closure(args, kwargs):
-                self._look_at_gradients(optimizer, draft)
-            self._look_at_update(optimizer)
-            if self._optimizers.is_primary(optimizer):
-                self._complete()
-            elif self._held is not None and self._optimizers.all_stepped():
-                self._emit_held()
-        except Exception as error:
-            self._problems.caught("finishing a step", error)
-        self.accounts.leave()
+            try:
+                with self._shards.failing():
+                    if has_closure(args, kwargs):
+                        self._look_at_gradients(optimizer, draft)
+                    self._look_at_update(optimizer)
+            finally:  # other ranks may be waiting for this one, whatever went wrong
+                if self._optimizers.is_primary(optimizer):
+                    self._complete()
+                elif self._held is not None and self._optimizers.all_stepped():
+                    self._emit_held()
 
     def _draft_for(self, optimizer: Optimizer) -> Draft | None:
         """The step that this optimizer's step belongs to: the held one, unless it had its turn there."""
@@ -367,14 +371,25 @@ class Watch:
         if spoiled and not self.guard.known_bad(self.completed):
             self.guard.check_last_steps()
 
-    # Records
-
     def _complete(self) -> None:
         """The primary optimizer has stepped: close the step and begin the next one."""
         draft = self._draft
         if draft is None:
             self._next_step()
             return
+        try:
+            with self._shards.failing():
+                self._fill(draft)
+        finally:
+            self._shards.meet(draft, self._samples)
+            self.completed += 1
+            self._held = draft
+            if self._optimizers.all_stepped():
+                self._emit_held()
+            self.guard.begin_step()
+            self._begin_step()
+
+    def _fill(self, draft: Draft) -> None:
         carried = self._backward.carried()
         if carried is not None:
             draft.scalars["tv/grad_carried"] = carried
@@ -386,17 +401,11 @@ class Watch:
         if draft.sampled:
             self._samples += 1
         self._close_span(draft)
-        self.completed += 1
-        self._held = draft
-        if self._optimizers.all_stepped():
-            self._emit_held()
-        self.guard.begin_step()
-        self._begin_step()
 
     def _close_span(self, draft: Draft) -> None:
         steps = self.completed + 1 - self._last_look
         self._last_look = self.completed + 1
-        span = self.accounts.close(steps, self._cost_of_each_step())
+        span = self.accounts.close(steps, self._calls_in_step * self._call_cost + self._step_cost)
         waited = self._data_wait.take()
         if self.completed > self._first:
             draft.scalars["tv/step_time"] = span.wall / steps
@@ -406,10 +415,6 @@ class Watch:
         self._backward.look_at_late_losses()
         self._pace.spent(draft.step, steps, span.training, span.always, span.own, draft.sampled)
         self._emitter.poll()
-
-    def _cost_of_each_step(self) -> float:
-        """Seconds that the watch of a quiet step takes: reckoned, as measuring would cost as much."""
-        return self._calls_in_step * self._call_cost + self._step_cost
 
     def _emit_held(self) -> None:
         held, self._held = self._held, None

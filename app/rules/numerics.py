@@ -184,6 +184,8 @@ class NonFiniteRule(Rule):
                 "spread_count": data.spread_count,
                 "gradients": data.gradients,
             }
+            if data.fingerprint:
+                evidence["batch"] = _batch(data, origin.rank)
         evidence["where"] = where
         return evidence
 
@@ -235,11 +237,18 @@ class NonFiniteLoss(NonFiniteRule):
         return "info" if self.origin is None and self.finite_gradients >= 3 else "critical"
 
 
-def _earlier(one: Sighting, other: Sighting) -> Sighting:
-    def order(sighting: Sighting) -> tuple[str, int, bool, int]:
-        return (sighting.attempt, sighting.step, sighting.vague, sighting.rank)
+ORDER: Final = ("input", "parameter", "forward", "loss", "backward", "update")
+"""Directions from cause to consequence within a step. Ranks that train together share their gradients, so that the
+NaN of one rank's forward pass is seen by all others, at the same step, as one of their backward passes."""
 
-    return one if order(one) <= order(other) else other
+
+def _earlier(one: Sighting, other: Sighting) -> Sighting:
+    return one if _order(one) <= _order(other) else other
+
+
+def _order(sighting: Sighting) -> tuple[str, int, bool, int, int]:
+    direction = ORDER.index(sighting.origin.direction) if sighting.origin else len(ORDER)
+    return (sighting.attempt, sighting.step, sighting.vague, direction, sighting.rank)
 
 
 def _rule_of(sighting: Sighting) -> str:
@@ -291,6 +300,17 @@ def _ranges(data: NonFinite) -> str:
         ):
             ranges.append(f"{low:.3g} … {high:.3g}")
     return ", ".join(ranges[:2])
+
+
+def _batch(data: NonFinite, rank: int) -> str:
+    """The step's batch in words: what it takes to find it again."""
+    tensors = []
+    for entry in data.fingerprint[:4]:
+        shape = entry.get("shape")
+        size = " × ".join(map(str, shape)) if isinstance(shape, list) and shape else "a number"
+        checksum = f" (CRC-32 {entry['crc32']})" if "crc32" in entry else ""
+        tensors.append(f"{size} of {entry.get('dtype', 'numbers')}{checksum}")
+    return ", ".join(tensors) + (f", on rank {rank}" if rank else "")
 
 
 def _plain(entry: Mapping[str, object]) -> dict[str, object]:

@@ -10,8 +10,8 @@ from typing import Any, TypedDict
 from torch import nn
 
 from trainvitals.hooks import api
+from trainvitals.hooks.launch import new_run_id, rank_and_world
 from trainvitals.hooks.run import Run
-from trainvitals.hooks.settings import new_run_id, rank_and_world
 from trainvitals.hooks.wire.records import EndStatus
 
 

@@ -153,6 +153,11 @@ class NonFinite(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     spread_count: int = 0
     gradients: int = 0
     """How many parameters have a non-finite gradient at this step."""
+    fingerprint: list[dict[str, Value]] = []
+    """Of the step's batch, the inputs of the last call of the model: shape, dtype, and for tensors in host memory
+    "crc32" of the first 1 MiB of their values as 8 hexadecimal digits. For finding the batch again."""
+    rank: int = 0
+    """The rank that saw it; each rank sees its own forward pass, and gradients as they are averaged."""
 
 
 class End(msgspec.Struct, tag="end", frozen=True, kw_only=True, omit_defaults=True):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import trainvitals.hooks as tv
-from trainvitals.hooks import settings, spool
+from trainvitals.hooks import launch, settings, spool
 from trainvitals.hooks.wire.records import End, Event, Start, Step
 from trainvitals.hooks.wire.scalars import expand
 
@@ -260,6 +260,6 @@ def test_a_large_config_is_cut() -> None:
 
 
 def test_later_attempts_sort_after_earlier_ones() -> None:
-    first = settings.new_attempt_id(1)
+    first = launch.ids().attempt
     time.sleep(0.002)
-    assert first < settings.new_attempt_id(1)
+    assert first < launch.ids().attempt

@@ -1,6 +1,11 @@
 """The three non-finite rules and the origin that they share."""
 
+import itertools
 import math
+
+import pytest
+
+from trainvitals.app.rules.engine import Engine
 
 
 def forward(layer="fc2", **more):
@@ -92,6 +97,37 @@ def test_an_event_of_another_rank_counts(script):
         engine.feed(second.stream, record)
     (found,) = engine.findings()
     assert found.layers == ["fc9"] and "rank 3" in found.title
+
+
+@pytest.mark.parametrize("cause", ["input", "parameter", "forward", "loss"])
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_the_rank_whose_forward_pass_broke_is_the_one_root(script, cause, order):
+    """All-reduce hands the gradients of rank 1 to all ranks, at the same step."""
+    averaged = {"direction": "backward", "layer": "fc9", "parameter": "fc9.bias", "nan": 2}
+    zero = finite(script(), 0, 20).event(20, **averaged)
+    zero.step(20, {"loss": 1.0, "tv/grad_norm": math.nan})
+    culprit = forward(direction=cause, fingerprint=[{"shape": [8, 4], "dtype": "float32"}])
+    runs = [zero, script(rank=1).event(20, **culprit), script(rank=2).event(20, **averaged)]
+    engine = Engine()
+    for index in order:
+        for record in runs[index].records:
+            engine.feed(runs[index].stream, record)
+    (root,) = [found for found in engine.findings() if found.root]
+    assert root.first_step == 20 and "on rank 1" in root.title
+    assert root.evidence["origin"]["rank"] == 1
+    assert root.evidence["origin"]["direction"] == cause
+    assert root.evidence["batch"] == "8 × 4 of float32, on rank 1"
+    gradient = next(found for found in engine.findings() if found.rule == "nonfinite-gradient")
+    assert gradient.cause == root.key
+
+
+def test_an_update_comes_after_the_gradients_of_all_ranks(script):
+    engine = finite(script(), 0, 5).event(5, direction="update", parameter="w").engine()
+    other = script(rank=1).event(5, direction="backward", layer="fc1", parameter="fc1.weight")
+    for record in other.records:
+        engine.feed(other.stream, record)
+    (found,) = engine.findings()
+    assert "gradient of fc1.weight" in found.title and "rank 1" in found.title
 
 
 def test_a_resumed_attempt_resolves_what_ended_the_one_before(script):
