@@ -18,7 +18,7 @@ _NEVER_NEGATIVE = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "exp_inf
 
 
 class Aftermath:
-    """References to the gradients of one optimizer's last step, and how often its weights were written to.
+    """References to the gradients of one optimizer's last step.
 
     Looking at weights after every step would cost more than all the rest: the first look into NumPy or torch
     takes 10 us once the training's own code has filled the caches. A step that broke the weights shows in the
@@ -32,9 +32,11 @@ class Aftermath:
             p for p in parameters if p.tensor.is_cpu and p.tensor.is_floating_point()
         ]
         self._tensors = [parameter.tensor for parameter in self._parameters]
-        self._parts = [local(tensor) for tensor in self._tensors]
+        self._is_torchs_own = type(optimizer).__module__.startswith("torch.optim")
+        self._parts = [] if self._is_torchs_own else [local(tensor) for tensor in self._tensors]
         self._gradients: list[Tensor | None] = []
         self._versions: list[int] = []
+        """How often the weights were written to, where the optimizer's own code can't tell what it may do."""
         self.step = -1
         """The step that it was."""
 
@@ -42,7 +44,8 @@ class Aftermath:
         """The optimizer has stepped."""
         self.step = step
         self._gradients = [tensor.grad for tensor in self._tensors]
-        self._versions = [part._version for part in self._parts]
+        if self._parts:
+            self._versions = [part._version for part in self._parts]
 
     def let_go(self) -> None:
         """The step went well."""
@@ -52,17 +55,15 @@ class Aftermath:
         """How the step left weights non-finite; None when it did not, or when someone else did since then."""
         if not self._gradients:
             return None
-        kept = list(zip(self._parameters, self._gradients, self._versions, strict=True))
+        kept = list(zip(self._parameters, self._gradients, strict=True))
         spoiled = [
             parameter
-            for parameter, gradient, version in kept
-            if gradient is not None
-            and local(parameter.tensor)._version == version
-            and not _finite(local(parameter.tensor).detach())
+            for parameter, gradient in kept
+            if gradient is not None and not _finite(local(parameter.tensor).detach())
         ]
         if not spoiled:
             return None
-        bad = [(p, g) for p, g, _ in kept if g is not None and not _finite(values_of(g))]
+        bad = [(p, g) for p, g in kept if g is not None and not _finite(values_of(g))]
         if bad:
             return explain_gradients(bad, registry)
         if self._has_cause() or self._gradients_are_gone():
@@ -70,9 +71,12 @@ class Aftermath:
         return None
 
     def _has_cause(self) -> bool:
-        """Whether anything in the optimizer explains it: its memory, its rate, or code that is not torch's."""
-        if not type(self._optimizer).__module__.startswith("torch.optim"):
-            return True
+        """Whether anything in the optimizer explains it: its memory, its rate, or code that is not torch's.
+
+        Otherwise someone else has written to the weights since then.
+        """
+        if not self._is_torchs_own:
+            return self._versions == [part._version for part in self._parts]
         rates = [value for group in self._optimizer.param_groups for value in group.values()]
         numbers = [float(rate) for rate in rates if isinstance(rate, int | float)]
         if any(not math.isfinite(number) or abs(number) > _LARGE_RATE for number in numbers):

@@ -61,14 +61,17 @@ class BackwardWatch:
         self._carried = None
         self._losses.learn()
 
-    def before(self, tensors: Any) -> None:
-        """A backward pass is about to begin from these."""
+    def before(self, tensors: Any) -> bool:
+        """A backward pass is about to begin from these; whether there is nothing to look at after it."""
         if self._carried is None and self._losses.is_usual(tensors) and not self._guard.doubts:
             self._guard.let_go()  # nearly every step: nothing more to do
-            return
+            return True
+        if get_ident() == self._thread or self._is_ours(tensors):
+            self._look(tensors)
+        return False
+
+    def _look(self, tensors: Any) -> None:
         try:
-            if get_ident() != self._thread and not self._is_ours(tensors):
-                return
             if self._guard.doubts and self._has_no_gradients():
                 self._guard.begin_step()  # the step that they were about was skipped
             value = self._losses.see(self._step, tensors)
@@ -112,9 +115,6 @@ class BackwardWatch:
 
     def after(self) -> None:
         """The backward pass is over."""
-        if self._carried is None and not self._guard.waits_for_recomputation:
-            self._guard.let_go()
-            return
         if get_ident() != self._thread:
             return
         try:

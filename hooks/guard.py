@@ -1,6 +1,5 @@
 """Watches every step for the first NaN or infinity and says where it came from."""
 
-import ctypes
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,7 +22,6 @@ from trainvitals.hooks.registry import Parameter, Registry, local
 from trainvitals.hooks.stats import values_of
 from trainvitals.hooks.wire.records import NonFinite
 
-_float32_at = ctypes.c_float.from_address
 PASSES = 3
 """Forward passes whose calls are kept at most, when no backward pass lets go of them."""
 _LEAST = 1_024
@@ -140,9 +138,12 @@ class Guard:
             for aftermath in self.kept:
                 aftermath.let_go()
             self.kept.clear()
-        if self.calls and len(self.calls) <= self._one_pass:
-            self._batch = self._last_batch() or self._batch
-            self.calls.clear()
+        calls = self.calls
+        if calls and len(calls) <= self._one_pass:
+            last = calls[-1]
+            is_whole = last[0] in self._registry.roots
+            self._batch = last[1:3] if is_whole else self._last_batch() or self._batch
+            calls.clear()
 
     @property
     def waits_for_recomputation(self) -> bool:
@@ -216,7 +217,7 @@ def _more_precisely(found: NonFinite, better: NonFinite) -> NonFinite:
 
 def value_of(loss: Any) -> float:
     """The value of a loss on the CPU, NaN where one of several is not finite, 0.0 of what can't be read without
-    waiting. For the common case, a float32 tensor with one element, torch's dispatcher isn't called."""
+    waiting. For a single number torch's dispatcher isn't called."""
     if type(loss) is not Tensor:
         if isinstance(loss, list | tuple):
             return next((v for v in map(value_of, loss) if not math.isfinite(v)), 0.0)
@@ -225,11 +226,8 @@ def value_of(loss: Any) -> float:
         loss = local(loss)
     if not loss.is_cpu or not loss.is_floating_point() or loss.layout is not torch.strided:
         return 0.0
-    if loss.numel() == 1:
-        if loss.dtype is torch.float32:
-            address = loss.data_ptr()
-            return _float32_at(address).value if address else 0.0
-        return float(loss.detach())
+    if loss.ndim == 0:
+        return float(loss.tolist())
     return 0.0 if bool(torch.isfinite(loss.detach()).all()) else math.nan
 
 

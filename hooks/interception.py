@@ -38,13 +38,15 @@ class Interception:
 
     def __init__(
         self,
-        before_backward: Callable[[Any], None],
+        before_backward: Callable[[Any], bool],
         after_backward: Callable[[], None],
         before_grad: Callable[[Any], None],
         before_clipping: Callable[[Any], None],
         before_norm_clipping: Callable[[Any], None],
     ) -> None:
-        """`before_clipping` gets lists of the gradients that any clipping is about to change, or a norm to be
+        """`before_backward` tells whether there is nothing to do after it.
+
+        `before_clipping` gets lists of the gradients that any clipping is about to change, or a norm to be
         taken of; `before_norm_clipping` the total norm."""
         self._take: Callable[[Call], None] = ignore
         self._use: Callable[[Callable[[Call], None]], None] | None = None
@@ -121,12 +123,14 @@ class Interception:
             # A checkpoint recomputes its part inside the backward pass that is under way.
             if not mine.active or is_compiling() or _current_graph_task_id() != -1:
                 return original(tensors, *args, **kwargs)
-            self._before_backward(tensors)
+            if before(tensors):
+                return original(tensors, *args, **kwargs)
             try:
                 return original(tensors, *args, **kwargs)
             finally:
                 self._after_backward()
 
+        before = self._before_backward
         return backward
 
     def _grad(self, original: Callable[..., Any], mine: "_Replaced") -> Callable[..., Any]:

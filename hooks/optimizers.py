@@ -23,7 +23,8 @@ class Optimizers:
         self._sizes: dict[int, int] = {}
         """Parameters that an optimizer held when its members were looked up, watched or not."""
         self._few: dict[int, bool] = {}
-        self._aftermaths: dict[int, Aftermath] = {}
+        self.aftermaths: dict[int, Aftermath] = {}
+        """What is kept of the steps of each, by its id."""
         self._stepped: set[int] = set()
         self._active: Optimizer | None = None
         self._successors: list[Optimizer] = []
@@ -70,7 +71,7 @@ class Optimizers:
         self._members.pop(key, None)
         self._sizes.pop(key, None)
         self._few.pop(key, None)
-        self._aftermaths.pop(key, None)
+        self.aftermaths.pop(key, None)
         self._stepped.discard(key)
 
     def _settle(self, optimizer: Optimizer) -> None:
@@ -94,15 +95,11 @@ class Optimizers:
         """All of them, the one that counts the steps first."""
         return self._known
 
-    def aftermath_of(self, optimizer: Optimizer) -> Aftermath | None:
-        """What is kept of its steps; None for an optimizer of something else."""
-        return self._aftermaths.get(id(optimizer))
-
     def renew(self) -> None:
         """Follow optimizers and parameters that are new."""
         for optimizer in self._known:
-            if id(optimizer) not in self._aftermaths:
-                self._aftermaths[id(optimizer)] = Aftermath(optimizer, self.members(optimizer))
+            if id(optimizer) not in self.aftermaths:
+                self.aftermaths[id(optimizer)] = Aftermath(optimizer, self.members(optimizer))
 
     def is_primary(self, optimizer: Optimizer) -> bool:
         """Whether this is the one that counts the steps."""
@@ -148,7 +145,7 @@ class Optimizers:
         """Look the parameters up again: models or parameter groups may have changed."""
         self._members.clear()
         self._few.clear()
-        self._aftermaths.clear()
+        self.aftermaths.clear()
 
     def held(self) -> set[int]:
         """Ids of all watched parameters that any optimizer holds."""

@@ -93,8 +93,8 @@ class Pace:
         # Steps that wait for other processes, and the first ones, are not what the next ones will take.
         self._step_time = min(own, _mix(self._step_time, own)) if own else self._step_time
         self._learn_cost(cost, sampled)
-        income = max(self._overhead * training - always, LEAST_SHARE * self._overhead * training)
-        self._save(income, cost, step, sampled)
+        self.earn(training, always)
+        self._pay(cost, sampled)
         rate = max(
             self._overhead - always / training if training else 0.0, LEAST_SHARE * self._overhead
         )
@@ -106,18 +106,21 @@ class Pace:
         else:
             self._glance_cost = _mix(self._glance_cost or cost, cost)
 
-    def _save(self, income: float, cost: float, step: int, sampled: bool) -> None:
+    def earn(self, training: float, always: float) -> None:
+        """Save the share of what some steps took without us; `always` is what the watch of every step took."""
+        income = max(self._overhead * training - always, LEAST_SHARE * self._overhead * training)
         if self._debt > 0:
             paid = min(income / 2, self._debt)
             self._debt -= paid
             income -= paid
-        self._saved += income
+        self._saved = min(self._saved + income, _MAX_SAVED * self._sample_cost)
+
+    def _pay(self, cost: float, sampled: bool) -> None:
         if sampled and self._on_credit:
             self._debt += cost
             self._taken += cost
         else:
             self._saved -= cost
-        self._saved = min(self._saved, _MAX_SAVED * self._sample_cost)
 
     def _plan(self, step: int, sampled: bool, rate: float) -> None:
         """`rate`: share of the training's time that samples and glances may take from now on."""

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import (
@@ -13,8 +12,9 @@ from torch.optim.optimizer import (
 )
 from torch.utils.hooks import RemovableHandle
 
-from trainvitals.hooks.accounts import Accounts, seconds_of
+from trainvitals.hooks.accounts import Accounts, Span
 from trainvitals.hooks.backwardwatch import BackwardWatch
+from trainvitals.hooks.calibration import QuietCost, quiet_cost
 from trainvitals.hooks.criteria import Criteria
 from trainvitals.hooks.draft import Draft, Emitter
 from trainvitals.hooks.guard import Guard
@@ -85,7 +85,7 @@ class Watch:
         self._last_look = 0
         self._samples = 0
         self._refreshed = -1
-        self._call_cost = self._step_cost = 0.0
+        self._quiet_cost: QuietCost | None = None
         self._calls_in_step = 0
         self._draft: Draft | None = None
         self._held: Draft | None = None
@@ -118,33 +118,17 @@ class Watch:
             ]
             self._data_wait.attach()
             self._interception.attach()
-            self._calibrate()
+            self._quiet_cost = self._quiet_cost or quiet_cost(
+                self._interception,
+                self.registry,
+                self._optimizers,
+                self._parameters,
+                self._problems,
+            )
             self._last_look = self.completed
             self.accounts.start()
             self._shards.join(self.registry)
         self._begin_step()
-
-    def _calibrate(self) -> None:
-        """Learn once what the watch of a quiet step takes: to measure it there would cost as much."""
-        if self._call_cost:
-            return
-        self._call_cost = self._interception.calibrate()
-        guard = Guard(self.registry, lambda step, found: None)
-        probe = BackwardWatch(
-            self.registry, guard, Pace(), self._parameters, self._problems, lambda: 0
-        )
-        loss = torch.zeros(())
-
-        def step() -> None:
-            probe.before(loss)
-            probe.after()
-            for optimizer in self._optimizers.known:
-                aftermath = self._optimizers.aftermath_of(optimizer)
-                if aftermath is not None:
-                    aftermath.keep(-1)
-                    aftermath.let_go()
-
-        self._step_cost = seconds_of(step)
 
     def resume_at(self, step: int) -> None:
         """Count on from `step`; only before the first step."""
@@ -292,7 +276,7 @@ class Watch:
             self._after_look(optimizer, args, kwargs)
             return
         try:
-            aftermath = self._optimizers.aftermath_of(optimizer)
+            aftermath = self._optimizers.aftermaths.get(id(optimizer))
             if aftermath is None:
                 return
             aftermath.keep(self.completed)
@@ -362,7 +346,7 @@ class Watch:
 
     def _look_at_update(self, optimizer: Optimizer) -> None:
         spoiled = self._parameters.take_update(optimizer)
-        aftermath = self._optimizers.aftermath_of(optimizer)
+        aftermath = self._optimizers.aftermaths.get(id(optimizer))
         if aftermath is not None:
             aftermath.keep(self.completed)
             self.guard.kept.append(aftermath)
@@ -403,18 +387,24 @@ class Watch:
         self._close_span(draft)
 
     def _close_span(self, draft: Draft) -> None:
-        steps = self.completed + 1 - self._last_look
-        self._last_look = self.completed + 1
-        span = self.accounts.close(steps, self._calls_in_step * self._call_cost + self._step_cost)
+        span = self._span(self.completed + 1)
         waited = self._data_wait.take()
         if self.completed > self._first:
-            draft.scalars["tv/step_time"] = span.wall / steps
+            draft.scalars["tv/step_time"] = span.wall / span.steps
             draft.scalars["tv/overhead"] = self.accounts.share
         if waited is not None:
-            draft.scalars["tv/data_wait"] = waited / steps
+            draft.scalars["tv/data_wait"] = waited / span.steps
         self._backward.look_at_late_losses()
-        self._pace.spent(draft.step, steps, span.training, span.always, span.own, draft.sampled)
+        self._pace.spent(
+            draft.step, span.steps, span.training, span.always, span.own, draft.sampled
+        )
         self._emitter.poll()
+
+    def _span(self, end: int) -> Span:
+        """What the steps since the last look took, up to `end`."""
+        steps, self._last_look = end - self._last_look, end
+        cost = self._quiet_cost or QuietCost(0.0, 0.0)
+        return self.accounts.close(steps, self._calls_in_step * cost.call + cost.rest)
 
     def _emit_held(self) -> None:
         held, self._held = self._held, None
