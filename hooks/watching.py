@@ -15,10 +15,11 @@ from torch.utils.hooks import RemovableHandle
 from trainvitals.hooks.accounts import Accounts, Span
 from trainvitals.hooks.backwardwatch import BackwardWatch
 from trainvitals.hooks.calibration import QuietCost, quiet_cost
+from trainvitals.hooks.callwatch import CallWatch
 from trainvitals.hooks.criteria import Criteria
 from trainvitals.hooks.draft import Draft, Emitter
 from trainvitals.hooks.guard import Guard
-from trainvitals.hooks.interception import Call, Interception, ignore, is_tracing
+from trainvitals.hooks.interception import Interception
 from trainvitals.hooks.light import Seldom
 from trainvitals.hooks.loader import DataWait
 from trainvitals.hooks.optimizers import Optimizers, has_closure
@@ -59,6 +60,9 @@ class Watch:
         self.guard = Guard(self.registry, report)
         self.accounts = Accounts(background)
         self._taps = Taps(emitter.rows["activation"])
+        self._calls = CallWatch(
+            self.registry, self.guard, self.criteria, self._taps, self.accounts, problems
+        )
         self._data_wait = DataWait()
         self._shards = Shards(meeting, emitter.rows["parameter"], problems)
         self._pace = self._shards.pace if meeting else Seldom() if light else Pace()
@@ -86,7 +90,6 @@ class Watch:
         self._samples = 0
         self._refreshed = -1
         self._quiet_cost: QuietCost | None = None
-        self._calls_in_step = 0
         self._draft: Draft | None = None
         self._held: Draft | None = None
 
@@ -183,9 +186,8 @@ class Watch:
     def _begin_step(self) -> None:
         """Prepare for the step of index `completed`."""
         self._end_look()
-        keep = self.guard.calls.append if self.registry.on_cpu else ignore
         if self.completed < self._pace.next_step:
-            self._interception.send_calls_to(keep)
+            self._interception.send_calls_to(self._calls.in_quiet_step())
             return
         sampled = self._pace.is_sample(self.completed)
         self.criteria.begin_step(sampled)
@@ -194,10 +196,9 @@ class Watch:
         self._parameters.sums = self._shards.begin(sampled)
         if sampled:
             self._taps.begin(self._draft, self._with_histograms())
-            self._calls_in_step = 0
-            self._interception.send_calls_to(self._see_call)
+            self._interception.send_calls_to(self._calls.in_sample())
         else:
-            self._interception.send_calls_to(self._see_loss_call if self.criteria else keep)
+            self._interception.send_calls_to(self._calls.in_glance())
 
     def _end_look(self) -> None:
         self._draft = None
@@ -207,38 +208,6 @@ class Watch:
 
     def _with_histograms(self) -> bool:
         return self._pace.is_fixed or self._samples % HISTOGRAM_EVERY == 0
-
-    # Calls of modules
-
-    def _see_call(self, call: Call) -> None:
-        """After each module of a sampled step."""
-        if is_tracing():  # looking would become a part of the graph
-            return
-        self.accounts.enter()
-        self._calls_in_step += 1
-        if self.registry.on_cpu:
-            self.guard.calls.append(call)
-        module = call[0]
-        name = self.registry.name_of(module)
-        try:
-            if name is None:
-                self.criteria.see(call)
-            else:
-                self.registry.saw_call(name)
-                if module in self.registry.wanted:
-                    self._taps.see(module, name, call[3])
-        except Exception as error:
-            self._problems.caught(f"taking statistics of {name!r}", error)
-        self.accounts.leave()
-
-    def _see_loss_call(self, call: Call) -> None:
-        """After each module of a step that is glanced at, where there is a criterion to watch."""
-        if self.registry.on_cpu:
-            self.guard.calls.append(call)
-        try:
-            self.criteria.see(call)
-        except Exception as error:
-            self._problems.caught("reading the loss", error)
 
     # Parameters
 
@@ -404,7 +373,7 @@ class Watch:
         """What the steps since the last look took, up to `end`."""
         steps, self._last_look = end - self._last_look, end
         cost = self._quiet_cost or QuietCost(0.0, 0.0)
-        return self.accounts.close(steps, self._calls_in_step * cost.call + cost.rest)
+        return self.accounts.close(steps, self._calls.count * cost.call + cost.rest)
 
     def _emit_held(self) -> None:
         held, self._held = self._held, None

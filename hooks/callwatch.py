@@ -1,0 +1,74 @@
+"""What is done with each call of a module: noted for the guard, and at samples measured."""
+
+from collections.abc import Callable
+
+from trainvitals.hooks.accounts import Accounts
+from trainvitals.hooks.criteria import Criteria
+from trainvitals.hooks.guard import Guard
+from trainvitals.hooks.interception import Call, ignore, is_tracing
+from trainvitals.hooks.problems import Problems
+from trainvitals.hooks.registry import Registry
+from trainvitals.hooks.taps import Taps
+
+
+class CallWatch:
+    """Has a function for each kind of step, to be given to the interception. They never raise."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        guard: Guard,
+        criteria: Criteria,
+        taps: Taps,
+        accounts: Accounts,
+        problems: Problems,
+    ) -> None:
+        self._registry = registry
+        self._guard = guard
+        self._criteria = criteria
+        self._taps = taps
+        self._accounts = accounts
+        self._problems = problems
+        self.count = 0
+        """Calls in the last sampled step."""
+
+    def in_quiet_step(self) -> Callable[[Call], None]:
+        """Between looks: the guard keeps the call, where looking at it later costs no wait."""
+        return self._guard.calls.append if self._registry.on_cpu else ignore
+
+    def in_glance(self) -> Callable[[Call], None]:
+        """In a step that is glanced at the loss is read besides, if it is a module that was named."""
+        return self._see_loss if self._criteria else self.in_quiet_step()
+
+    def in_sample(self) -> Callable[[Call], None]:
+        """In a sampled step the statistics of the output are taken."""
+        self.count = 0
+        return self._see
+
+    def _see(self, call: Call) -> None:
+        if is_tracing():  # looking would become a part of the graph
+            return
+        self._accounts.enter()
+        self.count += 1
+        if self._registry.on_cpu:
+            self._guard.calls.append(call)
+        module = call[0]
+        name = self._registry.name_of(module)
+        try:
+            if name is None:
+                self._criteria.see(call)
+            else:
+                self._registry.saw_call(name)
+                if module in self._registry.wanted:
+                    self._taps.see(module, name, call[3])
+        except Exception as error:
+            self._problems.caught(f"taking statistics of {name!r}", error)
+        self._accounts.leave()
+
+    def _see_loss(self, call: Call) -> None:
+        if self._registry.on_cpu:
+            self._guard.calls.append(call)
+        try:
+            self._criteria.see(call)
+        except Exception as error:
+            self._problems.caught("reading the loss", error)
