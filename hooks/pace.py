@@ -6,8 +6,9 @@ from statistics import median
 
 BURST = 20
 """First steps that are sampled on credit, one after the other; later ones at growing distances."""
-SPREAD = 0.15
-"""Distance of two later samples on credit, as a share of the steps since the start."""
+SPREAD = 1.0
+"""Distance of two later samples on credit, as a share of the steps since the start: half of the credit is for
+these, so that a short training is seen from its beginning to its end."""
 CREDIT_STEPS = 500
 """Steps whose budget is given on credit. It is paid back with half of what is saved, in twice as many."""
 CREDIT_SECONDS = 2.5
@@ -148,7 +149,8 @@ class Pace:
         if self._start is None or self._taken + self._sample_cost > credit:
             return _NEVER
         since = step - self._start
-        return 1 if since + 1 < BURST else max(1, int(SPREAD * since))
+        close = since + 1 < BURST and self._taken + self._sample_cost <= credit / 2
+        return 1 if close else max(1, int(SPREAD * since))
 
     def _wait_for_savings(self, rate: float) -> int:
         income = rate * (1 - GLANCE_SHARE) * (0.5 if self._debt > 0 else 1.0) * self._step_time

@@ -12,7 +12,7 @@ from trainvitals.app.settings import Settings
 from trainvitals.app.store import Store
 from trainvitals.hooks.wire.bins import BINS, bin_of
 from trainvitals.hooks.wire.codec import pack_counts, pack_floats
-from trainvitals.hooks.wire.columns import ACTIVATION, PARAMETER
+from trainvitals.hooks.wire.columns import ACTIVATION, MISSING_BITS, PARAMETER
 from trainvitals.hooks.wire.records import (
     Batch,
     End,
@@ -173,7 +173,7 @@ class MadeRun:
         if nan:
             values[6:, :4] = math.nan
             values[6:, 5] = 3
-        return Sample(group=0, values=pack_floats(values.astype(np.float32)))
+        return Sample(group=0, values=_first_columns(values, len(ACTIVATION)))
 
     def _parameters(self, step, ill, nan):
         count = len(self.parameters)
@@ -202,7 +202,7 @@ class MadeRun:
         values = np.stack(columns, axis=1)
         if nan:
             values[6:, 4:7] = math.nan
-        return Sample(group=1, values=pack_floats(values.astype(np.float32)))
+        return Sample(group=1, values=_first_columns(values, len(PARAMETER)))
 
     def _histograms(self, step, ill):
         shapes = []
@@ -219,6 +219,13 @@ class MadeRun:
             group = 0 if kind == "activation" else 1
             shapes.append(Histograms(group=group, kind=kind, counts=pack_counts(counts)))
         return shapes
+
+
+def _first_columns(values, columns):
+    """The first columns of a sample; the rest is not recorded."""
+    bits = np.full((len(values), columns), MISSING_BITS, np.uint32)
+    bits.view(np.float32)[:, : values.shape[1]] = values
+    return pack_floats(bits.view(np.float32))
 
 
 @pytest.fixture(scope="session")
