@@ -32,14 +32,16 @@ class BackwardWatch:
         parameters: ParameterLook,
         problems: Problems,
         step: Callable[[], int],
+        look_now: Callable[[], None],
     ) -> None:
-        """`step` gives the index of the step under way."""
+        """`step` gives the index of the step under way; `look_now` looks at it from here on, if the pace wants."""
         self._registry = registry
         self._guard = guard
         self._pace = pace
         self._parameters = parameters
         self._problems = problems
         self._step = step
+        self._look_now = look_now
         self._losses = LossValues()
         self._carried: CarriedGradients | None = None
         self._thread = get_ident()
@@ -100,6 +102,7 @@ class BackwardWatch:
         else:
             self._guard.saw_bad_loss(self._step(), tensors)
             self._pace.anomaly(finite=False)
+        self._look_now()
 
     def _is_ours(self, tensors: Any) -> bool:
         """Whether a backward pass in another thread reaches watched parameters: then the training has moved there."""

@@ -33,7 +33,7 @@ def quiet_cost(
 ) -> QuietCost:
     """Tries everything out on a guard of its own; the interception is attached and not in use."""
     guard = Guard(registry, lambda step, found: None)
-    probe = BackwardWatch(registry, guard, Pace(), parameters, problems, lambda: 0)
+    probe = BackwardWatch(registry, guard, Pace(), parameters, problems, lambda: 0, lambda: None)
     loss = torch.zeros(())
     aftermaths = list(optimizers.aftermaths.values())
 

@@ -76,6 +76,7 @@ class Watch:
             self._parameters,
             problems,
             lambda: self.completed,
+            self._look_now,
         )
         self._interception = Interception(
             self._backward.before,
@@ -199,6 +200,11 @@ class Watch:
             self._interception.send_calls_to(self._calls.in_sample())
         else:
             self._interception.send_calls_to(self._calls.in_glance())
+
+    def _look_now(self) -> None:
+        """The loss stands out: see at least the gradients and the update of the step under way."""
+        if self._draft is None and self._pace.is_sample(self.completed):
+            self._begin_step()
 
     def _end_look(self) -> None:
         self._draft = None

@@ -394,3 +394,20 @@ def test_carried_gradients(recorded: Callable[[], Any]) -> None:
         optimizer.step()
     carried = recorded().scalar("tv/grad_carried")
     assert carried == {1: 0, 2: 0, 3: 0, 4: 0, 5: 0, 6: 1, 7: 1, 8: 1}
+
+
+def test_the_step_of_a_loss_that_stands_out_is_looked_at(recorded: Any) -> None:
+    """Between samples, too: its gradients and update are seen though its activations went by."""
+    torch.manual_seed(2)
+    model = nn.Linear(400, 400)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+    tv.watch(model, optimizer, strict=True)
+    for step in range(1200):
+        optimizer.zero_grad()
+        inputs = torch.ones(2, 400) * (100.0 if step == 1111 else 1.0)
+        model(inputs).square().mean().backward()
+        optimizer.step()
+    run = recorded()
+    usual = run.scalar("tv/grad_norm")[0]
+    assert run.scalar("tv/grad_norm")[1111] > 1_000 * usual
+    assert run.samples("parameter")[1111]["weight"]["grad_rms"] > 0
