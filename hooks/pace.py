@@ -175,11 +175,17 @@ class Pace:
             self._norms.append(norm)
 
     def anomaly(self, finite: bool = True) -> None:
-        """Something stands out: sample the next steps. Of non-finite values only the first is worth it."""
-        if finite or not self._nonfinite:
-            if self._saved > -_MAX_SAVED * self._sample_cost and self._interval is None:
-                self._burst = ANOMALY_BURST
-                self._next_sample = 0
+        """Something stands out: sample the next steps, or glance at this one where the interval is fixed.
+
+        Of non-finite values only the first is worth it.
+        """
+        if not finite and self._nonfinite:
+            return
+        if self._interval is not None:
+            self._next_glance = 0
+        elif self._saved > -_MAX_SAVED * self._sample_cost:
+            self._burst = ANOMALY_BURST
+            self._next_sample = 0
 
 
 def _mix(old: float, new: float) -> float:

@@ -203,7 +203,7 @@ class Watch:
 
     def _look_now(self) -> None:
         """The loss stands out: see at least the gradients and the update of the step under way."""
-        if self._draft is None and self._pace.is_sample(self.completed):
+        if self._draft is None and self.completed >= self._pace.next_step:
             self._begin_step()
 
     def _end_look(self) -> None:

@@ -20,7 +20,7 @@ TRAINER = """
 import sys, torch, trainvitals.hooks as tv
 model = torch.nn.Linear(4, 2)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-tv.watch(model, optimizer)
+tv.watch(model, optimizer, interval=1)
 def train(steps):
     for step in range(steps):
         optimizer.zero_grad()

@@ -255,7 +255,7 @@ def test_a_skipped_scaler_step_is_no_step(recorded: Any) -> None:
     model = net(nn.Identity())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
-    tv.watch(model, optimizer, strict=True)
+    tv.watch(model, optimizer, interval=1, strict=True)
     for index in range(4):
         optimizer.zero_grad()
         loss = model(torch.randn(4, 8)).square().mean()

@@ -83,7 +83,7 @@ def test_a_shared_layer_counts_with_its_first_call(recorded: Any) -> None:
 
     model = Shared()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    tv.watch(model, optimizer, strict=True)
+    tv.watch(model, optimizer, interval=1, strict=True)
     inputs = torch.randn(4, 4)
     first = model.layer(inputs).abs().max().item()
     model(inputs).sum().backward()
@@ -96,7 +96,7 @@ def test_a_shared_layer_counts_with_its_first_call(recorded: Any) -> None:
 def test_a_container_that_passes_its_last_output_on_has_no_row(recorded: Any, train: Any) -> None:
     model = nn.Sequential(nn.Sequential(nn.Linear(8, 8), nn.ReLU(inplace=True)), nn.Linear(8, 4))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    tv.watch(model, optimizer, strict=True)
+    tv.watch(model, optimizer, interval=1, strict=True)
     train(model, optimizer, 1)
     assert [row.name for row in recorded().layouts("activation")[0].rows] == ["0.0", "0.1", "1"]
 
@@ -124,7 +124,7 @@ def test_an_optimizer_inside_a_wrapper_is_found(recorded: Any, train: Any) -> No
 def test_half_precision_training_is_measured(recorded: Any, train: Any) -> None:
     model = net().to(torch.bfloat16)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    tv.watch(model, optimizer, strict=True)
+    tv.watch(model, optimizer, interval=1, strict=True)
     for _ in range(2):
         optimizer.zero_grad()
         model(torch.randn(4, 8, dtype=torch.bfloat16)).float().sum().backward()
@@ -140,7 +140,7 @@ def test_worker_processes_do_not_disturb_the_run(recorded: Any) -> None:
 
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    tv.watch(model, optimizer, strict=True)
+    tv.watch(model, optimizer, interval=1, strict=True)
     loader = DataLoader(TensorDataset(torch.randn(16, 8)), 4, num_workers=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -24,7 +24,7 @@ def loss_of(model: nn.Module) -> torch.Tensor:
 def test_a_value_logged_after_the_step_belongs_to_that_step(recorded: Any, train: Any) -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    tv.watch(model, optimizer, strict=True)
+    tv.watch(model, optimizer, interval=1, strict=True)
     losses = train(model, optimizer, 5, after=lambda loss: tv.log({"loss": loss}))
     run = recorded()
     assert run.scalar_records("loss") == list(enumerate(losses))
@@ -34,7 +34,7 @@ def test_a_value_logged_after_the_step_belongs_to_that_step(recorded: Any, train
 def test_a_value_logged_before_the_step_belongs_to_the_coming_step(recorded: Any) -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    tv.watch(model, optimizer, strict=True)
+    tv.watch(model, optimizer, interval=1, strict=True)
     losses = []
     for _ in range(4):
         loss = loss_of(model)
@@ -55,7 +55,7 @@ def test_an_explicit_step_is_kept(recorded: Any) -> None:
 def test_a_key_logged_twice_makes_two_records(recorded: Any, train: Any) -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    tv.watch(model, optimizer, strict=True)
+    tv.watch(model, optimizer, interval=1, strict=True)
     train(model, optimizer, 1)
     tv.log({"loss": 1.0})
     tv.log({"loss": 2.0})
@@ -67,7 +67,7 @@ def test_what_was_logged_is_not_changed_by_what_happens_to_it_later(
 ) -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    tv.watch(model, optimizer, strict=True)
+    tv.watch(model, optimizer, interval=1, strict=True)
     values: dict[str, Any] = {"number": 0.0, "tensor": torch.zeros(())}
 
     def log(_: Any) -> None:
@@ -86,7 +86,7 @@ def test_keys_of_before_and_after_the_step_may_be_logged_together(
 ) -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    tv.watch(model, optimizer, strict=True)
+    tv.watch(model, optimizer, interval=1, strict=True)
     tv.log({"before": 0.0})
     count = iter(range(1, 5))
 
@@ -156,7 +156,7 @@ def test_something_that_is_no_number_is_reported_and_left_out(
 def test_accumulation_counts_optimizer_steps(recorded: Any) -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    tv.watch(model, optimizer, strict=True)
+    tv.watch(model, optimizer, interval=1, strict=True)
     for index in range(12):
         loss_of(model).backward()
         if index % 4 == 3:
@@ -170,7 +170,7 @@ def test_accumulation_counts_optimizer_steps(recorded: Any) -> None:
 def test_another_models_optimizer_does_not_count(recorded: Any, train: Any) -> None:
     model, other = net(), net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    tv.watch(model, optimizer, strict=True)
+    tv.watch(model, optimizer, interval=1, strict=True)
     train(other, torch.optim.SGD(other.parameters(), lr=0.1), 3)
     train(model, optimizer, 2)
     assert sorted(recorded().scalar("tv/grad_norm")) == [0, 1]
@@ -237,7 +237,7 @@ def test_two_optimizers_of_one_model_share_one_step(recorded: Any, train: Any) -
 def test_a_closure_is_measured_where_it_left_the_gradients(recorded: Any) -> None:
     model = nn.Linear(4, 1)
     optimizer = torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=3)
-    tv.watch(model, optimizer, strict=True)
+    tv.watch(model, optimizer, interval=1, strict=True)
     inputs, targets = torch.randn(32, 4), torch.randn(32, 1)
 
     def closure() -> torch.Tensor:
@@ -258,7 +258,7 @@ def test_a_closure_is_measured_where_it_left_the_gradients(recorded: Any) -> Non
 def test_evaluation_passes_are_not_sampled(recorded: Any, train: Any) -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    tv.watch(model, optimizer, strict=True)
+    tv.watch(model, optimizer, interval=1, strict=True)
     with torch.no_grad():
         model(torch.full((1, 8), 1e6))
     train(model, optimizer, 1)
@@ -323,7 +323,7 @@ def test_a_second_init_finishes_the_first_run() -> None:
 def test_waiting_for_data_is_measured(recorded: Any) -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    tv.watch(model, optimizer, strict=True)
+    tv.watch(model, optimizer, interval=1, strict=True)
     for (inputs,) in DataLoader(TensorDataset(torch.randn(12, 8)), 4):
         optimizer.zero_grad()
         model(inputs).sum().backward()
@@ -352,7 +352,7 @@ def test_criterion_gives_loss_and_labels(recorded: Any) -> None:
 def test_real_valued_labels_give_their_variance(recorded: Any, train: Any) -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    tv.watch(model, optimizer, strict=True)
+    tv.watch(model, optimizer, interval=1, strict=True)
     batches = [torch.randn(50) * 3 + 1000 for _ in range(4)]
     for labels in batches:
         tv.batch(None, labels)
