@@ -27,10 +27,10 @@ demo: $(STAMP)  ## the main job: a server, four live trainings, what was found (
 
 test: $(STAMP) .typing/trainvitals  ## all tests
 	@bash .ci/browser
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
 
 quick: $(STAMP)  ## tests that take less than two minutes together
-	$(BIN)/python -m pytest -m 'not slow and not browser' $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow and not browser' $(ARGS)
 
 lint: $(STAMP) .typing/trainvitals  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -161,7 +161,7 @@ def test_an_own_error_never_reaches_the_training(
     monkeypatch.setattr(taps, "is_small", broken)
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    tv.watch(model, optimizer)
+    tv.watch(model, optimizer, interval=1)
     losses = train(model, optimizer, 3, shape=(4, 64))
     run = recorded()
     assert len(losses) == 3
