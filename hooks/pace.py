@@ -63,7 +63,7 @@ class Pace:
         self._overhead, self._interval = asked._overhead, asked._interval
         self._next_glance = min(self._next_glance, step)
         if self._interval is not None:
-            self._next_sample = step
+            self._next_sample = -(-step // self._interval) * self._interval
 
     @property
     def is_fixed(self) -> bool:

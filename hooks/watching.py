@@ -159,6 +159,10 @@ class Watch:
     def detach(self) -> None:
         """Take everything off again; the training goes on as if nothing had been there."""
         self._emit_held()
+        if self.completed > self._last_look:
+            self.accounts.enter()
+            span = self._span(self.completed)
+            self._pace.earn(span.training, span.always)
         self._shards.leave()
         if not self.guard.known_bad(self.completed):
             self.guard.check_last_steps()

@@ -218,3 +218,18 @@ def test_a_paused_run_goes_on_counting(recorded: Callable[[], Any], train: Any) 
     found = recorded()
     assert sorted(found.samples("activation")) == [0, 1, 2, 3, 4]
     assert [row.name for row in found.layouts("activation")[-1].rows] == ["0", "1", "2"]
+
+
+def test_the_steps_before_a_pause_count_for_the_share_that_is_told(
+    recorded: Callable[[], Any], train: Any
+) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    run = tv.watch(model, optimizer, strict=True)
+    train(model, optimizer, 2000)
+    run.detach()
+    run.watch(model, optimizer, strict=True)
+    train(model, optimizer, 1)
+    told = recorded().scalar("tv/overhead")
+    # At the last look before the pause little of the time after the first samples was counted.
+    assert told[2000] < told[min(told)] / 2
