@@ -40,7 +40,7 @@ _SIZES = [Moments._fields.index(name) for name in ("rms", "std", "absmax", "nonf
 
 
 class GradientNorm:
-    """The global norm over the gradients of one optimizer, and what is needed to find a bad one."""
+    """The global norm over the gradients of one optimizer."""
 
     def __init__(
         self, gradients: list[Tensor], scale: Tensor | None = None, few: bool = False
@@ -49,7 +49,6 @@ class GradientNorm:
 
         `few`: there are so few elements that one copy and one norm are faster than a norm for each tensor.
         """
-        self._gradients = gradients
         norms = _flat(gradients) if few and gradients else None
         if norms is None:
             norms = _norms(gradients)
@@ -67,14 +66,6 @@ class GradientNorm:
             assert exact is not None
             total = torch.linalg.vector_norm(exact)
             self.value = number(total if scale is None else total / scale.to(total.device))
-
-    def offenders(self) -> list[int]:
-        """Places of the non-finite gradients; CPU only."""
-        return [
-            index
-            for index, gradient in enumerate(self._gradients)
-            if not bool(torch.isfinite(values_of(gradient)).all())
-        ]
 
 
 def _flat(tensors: list[Tensor]) -> Tensor | None:

@@ -261,26 +261,35 @@ class Rows:
         return self._place.get(name)
 
 
-def tensors_in(
-    value: object, limit: int = 8, depth: int = 0, floating: bool = True
-) -> Iterator[Tensor]:
+def tensors_in(value: object, limit: int = 8, floating: bool = True) -> Iterator[Tensor]:
     """Dense tensors with elements in an output or in arguments: tuples, dicts, dataclasses; in order.
 
     `floating`: only those of a floating type. Of a NestedTensor its values, without the borders between its parts.
     """
+    for found in every_tensor(value):
+        if limit <= 0:
+            return
+        tensor = _values_of(found)
+        wanted = tensor.is_floating_point() or not floating
+        if wanted and tensor.numel() and tensor.layout is torch.strided:
+            limit -= 1
+            yield tensor
+
+
+def _values_of(tensor: Tensor) -> Tensor:
+    """What lies on this rank; of a NestedTensor its values, always as the same tensor."""
+    tensor = local(tensor)
+    if not tensor.is_nested:
+        return tensor
+    # `values()` gives a new tensor each time, which passes for another output
+    inner = getattr(tensor, "_values", None)
+    return inner if isinstance(inner, Tensor) else tensor.values()
+
+
+def every_tensor(value: object, depth: int = 0) -> Iterator[Tensor]:
+    """All tensors in an output or in arguments, in order: of tuples, dicts and dataclasses."""
     if isinstance(value, Tensor):
-        value = local(value)
-        if (
-            value.is_nested
-        ):  # `values()` gives a new tensor each time, which passes for another output
-            inner = getattr(value, "_values", None)
-            value = inner if isinstance(inner, Tensor) else value.values()
-        if (
-            (not floating or value.is_floating_point())
-            and value.numel()
-            and value.layout is torch.strided
-        ):
-            yield value
+        yield value
         return
     if depth > 4:
         return
@@ -293,8 +302,4 @@ def tensors_in(
     else:
         return
     for item in items[:64]:
-        for tensor in tensors_in(item, limit, depth + 1, floating):
-            if limit <= 0:
-                return
-            limit -= 1
-            yield tensor
+        yield from every_tensor(item, depth + 1)

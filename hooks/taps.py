@@ -1,7 +1,6 @@
 """Statistics of layer outputs, taken in the call of a sampled step."""
 
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from trainvitals.hooks.memory import Floats
 from trainvitals.hooks.packed import Packed, is_small
 from trainvitals.hooks.plain import plain, values
 from trainvitals.hooks.readout import Number
-from trainvitals.hooks.registry import Rows, class_name
+from trainvitals.hooks.registry import Rows, class_name, every_tensor
 from trainvitals.hooks.settings import clean_name
 from trainvitals.hooks.stats import Moments, moments
 from trainvitals.hooks.units import batch_variation, batch_variations, saturated_fraction, tails
@@ -109,7 +108,7 @@ class Taps:
             self._channels_first = layer.channels_first
         if self._draft is None:
             return
-        for found in _tensors_in(output):
+        for found in every_tensor(output):
             tensor = plain(found)
             if tensor is not None:
                 break
@@ -195,24 +194,6 @@ def _of_units(
             return (math.nan, math.nan, 0.0)
         return (math.nan, math.nan, saturated_fraction(tensor, layer.tails, channels_first))
     return _NO_UNITS
-
-
-def _tensors_in(value: object, depth: int = 0) -> Iterator[Tensor]:
-    """All tensors in an output, in order: of tuples, dicts and dataclasses."""
-    if isinstance(value, Tensor):
-        yield value
-        return
-    if isinstance(value, dict):
-        items = list(value.values())
-    elif isinstance(value, list | tuple):
-        items = list(value)
-    elif hasattr(value, "__dataclass_fields__"):
-        items = [getattr(value, name) for name in value.__dataclass_fields__]
-    else:
-        return
-    if depth <= 4:
-        for item in items[:64]:
-            yield from _tensors_in(item, depth + 1)
 
 
 def _row(module: nn.Module, name: str, tensor: Tensor) -> Row:
