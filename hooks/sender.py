@@ -159,7 +159,7 @@ class Sender:
                         f"no server at {self._url}; recording to {self._folder}. "
                         "`trainvitals sync` delivers it later."
                     )
-                return answer.wait or min(INTERVAL * 2 ** (self._failures - 1), MAX_BACKOFF)
+                return answer.wait or min(INTERVAL * 2 ** min(self._failures - 1, 16), MAX_BACKOFF)
             case _:
                 self._refused = True
                 say(f"the server took no records: {answer.message} They stay in {self._folder}.")

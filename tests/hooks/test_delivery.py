@@ -174,6 +174,26 @@ def test_an_unreachable_server_costs_one_line_and_gets_everything_later(
     assert sum("no server at" in line and "trainvitals sync" in line for line in lines) == 1
 
 
+def test_a_night_without_a_server_does_not_end_the_sending(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    run = tv.init(mode="online", url=f"http://127.0.0.1:{port}")
+    tv.log({"loss": 1.0})
+    wait_for(lambda: run._sender is not None and run._sender._failures > 1)
+    run._sender._failures = 5_000  # one each five seconds
+    wait_for(lambda: run._sender._failures > 5_001)
+    late = Server(port)
+    try:
+        wait_for(lambda: bool(late.stored))
+        tv.finish()
+    finally:
+        late.close()
+    assert "trainvitals sync" in capsys.readouterr().err
+
+
 def test_a_gap_makes_the_client_go_back(server: Server, tmp_path: Path) -> None:
     folder = stream(tmp_path, 10, url=server.url)
     spool.write_acked(folder, 6)  # the server has lost its database since
