@@ -20,6 +20,7 @@ from typing import Any, Final, TypeGuard
 
 import msgspec
 
+from trainvitals.app.rules.about import about
 from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.finding import SEVERITIES, Severity
 from trainvitals.app.rules.policy import Acknowledgement, Policy, RulePolicy
@@ -120,9 +121,16 @@ class _Reader:
                 for key in said.keys() & set(tunable)
                 if (number := self._threshold(rule, said, key, path)) != getattr(rule, key)
             },
-            ignore_layers=self._patterns(said, "ignore_layers", path),
+            ignore_layers=self._layers(rule, said, path),
             reason=self._plain(said, "reason", str, path, ""),
         )
+
+    def _layers(self, rule: type[Rule], said: dict[str, Any], path: Path) -> tuple[str, ...]:
+        patterns = self._patterns(said, "ignore_layers", path)
+        if patterns and about(rule).scope == "run":
+            text = "This rule judges the run as a whole; there is no layer to leave out."
+            self._note((*path, "ignore_layers"), text)
+        return patterns
 
     def _threshold(self, rule: type[Rule], said: dict[str, Any], key: str, path: Path) -> float:
         default: float = getattr(rule, key)
