@@ -13,15 +13,7 @@ from trainvitals.app.rules.finding import Finding, RuleState, Severity
 from trainvitals.app.rules.statistics import number
 from trainvitals.app.rules.thresholds import Count
 from trainvitals.hooks.wire.records import Event, NonFinite
-
-RULE_OF: Final = {
-    "input": "nonfinite-activation",
-    "parameter": "nonfinite-activation",
-    "forward": "nonfinite-activation",
-    "loss": "nonfinite-loss",
-    "backward": "nonfinite-gradient",
-    "update": "nonfinite-gradient",
-}
+from trainvitals.hooks.wire.verdict import NONFINITE_RULES
 
 
 class Sighting(msgspec.Struct, frozen=True, order=True):
@@ -171,7 +163,7 @@ class NonFiniteRule(Rule):
         if data is not None:
             where = _place(data)
             evidence["origin"] = {
-                "rule": RULE_OF[data.direction],
+                "rule": NONFINITE_RULES[data.direction],
                 "direction": data.direction,
                 "layer": data.layer,
                 "type": data.type,
@@ -253,7 +245,7 @@ def _order(sighting: Sighting) -> tuple[str, int, bool, int, int]:
 
 
 def _rule_of(sighting: Sighting) -> str:
-    return RULE_OF[sighting.origin.direction] if sighting.origin else ""
+    return NONFINITE_RULES[sighting.origin.direction] if sighting.origin else ""
 
 
 def _kind(data: NonFinite) -> str:

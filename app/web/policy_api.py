@@ -10,7 +10,7 @@ from trainvitals.app.settings import Settings
 from trainvitals.app.web.db import get_store
 from trainvitals.app.web.params import known_run
 from trainvitals.app.web.serialize import json_response
-from trainvitals.hooks.wire.verdict import MAX_FINDINGS, MAX_LAYERS, MAX_SENTENCE, Told, Verdict
+from trainvitals.hooks.wire import verdict
 
 bp = Blueprint("policy_api", __name__)
 
@@ -44,16 +44,18 @@ def tell_verdict(run_id: str) -> Response:
         for found in get_store().findings(run_id)
         if found.root and found.state == "firing" and not found.acknowledged
     ]
-    return json_response(Verdict(findings=[_told(found) for found in holding[:MAX_FINDINGS]]))
+    return json_response(
+        verdict.Verdict(findings=[_told(found) for found in holding[: verdict.MAX_FINDINGS]])
+    )
 
 
-def _told(found: Finding) -> Told:
-    return Told(
+def _told(found: Finding) -> verdict.Finding:
+    return verdict.Finding(
         key=found.key,
         rule=found.rule,
         severity=found.severity,
         step=found.first_step,
-        layers=found.layers[:MAX_LAYERS],
-        title=found.title[:MAX_SENTENCE],
-        remedy=found.remedy[:MAX_SENTENCE],
+        layers=found.layers[: verdict.MAX_LAYERS],
+        title=found.title[: verdict.MAX_SENTENCE],
+        remedy=found.remedy[: verdict.MAX_SENTENCE],
     )
