@@ -18,9 +18,10 @@ BATCH = 64
 
 @cache
 def digits() -> tuple[Tensor, Tensor]:
-    """1,797 pictures of 8 × 8 in [0, 1], and their labels."""
+    """1,797 pictures of 8 × 8 points, standardised, and their labels."""
     bunch = load_digits()
-    return torch.tensor(bunch.data, dtype=torch.float32) / 16, torch.tensor(bunch.target)
+    points = torch.tensor(bunch.data, dtype=torch.float32)
+    return (points - points.mean()) / points.std(), torch.tensor(bunch.target)
 
 
 def mlp(*between: nn.Module, depth: int = 2, width: int = 32) -> nn.Sequential:

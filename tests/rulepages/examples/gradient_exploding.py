@@ -3,7 +3,7 @@ from rulepages.training import fit, mlp
 
 
 def unscaled(step, x, y):
-    """From step 100 on pictures come in [0, 1600] in place of [0, 1]."""
+    """From step 100 on pictures come 1600 times too large."""
     return (1600 * x if step >= 100 else x), y
 
 
