@@ -43,7 +43,7 @@ def _kinds(before: Finding | None, after: Finding) -> list[Kind]:
         if not after.root:  # another root explains it now, and its message tells of this one
             return ["resolved"]
         if after.acknowledged:
-            return ["resolved"]
+            return []
         return ["escalated"] if _rank(after) > _rank(before) else []
     if _is_open(after):
         return ["open"]

@@ -1,6 +1,8 @@
 """What a policy changes, and what is said of a wrong one."""
 
 import datetime
+import re
+from pathlib import Path
 from typing import ClassVar
 
 import msgspec
@@ -153,6 +155,14 @@ def test_a_share_lies_between_0_and_1(value):
 
 def test_a_rule_about_the_whole_run_has_no_layers_to_ignore():
     assert "no layer" in problems('[rules.loss-divergence]\nignore_layers = ["fc1"]')[0][2]
+
+
+def test_the_documented_example_is_right():
+    text = (Path(__file__).parents[2] / "docs" / "policy.md").read_text("utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    said = policy(example)
+    assert set(said.rules) == {"update-ratio-high", "loss-stuck-at-prior"}
+    assert len(said.acknowledge) == 1
 
 
 # What it does
