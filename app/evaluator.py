@@ -47,7 +47,7 @@ class Evaluator:
         self._path = store_path
         self._settings = settings
         self._owner = uuid.uuid4().hex
-        self._policy_file = PolicyFile(settings.policy, store_path)
+        self._policy_file = PolicyFile(settings.rules, store_path)
         self._policy = self._policy_file.current()
         self._engines: OrderedDict[str, tuple[dict[str, int], Engine]] = OrderedDict()
         self._anew: dict[str, tuple[dict[str, int], Engine]] = {}

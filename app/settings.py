@@ -59,7 +59,7 @@ class Settings:
     slack_webhook: str = _declare("", "Slack incoming webhook that alerts go to.", secret=True)
     webhook_url: str = _declare("", "Address that alerts are posted to as JSON.", secret=True)
     webhook_secret: str = _declare("", "Key that signs what is posted there.", secret=True)
-    policy: Path = _declare(  # noqa: RUF009 - makes a dataclass field
+    rules: Path = _declare(  # noqa: RUF009 - makes a dataclass field
         Path("trainvitals.toml"),
         "Policy file: rules, thresholds, severities, acknowledgements. It need not exist.",
     )

@@ -35,7 +35,7 @@ def policy_option(command: F) -> F:
     return click.option(
         "--policy",
         type=click.Path(path_type=Path, dir_okay=False),
-        help="Policy file (default: TRAINVITALS_POLICY, then trainvitals.toml here).",
+        help="Policy file (default: TRAINVITALS_RULES, then trainvitals.toml here).",
     )(command)
 
 
@@ -43,7 +43,7 @@ def policy_at(path: Path | None) -> "Policy":
     """The policy of the file, or of the default one where it exists. Raises ClickException for a wrong one."""
     from trainvitals.app.policyfile import read
 
-    reading = read(path or settings_from().policy)
+    reading = read(path or settings_from().rules)
     if path is not None and not reading.exists:
         raise click.ClickException(f"There is no policy {path}.")
     if reading.problems:

@@ -85,11 +85,11 @@ def show_rule(
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @json_option
 def check(file: Path | None, as_json: bool) -> None:
-    """Check the policy FILE (default: TRAINVITALS_POLICY, then trainvitals.toml). Exit code 1 when it is wrong."""
+    """Check the policy FILE (default: TRAINVITALS_RULES, then trainvitals.toml). Exit code 1 when it is wrong."""
     from trainvitals.app.policyfile import read
     from trainvitals.app.rules.describe import in_words
 
-    path = settings_from().policy if file is None else file
+    path = settings_from().rules if file is None else file
     reading = read(path)
     if as_json:
         print_json(

@@ -19,7 +19,7 @@ bp = Blueprint("policy_api", __name__)
 def show_policy() -> Response:
     """The policy file, what is wrong in it, and every rule as it is in force."""
     settings: Settings = current_app.config["SETTINGS"]
-    reading = read(settings.policy)
+    reading = read(settings.rules)
     policy = in_force(reading, settings.database)
     state = "wrong" if reading.problems else "right" if reading.exists else "missing"
     return json_response(

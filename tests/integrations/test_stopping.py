@@ -9,6 +9,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import trainvitals.hooks as tv
 
+pytestmark = pytest.mark.slow
+
 BATCH, STEPS, BROKEN = 8, 12, 4
 
 

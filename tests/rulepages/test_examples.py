@@ -8,6 +8,8 @@ from rulepages.training import judged
 
 from trainvitals.app.rules import RULES
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parent / "examples"
 MISSING = (
     "The rule {rule} has no example. Write tests/rulepages/examples/{name}.py with two functions, sick() and "

@@ -86,7 +86,7 @@ def sick(script):
 @pytest.fixture
 def evaluator(tmp_path, file):
     path = tmp_path / "trainvitals.db"
-    made = Evaluator(path, Settings(database=path, policy=file))
+    made = Evaluator(path, Settings(database=path, rules=file))
     yield made
     made.close()
 
@@ -147,7 +147,7 @@ def test_a_crash_while_it_is_judged_anew_repeats_nothing(tmp_path, file, evaluat
     send(tmp_path, sick, len(sick.records) - 1)
     evaluator.evaluate(10.0)  # half of it, then it is gone
     path = tmp_path / "trainvitals.db"
-    other = Evaluator(path, Settings(database=path, policy=file))
+    other = Evaluator(path, Settings(database=path, rules=file))
     while other.evaluate(10_000.0):
         pass
     other.close()

@@ -19,7 +19,7 @@ def file(tmp_path):
 
 @pytest.fixture
 def get(make_app, file):
-    client = make_app(policy=file).test_client()
+    client = make_app(rules=file).test_client()
     return lambda path: client.get(path)
 
 
@@ -33,7 +33,7 @@ def evaluate(tmp_path, file, send):
         records += [Step(seq=n, time=1e9, step=n - 1, scalars=scalars) for n in range(1, 40)]
         send(records=records)
         path = tmp_path / "trainvitals.db"
-        evaluator = Evaluator(path, Settings(database=path, policy=file))
+        evaluator = Evaluator(path, Settings(database=path, rules=file))
         while evaluator.evaluate(10.0):
             pass
         evaluator.close()
