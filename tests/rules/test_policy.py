@@ -205,7 +205,6 @@ def test_a_severity_is_replaced(fast, severity, expected):
 def test_a_rule_does_not_see_layers_that_it_ignores(fast):
     only_fc1 = '[rules.update-ratio-high]\nignore_layers = ["fc[234]"]'
     assert found(fast, only_fc1)["update-ratio-high"].layers == ["fc1"]
-    assert found(fast, only_fc1)["update-ratio-high"].severity == "critical"
     without = found(fast, '[rules.update-ratio-high]\nignore_layers = ["fc1"]')
     assert without["update-ratio-high"].layers == ["fc2", "fc3", "fc4"]
     assert "update-ratio-high" not in found(

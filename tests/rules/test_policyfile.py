@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from trainvitals.app.evaluator import BATCH, Evaluator
+from trainvitals.app import evaluator as evaluating
+from trainvitals.app.evaluator import Evaluator
 from trainvitals.app.policyfile import PolicyFile, in_force, read
 from trainvitals.app.rules.engine import Engine
 from trainvitals.app.rules.policy import DEFAULTS
@@ -15,6 +16,7 @@ from trainvitals.hooks.wire.records import Batch
 
 OFF = "[rules.grad-not-zeroed]\nenabled = false\n"
 INFO = '[rules.grad-not-zeroed]\nseverity = "info"\n'
+BATCH = 50
 WRONG = "[rules.grad-not-zeroed]\nenabeld = false\n"
 
 
@@ -78,13 +80,14 @@ def test_a_folder_in_its_place_is_told(file):
 def sick(script):
     """Gradients are carried over from step 1 on."""
     run = script()
-    for step in range(BATCH + 500):
+    for step in range(BATCH + 30):
         run.step(step, {"loss": 1.0, "tv/grad_norm": 1.0, "tv/grad_carried": float(step > 0)})
     return run
 
 
 @pytest.fixture
-def evaluator(tmp_path, file):
+def evaluator(tmp_path, file, monkeypatch):
+    monkeypatch.setattr(evaluating, "BATCH", BATCH)
     path = tmp_path / "trainvitals.db"
     made = Evaluator(path, Settings(database=path, rules=file))
     yield made
