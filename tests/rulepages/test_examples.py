@@ -38,4 +38,4 @@ def test_nothing_fires_on_its_healthy_example(rule, tmp_path):
 
 def test_every_example_is_of_a_rule():
     known = {rule.id.replace("-", "_") for rule in RULES}
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == known
+    assert {path.stem for path in EXAMPLES.glob("*.py")} <= known
