@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers-installed
 ARGS ?=
 
-.PHONY: help demo test quick lint bench bench-overhead compatibility screenshots clean
+.PHONY: help demo test quick lint bench bench-overhead compatibility rule-docs screenshots clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,6 +48,9 @@ bench-overhead: $(PEERS)  ## what watching costs, beside wandb and TensorBoard (
 
 compatibility: $(STAMP)  ## measure again what is recorded under which condition: docs/compatibility.md
 	$(BIN)/python -m pytest tests/zoo --write-compatibility $(ARGS)
+
+rule-docs: $(STAMP)  ## write docs/rules anew, from the rules and their examples
+	PYTHONPATH=tests $(BIN)/python -m rulepages.pages
 
 screenshots: $(STAMP)  ## pictures of every page and state in screenshots/
 	@bash .ci/browser

@@ -59,6 +59,10 @@ class Settings:
     slack_webhook: str = _declare("", "Slack incoming webhook that alerts go to.", secret=True)
     webhook_url: str = _declare("", "Address that alerts are posted to as JSON.", secret=True)
     webhook_secret: str = _declare("", "Key that signs what is posted there.", secret=True)
+    rules: Path = _declare(  # noqa: RUF009 - makes a dataclass field
+        Path("trainvitals.toml"),
+        "Policy file: rules, thresholds, severities, acknowledgements. It need not exist.",
+    )
     workers: int = _declare(2, "Server processes.")
     threads: int = _declare(16, "Threads of each server process.")
 
@@ -148,6 +152,8 @@ def _parse(setting: Setting, text: str) -> object:
     match setting.default:
         case None:
             return Path(text).expanduser() if text else default_database()
+        case Path():
+            return Path(text).expanduser() if text else setting.default
         case int():
             try:
                 return int(text)

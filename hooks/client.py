@@ -94,6 +94,24 @@ class Client:
             self.close()
             return Answer(Outcome.UNREACHABLE, message=str(error) or type(error).__name__)
 
+    def get(self, path: str, limit: int) -> bytes | None:
+        """The body of a good answer of at most `limit` bytes; None for anything else. Never raises for the network."""
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+            self._connection.request(
+                "GET", f"{self._parts.path.rstrip('/')}{path}", headers=headers
+            )
+            response = self._connection.getresponse()
+            content = response.read(limit + 1)
+        except (OSError, http.client.HTTPException):
+            self.close()
+            return None
+        if not response.isclosed() or response.will_close:
+            self.close()
+        return content if response.status == 200 and len(content) <= limit else None
+
     def _exchange(self, path: str, body: bytes, headers: dict[str, str]) -> Answer:
         if self._connection is None:
             self._connection = self._connect()

@@ -42,6 +42,8 @@ def _kinds(before: Finding | None, after: Finding) -> list[Kind]:
             return ["resolved"]
         if not after.root:  # another root explains it now, and its message tells of this one
             return ["resolved"]
+        if after.acknowledged:
+            return []
         return ["escalated"] if _rank(after) > _rank(before) else []
     if _is_open(after):
         return ["open"]
@@ -49,13 +51,15 @@ def _kinds(before: Finding | None, after: Finding) -> list[Kind]:
 
 
 def _is_open(finding: Finding) -> bool:
-    return finding.root and finding.state == "firing" and _rank(finding) >= _ALERTING
+    alerting = finding.root and finding.state == "firing" and _rank(finding) >= _ALERTING
+    return alerting and not finding.acknowledged
 
 
 def _was_missed(before: Finding | None, after: Finding) -> bool:
     """Whether a critical root came and went between two looks: too bad to keep quiet about."""
     new = before is None or before.first_step != after.first_step
-    return new and after.root and after.state == "resolved" and after.severity == "critical"
+    gone = after.root and after.state == "resolved" and not after.acknowledged
+    return new and gone and after.severity == "critical"
 
 
 def _rank(finding: Finding) -> int:

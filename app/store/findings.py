@@ -80,7 +80,7 @@ def commit(
                 run,
                 position,
                 finding.severity,
-                int(finding.root and finding.state == "firing"),
+                int(finding.root and finding.state == "firing" and not finding.acknowledged),
                 msgspec.msgpack.encode(finding),
             )
             for position, finding in enumerate(findings)

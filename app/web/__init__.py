@@ -13,6 +13,7 @@ from trainvitals.app.web import (
     ingest,
     login,
     pages,
+    policy_api,
     security,
 )
 
@@ -40,6 +41,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     db.register(app, settings)
     security.register(app, settings)
     errors.register(app)
-    for module in (ingest, api, login, pages, figures_api):
+    for module in (ingest, api, login, pages, figures_api, policy_api):
         app.register_blueprint(module.bp)
     return app

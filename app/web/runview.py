@@ -13,7 +13,7 @@ from trainvitals.app.figures.cells import Line
 from trainvitals.app.figures.text import number
 from trainvitals.app.figures.types import Mark
 from trainvitals.app.rules.context import LOSS_NAMES, is_training_loss
-from trainvitals.app.rules.engine import Engine
+from trainvitals.app.rules.engine import Engine, StateError
 from trainvitals.app.rules.finding import Finding, RuleState
 from trainvitals.app.store import Store
 from trainvitals.app.store.status import status
@@ -73,7 +73,11 @@ def view(store: Store, run: Run, now: float) -> View:
 
 def _judged(store: Store, run: Run) -> tuple[list[Finding], list[RuleState]]:
     state = store.evaluation(run.id).state
-    return store.findings(run.id), [] if state is None else Engine.load(state).states()
+    try:
+        states = [] if state is None else Engine.load(state).states()
+    except StateError:  # of another release; a run that goes on is judged anew
+        states = []
+    return store.findings(run.id), states
 
 
 def _remembered(store: Store, run: Run, what: str, read: Callable[[], T]) -> T:

@@ -92,7 +92,7 @@ def test_a_state_of_another_version_is_judged_anew(path, sick, monkeypatch):
     evaluator = Evaluator(path, Settings(database=path))
     drain(evaluator, 10.0)
     evaluator.close()
-    monkeypatch.setattr("trainvitals.app.rules.engine.VERSION", 2)
+    monkeypatch.setattr("trainvitals.app.rules.engine.VERSION", 99)
     send(path, sick, 20)
     evaluator = Evaluator(path, Settings(database=path))
     assert drain(evaluator, 100.0) == len(sick.records)
