@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
+from trainvitals.app.retention import Policy, RetentionError
+
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 """Bind addresses that only this machine can reach."""
 
@@ -59,6 +61,9 @@ class Settings:
     slack_webhook: str = _declare("", "Slack incoming webhook that alerts go to.", secret=True)
     webhook_url: str = _declare("", "Address that alerts are posted to as JSON.", secret=True)
     webhook_secret: str = _declare("", "Key that signs what is posted there.", secret=True)
+    retention: str = _declare(
+        "", 'How long runs are kept, such as "days=90 size=20GB"; see docs/database.md.'
+    )
     workers: int = _declare(2, "Server processes.")
     threads: int = _declare(16, "Threads of each server process.")
 
@@ -77,6 +82,10 @@ class Settings:
             value = getattr(self, name)
             if value and not (value.isascii() and value.isprintable() and " " not in value):
                 raise SettingsError(f"{name} holds spaces or characters that HTTP can't carry.")
+        try:
+            Policy.parse(self.retention)
+        except RetentionError as error:
+            raise SettingsError(f"retention: {error}") from error
 
     @classmethod
     def from_env(
@@ -102,6 +111,11 @@ class Settings:
             value = getattr(self, setting.name)
             env[setting.env] = ",".join(value) if isinstance(value, tuple) else str(value)
         return env
+
+    @property
+    def policy(self) -> Policy:
+        """What `retention` says."""
+        return Policy.parse(self.retention)
 
     @property
     def link_base(self) -> str:

@@ -3,6 +3,7 @@
 import click
 
 from trainvitals.app.cli.alerts import alerts
+from trainvitals.app.cli.db import db
 from trainvitals.app.cli.demo import demo
 from trainvitals.app.cli.diagnose import diagnose
 from trainvitals.app.cli.doctor import doctor
@@ -17,5 +18,5 @@ def main() -> None:
     """Live vital signs of PyTorch training: which layer is sick, since when, why, and what to do."""
 
 
-for command in (serve, demo, diagnose, sync, runs, alerts, doctor, version):
+for command in (serve, demo, diagnose, sync, runs, db, alerts, doctor, version):
     main.add_command(command)

@@ -3,7 +3,7 @@
 All SQL of the server is in this package. Everything is reached by `Store`; what it takes and gives is in `types`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,8 +11,20 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from trainvitals.app.retention import Policy
 from trainvitals.app.rules.finding import Finding
-from trainvitals.app.store import append, catalog, findings, outbox, read, replay
+from trainvitals.app.store import (
+    append,
+    catalog,
+    erase,
+    findings,
+    outbox,
+    read,
+    replay,
+    retention,
+    signs,
+    upkeep,
+)
 from trainvitals.app.store.connection import Database
 from trainvitals.app.store.types import (
     AlertRow,
@@ -28,6 +40,8 @@ from trainvitals.app.store.types import (
     Run,
     SequenceGap,
     Series,
+    Shelf,
+    Sign,
     StoreError,
     Stream,
 )
@@ -83,20 +97,35 @@ class Store:
         with self._database.read() as connection:
             return catalog.next_seq(connection, run, attempt, rank)
 
-    def runs(self, *, limit: int = 1000) -> list[Run]:
-        """The newest runs, newest first."""
+    def runs(self, *, limit: int = 1000, shelf: Shelf = "active") -> list[Run]:
+        """The newest runs of a shelf, newest first."""
         with self._database.read() as connection:
-            return catalog.runs(connection, limit)
+            return catalog.runs(connection, limit, shelf)
 
     def run(self, run: str) -> Run | None:
-        """One run."""
+        """One run, unless it is deleted."""
         with self._database.read() as connection:
             return catalog.run(connection, run)
 
-    def delete_run(self, run: str) -> bool:
-        """Remove all there is of a run; whether there was one."""
+    def delete_run(self, run: str, now: float) -> bool:
+        """Hide a run, to be purged some time after `now` (Unix seconds); whether there was one to hide."""
         with self._database.write() as connection:
-            return catalog.delete_run(connection, run)
+            return catalog.mark(connection, run, "deleted", now)
+
+    def restore_run(self, run: str) -> bool:
+        """Bring a deleted run back, whole; whether there was one that is not purged yet."""
+        with self._database.write() as connection:
+            return catalog.mark(connection, run, "deleted", None)
+
+    def archive_run(self, run: str, now: float) -> bool:
+        """Put a run away, at `now` (Unix seconds), where retention leaves it alone; whether there was one in sight."""
+        with self._database.write() as connection:
+            return catalog.mark(connection, run, "archived", now)
+
+    def unarchive_run(self, run: str) -> bool:
+        """Bring an archived run back into sight; whether there was one."""
+        with self._database.write() as connection:
+            return catalog.mark(connection, run, "archived", None)
 
     def layouts(self, run: str) -> list[Layout]:
         """The newest layout of each group of the newest attempt that has any, by group number."""
@@ -259,3 +288,35 @@ class Store:
         """The delivery log, the newest first; of one run where it is given."""
         with self._database.read() as connection:
             return outbox.deliveries(connection, run, limit)
+
+    def removals(self, policy: Policy, now: float) -> list[retention.Removal]:
+        """What `policy` removes at `now` (Unix seconds), in the order in which to do it."""
+        with self._database.read() as connection:
+            return retention.plan(connection, policy, now)
+
+    def remove(self, removal: retention.Removal, now: float) -> Iterator[None]:
+        """Do one of `removals`, one short transaction a step; pause between steps, so that others may write."""
+        return retention.carry_out(self._database, removal, now)
+
+    def shrink(self) -> Iterator[None]:
+        """Give free room in the file back to the file system, in steps as `remove`."""
+        return erase.shrink(self._database)
+
+    def sign(self, name: str, now: float, **body: object) -> None:
+        """Note that a part of the server was at work at `now` (Unix seconds), and what it has to say."""
+        with self._database.write() as connection:
+            signs.give(connection, name, now, body)
+
+    def signs(self) -> dict[str, Sign]:
+        """The last sign of each part of the server that ever gave one."""
+        with self._database.read() as connection:
+            return signs.read(connection)
+
+    def info(self) -> upkeep.Info:
+        """What the file holds."""
+        with self._database.read() as connection:
+            return upkeep.info(self._database, connection)
+
+    def vacuum(self) -> None:
+        """Write the file anew without free room. Whoever wants to write has to wait for the end of it."""
+        upkeep.vacuum(self._database)

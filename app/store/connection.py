@@ -60,6 +60,14 @@ class Database:
             yield connection
 
     @contextmanager
+    def bare(self) -> Iterator[sqlite3.Connection]:
+        """The connection outside of any transaction, for what cannot be in one. Raises StoreError."""
+        try:
+            yield self._connection()
+        except sqlite3.Error as error:
+            raise StoreError(f"{error}") from error
+
+    @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
         try:
             connection = self._connection()
@@ -92,7 +100,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
     )
     try:
-        _use_wal(connection)
+        _lay_out_file(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -16384")
@@ -102,11 +110,16 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switching the journal does not wait for a lock by itself, so several first openers try again."""
+def _lay_out_file(connection: sqlite3.Connection) -> None:
+    """Choose how the file is kept: in a new one, pages can be given back bit by bit; all have a write-ahead log.
+
+    Switching the journal does not wait for a lock by itself, so several first openers try again.
+    """
     deadline = time.monotonic() + BUSY_S
     while True:
         try:
+            if connection.execute("PRAGMA page_count").fetchone() == (0,):
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:

@@ -16,7 +16,7 @@ _cursor_decoder = msgspec.msgpack.Decoder(dict[str, int])
 _WAITING = """
     SELECT DISTINCT r.key, r.id FROM runs r JOIN streams s ON s.run = r.key AND s.next > s.read
     LEFT JOIN evaluations e ON e.run = r.key
-    WHERE e.run IS NULL OR e.owner IN ('', ?) OR e.leased_until <= ?
+    WHERE r.deleted IS NULL AND (e.run IS NULL OR e.owner IN ('', ?) OR e.leased_until <= ?)
     ORDER BY r.key
 """
 
@@ -105,7 +105,7 @@ def counts(connection: sqlite3.Connection) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     for run_id, severity, count in connection.execute(
         "SELECT r.id, f.severity, COUNT(*) FROM findings f JOIN runs r ON r.key = f.run "
-        "WHERE f.open = 1 GROUP BY r.id, f.severity"
+        "WHERE f.open = 1 AND r.deleted IS NULL GROUP BY r.id, f.severity"
     ):
         found.setdefault(run_id, {})[severity] = count
     return found

@@ -2,6 +2,7 @@
 
 import sqlite3
 
+from trainvitals.app.store import views
 from trainvitals.app.store.types import StoreError
 
 MIGRATIONS: tuple[str, ...] = (
@@ -165,6 +166,20 @@ MIGRATIONS: tuple[str, ...] = (
     -- Nothing to change: from here on the log may hold `scalars` records and histograms may hold varints, which
     -- an earlier release cannot read.
     """,
+    """
+    -- Unix seconds. A deleted run is hidden, may be restored, and is purged some time later: then its id gives way
+    -- to 'purged <key>', so that nobody finds it while its rows go bit by bit. An archived run is put away and kept.
+    ALTER TABLE runs ADD COLUMN deleted REAL;
+    ALTER TABLE runs ADD COLUMN archived REAL;
+    CREATE INDEX runs_deleted ON runs (deleted) WHERE deleted IS NOT NULL;
+
+    -- When each part of the server was last at work, and what it has to say.
+    CREATE TABLE signs (
+        name TEXT PRIMARY KEY,               -- evaluator, retention
+        time REAL NOT NULL,
+        body BLOB NOT NULL                   -- msgpack of a map
+    );
+    """,
 )
 
 
@@ -179,10 +194,14 @@ def migrate(connection: sqlite3.Connection) -> None:
             f"The database has schema version {version}; this release knows {len(MIGRATIONS)}. "
             "Bring trainvitals to the release that wrote it."
         )
+    if version == len(MIGRATIONS):
+        return
+    views.drop(connection)
     for number, script in enumerate(MIGRATIONS[version:], version + 1):
         for statement in _statements(script):
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {number}")
+    views.create(connection)
 
 
 def _statements(script: str) -> list[str]:

@@ -1,7 +1,7 @@
 """What goes into the store and comes out of it: plain values, no SQL."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -12,6 +12,9 @@ from trainvitals.hooks.wire.records import Row
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 AlertKind = Literal["open", "escalated", "resolved"]
+Shelf = Literal["active", "archived", "deleted"]
+"""Where a run is kept: in sight, put away, or waiting to be purged."""
+SHELVES: tuple[Shelf, ...] = get_args(Shelf)
 DeliveryState = Literal["pending", "delivered", "failed", "cancelled"]
 
 
@@ -72,6 +75,19 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     end_message: str
     version: int
     """Grows with each stored batch and each evaluation."""
+    archived: float | None = None
+    """When it was put away, Unix seconds; None while it is not."""
+    deleted: float | None = None
+    """When it was deleted, Unix seconds; None while it is not."""
+
+
+class Sign(msgspec.Struct, frozen=True):
+    """A sign of life of a part of the server."""
+
+    time: float
+    """Unix seconds."""
+    body: dict[str, Any]
+    """What it had to say."""
 
 
 class Stream(msgspec.Struct, frozen=True):

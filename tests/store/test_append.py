@@ -130,8 +130,8 @@ def test_a_deleted_run_leaves_no_row(store, begun):
     begun.make(Step, step=300, histograms=[Histograms(group=0, kind="activation", counts=counts)])
     begun.make(Event, step=300, kind="monitor").send()
     assert store.claim("me", 60, 1e9) == ["run-1"]
-    assert store.delete_run("run-1") is True
-    assert store.delete_run("run-1") is False
+    assert store.delete_run("run-1", 1e9) is True
+    assert store.delete_run("run-1", 1e9) is False
     with store._database.read() as connection:
         tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         left = {
