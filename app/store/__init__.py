@@ -17,6 +17,7 @@ from trainvitals.app.store import (
     append,
     catalog,
     erase,
+    export,
     findings,
     outbox,
     read,
@@ -306,6 +307,10 @@ class Store:
         """Note that a part of the server was at work at `now` (Unix seconds), and what it has to say."""
         with self._database.write() as connection:
             signs.give(connection, name, now, body)
+
+    def export(self, run: str, what: export.What) -> export.Table:
+        """All there is of a run, as rows in full resolution, read part by part."""
+        return export.table(self._database, run, what)
 
     def signs(self) -> dict[str, Sign]:
         """The last sign of each part of the server that ever gave one."""

@@ -92,16 +92,13 @@ def _cut(connection: sqlite3.Connection, table: str, key: int) -> Iterator[None]
 def _bites(connection: sqlite3.Connection, table: str, column: str, key: int) -> Iterator[None]:
     found = connection.execute(f"PRAGMA table_info({table})").fetchall()
     own = ", ".join(name for _, name, _, _, _, place in found if place)
-    while (
-        connection.execute(
-            f"DELETE FROM {table} WHERE ({own}) IN "
-            f"(SELECT {own} FROM {table} WHERE {column} = ? LIMIT {_ROWS})",
-            (key,),
-        ).rowcount
-        == _ROWS
-    ):
+    # Only what was removed counts as a step: else a step might end before it comes to the first row that is left.
+    while connection.execute(
+        f"DELETE FROM {table} WHERE ({own}) IN "
+        f"(SELECT {own} FROM {table} WHERE {column} = ? LIMIT {_ROWS})",
+        (key,),
+    ).rowcount:
         yield
-    yield
 
 
 def _children(connection: sqlite3.Connection) -> _Children:

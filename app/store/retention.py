@@ -29,6 +29,8 @@ class Removal(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     bytes: int
     """About what it takes in the file; 0 for what only deletes."""
+    deleted: float | None
+    """When the run was deleted, as the plan saw it: one that was restored since is left alone."""
 
 
 class _Run(msgspec.Struct, frozen=True, array_like=True):
@@ -68,11 +70,12 @@ def carry_out(database: Database, removal: Removal, now: float) -> Iterator[None
         yield from erase.histograms(database, removal.key)
         return
     with database.write() as connection:
-        connection.execute(
-            "UPDATE runs SET deleted = COALESCE(deleted, ?) WHERE key = ? AND last_seen <= ?",
-            (now, removal.key, now - LIVE_S),
-        )
-    if removal.what == "purge":
+        unchanged = connection.execute(
+            "UPDATE runs SET deleted = COALESCE(deleted, ?), version = version + 1 "
+            "WHERE key = ? AND deleted IS ? AND last_seen <= ?",
+            (now, removal.key, removal.deleted, now - LIVE_S),
+        ).rowcount
+    if unchanged and removal.what == "purge":
         yield from erase.purge(database, removal.key)
 
 
@@ -121,15 +124,17 @@ def _runs(connection: sqlite3.Connection) -> list[_Run]:
 
 def _due(connection: sqlite3.Connection, run: _Run, policy: Policy, now: float) -> Removal | None:
     """What is due for one run by age and number."""
+    silent = now - run.last_seen
+    if silent < LIVE_S:
+        return None
     if run.deleted is not None:
         undo_s = policy.undo_days * DAY_S
         if max(run.deleted, run.last_seen) + undo_s <= now:
             return _whole(connection, run, f"deleted {policy.undo_days:g} days ago or earlier")
         return None
-    silent = now - run.last_seen
-    keep = policy.of(run.project)
-    if run.archived is not None or silent < LIVE_S:
+    if run.archived is not None:
         return None
+    keep = policy.of(run.project)
     if keep.days is not None and silent > keep.days * DAY_S:
         return _removal(run, "delete", f"silent for {silent / DAY_S:.0f} days, kept {keep.days:g}")
     if keep.runs is not None and run.place > keep.runs:
@@ -172,4 +177,5 @@ def _removal(run: _Run, what: What, reason: str, size: int = 0) -> Removal:
         what=what,
         reason=reason,
         bytes=size,
+        deleted=run.deleted,
     )

@@ -27,7 +27,9 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
     schema: int
     """Version of its schema."""
     bytes: int
-    """Size of the file, with its log."""
+    """Size of the file."""
+    log_bytes: int
+    """Size of the log beside it, which is used over and over."""
     free_bytes: int
     """Room in it that nothing is in."""
     shrinks: bool
@@ -78,7 +80,8 @@ def info(database: Database, connection: sqlite3.Connection) -> Info:
     return Info(
         path=str(database.path),
         schema=schema,
-        bytes=size * pages + (log.stat().st_size if log.exists() else 0),
+        bytes=size * pages,
+        log_bytes=log.stat().st_size if log.exists() else 0,
         free_bytes=size * free,
         shrinks=bool(mode),
         runs=runs - purging,

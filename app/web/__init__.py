@@ -9,6 +9,7 @@ from trainvitals.app.web import (
     api,
     db,
     errors,
+    export_api,
     figures_api,
     ingest,
     login,
@@ -40,6 +41,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     db.register(app, settings)
     security.register(app, settings)
     errors.register(app)
-    for module in (ingest, api, login, pages, figures_api):
+    for module in (ingest, api, login, pages, figures_api, export_api):
         app.register_blueprint(module.bp)
     return app

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from trainvitals.app.retention import Policy
 from trainvitals.app.store import InvalidRecord, SequenceGap, StoreError
 from trainvitals.app.store.status import status
 from trainvitals.hooks.wire.codec import pack_counts
@@ -132,6 +133,9 @@ def test_a_deleted_run_leaves_no_row(store, begun):
     assert store.claim("me", 60, 1e9) == ["run-1"]
     assert store.delete_run("run-1", 1e9) is True
     assert store.delete_run("run-1", 1e9) is False
+    for removal in store.removals(Policy(), 2e9):
+        assert removal.what == "purge"
+        list(store.remove(removal, 2e9))
     with store._database.read() as connection:
         tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         left = {
