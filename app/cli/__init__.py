@@ -8,6 +8,7 @@ from trainvitals.app.cli.demo import demo
 from trainvitals.app.cli.diagnose import diagnose
 from trainvitals.app.cli.doctor import doctor
 from trainvitals.app.cli.export import export
+from trainvitals.app.cli.importing import importing
 from trainvitals.app.cli.runs import runs
 from trainvitals.app.cli.serve import serve
 from trainvitals.app.cli.sync import sync
@@ -19,5 +20,5 @@ def main() -> None:
     """Live vital signs of PyTorch training: which layer is sick, since when, why, and what to do."""
 
 
-for command in (serve, demo, diagnose, sync, runs, export, db, alerts, doctor, version):
+for command in (serve, demo, diagnose, sync, runs, export, importing, db, alerts, doctor, version):
     main.add_command(command)

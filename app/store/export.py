@@ -82,7 +82,7 @@ class _Source:
 
 
 _Reader = Callable[[sqlite3.Connection, _Source, int], tuple[int, list[Row]]]
-"""Rows from a record of a group on, and the record after them."""
+"""Rows from a record of a group on, and the record after them: the same one where there is no more."""
 
 
 def _of_groups(
@@ -93,9 +93,10 @@ def _of_groups(
         while True:
             with database.read() as connection:
                 source = _source(connection, key)
-                if source is None or first >= source.group.count:
-                    break
-                first, rows = read(connection, source, first)
+                after, rows = (first, []) if source is None else read(connection, source, first)
+            if after == first:
+                break
+            first = after
             if rows:
                 yield rows
 
