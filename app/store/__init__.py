@@ -16,6 +16,7 @@ from trainvitals.app.rules.finding import Finding
 from trainvitals.app.store import (
     append,
     catalog,
+    census,
     erase,
     export,
     findings,
@@ -27,8 +28,10 @@ from trainvitals.app.store import (
     upkeep,
 )
 from trainvitals.app.store.connection import Database
+from trainvitals.app.store.migrations import MIGRATIONS
 from trainvitals.app.store.types import (
     AlertRow,
+    Census,
     Conflict,
     Delivery,
     DeliveryState,
@@ -311,6 +314,25 @@ class Store:
     def export(self, run: str, what: export.What) -> export.Table:
         """All there is of a run, as rows in full resolution, read part by part."""
         return export.table(self._database, run, what)
+
+    def census(self, now: float) -> Census:
+        """How much there is of everything at `now` (Unix seconds)."""
+        with self._database.read() as connection:
+            return census.census(connection, now)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._database.path
+
+    @property
+    def schema(self) -> int:
+        """Version of the schema that this release has."""
+        return len(MIGRATIONS)
+
+    def probe(self) -> None:
+        """Raise StoreError unless the file can be written."""
+        upkeep.probe(self._database.path)
 
     def signs(self) -> dict[str, Sign]:
         """The last sign of each part of the server that ever gave one."""

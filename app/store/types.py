@@ -90,6 +90,20 @@ class Sign(msgspec.Struct, frozen=True):
     """What it had to say."""
 
 
+class Census(msgspec.Struct, frozen=True, kw_only=True):
+    """Numbers of what is stored, without what is deleted."""
+
+    runs: dict[str, float]
+    """By status."""
+    records: float
+    unjudged: float
+    """Records that the rules have not read yet."""
+    alerts: float
+    """Alerts that no channel has taken yet."""
+    deliveries: dict[str, float]
+    """By state."""
+
+
 class Stream(msgspec.Struct, frozen=True):
     """One process of a run."""
 

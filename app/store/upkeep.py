@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from trainvitals.app.store import audit
 from trainvitals.app.store.catalog import PURGING
 from trainvitals.app.store.connection import Database
 from trainvitals.app.store.migrations import MIGRATIONS
@@ -16,6 +17,7 @@ from trainvitals.app.store.types import StoreError
 
 _PAGES: Final = 1024
 """Pages copied between two calls of `progress`."""
+_PROBE_S: Final = 2.0
 _SHOWN: Final = 20
 """Problems of each kind that are told."""
 
@@ -59,11 +61,20 @@ def check(path: Path) -> list[str]:
         except sqlite3.DatabaseError as error:
             return [str(error)]
         problems += [f"{row[0]} row {row[1]} refers to no row of {row[2]}" for row in strays]
-        if found != len(MIGRATIONS):
+        if found == len(MIGRATIONS):
+            problems += _audit(connection)
+        else:
             problems.append(
                 f"schema version {found}; this release has {len(MIGRATIONS)}: run `trainvitals db upgrade`"
             )
         return problems
+
+
+def _audit(connection: sqlite3.Connection) -> list[str]:
+    """What the summaries of each run say otherwise than its records."""
+    connection.execute("BEGIN")
+    runs = connection.execute("SELECT id FROM runs WHERE deleted IS NULL ORDER BY key").fetchall()
+    return [f"run {run}: {line}" for (run,) in runs for line in audit.audit(connection, run)]
 
 
 def info(database: Database, connection: sqlite3.Connection) -> Info:
@@ -124,6 +135,16 @@ def backup(path: Path, target: Path, progress: Callable[[int, int], None]) -> No
         raise StoreError(f"{target} cannot be written: {error}.") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def probe(path: Path) -> None:
+    """Raise StoreError unless a writer gets the file within `_PROBE_S` seconds."""
+    try:
+        with closing(sqlite3.connect(path, timeout=_PROBE_S, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        raise StoreError(f"{path} cannot be written: {error}.") from error
 
 
 def vacuum(database: Database) -> None:

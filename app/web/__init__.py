@@ -11,8 +11,11 @@ from trainvitals.app.web import (
     errors,
     export_api,
     figures_api,
+    health,
     ingest,
     login,
+    metrics,
+    openapi,
     pages,
     security,
 )
@@ -39,8 +42,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     db.register(app, settings)
+    metrics.register(app)
     security.register(app, settings)
     errors.register(app)
-    for module in (ingest, api, login, pages, figures_api, export_api):
+    for module in (ingest, api, login, pages, figures_api, export_api, health, openapi):
         app.register_blueprint(module.bp)
     return app

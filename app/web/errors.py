@@ -20,7 +20,7 @@ RETRY_AFTER_S = 2
 MAX_UNREAD_BYTES = 32 << 20
 """How much of a refused body is still read, bytes."""
 
-_MACHINE_PATHS = ("/api/", "/healthz", "/version")
+_MACHINE_PATHS = ("/api/", "/healthz", "/readyz", "/metrics", "/version")
 
 
 class ApiError(Exception):
