@@ -75,7 +75,10 @@ def _in_steps(database: Database, work: _Work) -> Iterator[None]:
 
 
 def _cut(connection: sqlite3.Connection, table: str, key: int) -> Iterator[None]:
-    """Remove the row `key` of `table`, after all that refers to it."""
+    """Remove the row `key` of `table`, after all that refers to it.
+
+    Only what removes something is a bite, so that a step never ends before it comes to the first row that is left.
+    """
     children = _children(connection)
     for child, column in children.get(table, ()):
         if child in children:
@@ -85,14 +88,13 @@ def _cut(connection: sqlite3.Connection, table: str, key: int) -> Iterator[None]
                 yield from _cut(connection, child, own)
         else:
             yield from _bites(connection, child, column, key)
-    connection.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
-    yield
+    if connection.execute(f"DELETE FROM {table} WHERE key = ?", (key,)).rowcount:
+        yield
 
 
 def _bites(connection: sqlite3.Connection, table: str, column: str, key: int) -> Iterator[None]:
     found = connection.execute(f"PRAGMA table_info({table})").fetchall()
     own = ", ".join(name for _, name, _, _, _, place in found if place)
-    # Only what was removed counts as a step: else a step might end before it comes to the first row that is left.
     while connection.execute(
         f"DELETE FROM {table} WHERE ({own}) IN "
         f"(SELECT {own} FROM {table} WHERE {column} = ? LIMIT {_ROWS})",

@@ -58,7 +58,9 @@ def test_a_published_example_finds_something(tools, text):
 
 
 def test_scalars_are_those_that_charts_show(rows, database):
-    found = rows("SELECT step, value FROM scalar_values WHERE run='sick' AND name='loss' ORDER BY step")
+    found = rows(
+        "SELECT step, value FROM scalar_values WHERE run='sick' AND name='loss' ORDER BY step"
+    )
     with Store.open(database) as store:
         series = store.series("sick", ["loss"], points=10_000)["loss"]
     assert [row["step"] for row in found] == series.steps.tolist()
@@ -84,7 +86,9 @@ def test_what_was_not_recorded_is_no_row(tmp_path, sender_to):
         for step in range(300):
             stream.sample(step, values)
         stream.send()
-    _, found = sql.query(tmp_path / "a.db", "SELECT name, statistic, COUNT(*) FROM statistic_values GROUP BY 1, 2")
+    _, found = sql.query(
+        tmp_path / "a.db", "SELECT name, statistic, COUNT(*) FROM statistic_values GROUP BY 1, 2"
+    )
     assert found == [("fc1", "rms", 300), ("fc1", "std", 300), ("fc2", "rms", 300)]
 
 
@@ -118,7 +122,9 @@ def test_datasette_shows_the_views(database, tmp_path):
     plugins = tmp_path / "plugins"
     plugins.mkdir()
     (plugins / "own.py").write_text("from trainvitals.app.store.sql import prepare_connection\n")
-    query = "/trainvitals.json?sql=select+count(*)+n+from+scalar_values+where+name='loss'&_shape=array"
+    query = (
+        "/trainvitals.json?sql=select+count(*)+n+from+scalar_values+where+name='loss'&_shape=array"
+    )
     command = [sys.executable, "-m", "datasette", str(database), "--plugins-dir", str(plugins)]
     run = subprocess.run([*command, "--get", query], capture_output=True, text=True, check=True)
     assert json.loads(run.stdout) == [{"n": 420}]
