@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers-installed
 ARGS ?=
 
-.PHONY: help demo test quick lint bench bench-overhead compatibility screenshots clean
+.PHONY: help demo test quick lint bench bench-overhead bench-retention compatibility screenshots clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,9 @@ lint: $(STAMP) .typing/trainvitals  ## ruff and mypy
 
 .typing/trainvitals:
 	mkdir -p .typing && ln -sfn .. $@
+
+bench-retention: $(STAMP)  ## how long ingest waits beside a purge (ARGS='--steps 10000')
+	$(BIN)/python -m benchmarks.retention $(ARGS)
 
 bench: $(STAMP)  ## benchmarks in their short form, printed as ratios
 	$(BIN)/python -m benchmarks.run

@@ -12,7 +12,7 @@ from typing import Final
 
 from trainvitals.app.store.connection import Database
 
-HOLD_S: Final = 0.03
+HOLD_S: Final = 0.02
 """How long a transaction goes on taking further rows, seconds. The commit comes on top."""
 _ROWS: Final = 16
 """Rows between two looks at the clock; a row may have megabytes."""

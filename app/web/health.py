@@ -28,7 +28,11 @@ class Check(Struct, frozen=True):
 @bp.get("/readyz")
 def readyz() -> Response:
     """Whether the database can be written and has the right schema, the disk has room, and the rules are at work."""
-    checks = {name: _look(check) for name, check in _CHECKS.items()}
+    try:
+        store = get_store()
+        checks = {name: _look(check, store) for name, check in _CHECKS.items()}
+    except StoreError as error:
+        checks = {"database": Check(False, str(error))}
     ready = all(check.ok for check in checks.values())
     return json_response({"ready": ready, "checks": checks}, 200 if ready else 503)
 
@@ -38,9 +42,9 @@ def free_disk_bytes(store: Store) -> int:
     return shutil.disk_usage(store.path.parent).free
 
 
-def _look(check: Callable[[Store], Check]) -> Check:
+def _look(check: Callable[[Store], Check], store: Store) -> Check:
     try:
-        return check(get_store())
+        return check(store)
     except (StoreError, OSError) as error:
         return Check(False, str(error))
 

@@ -198,7 +198,7 @@ def test_what_never_reaches_the_app_is_answered_as_json(serve):
     long = urllib3.request("GET", f"{url}/api/v1/runs?x={'a' * 9000}", retries=False)
     assert long.status == 414
     assert long.json()["error"]["code"] == "uri_too_long"
-    headers = {f"X-{number}": "a" * 8000 for number in range(40)}
+    headers = {"X-Long": "a" * 9000}
     large = urllib3.request("GET", f"{url}/api/v1/runs", headers=headers, retries=False)
     assert large.status == 431
     assert large.json()["error"]["code"] == "headers_too_large"

@@ -59,6 +59,7 @@ def test_an_evaluator_that_fell_silent_is_seen(client, alive):
 
 def test_a_database_that_cannot_be_written_is_seen(client, alive, database, monkeypatch):
     monkeypatch.setattr("trainvitals.app.store.upkeep._PROBE_S", 0.01)
+    assert readiness(client) == set()
     holder = sqlite3.connect(database, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     assert readiness(client) == {"database"}
@@ -103,10 +104,10 @@ def test_metrics_count_requests_and_what_came_in(client, send):
         client.get("/api/v1/runs")
     client.get("/nope")
     found = values(client)
-    assert found["trainvitals_requests_total", "GET", "api.list_runs", "200"] == 3
-    assert found["trainvitals_requests_total", "POST", "ingest.append", "200"] == 2
-    assert found["trainvitals_requests_total", "POST", "ingest.append", "409"] == 1
-    assert found["trainvitals_requests_total", "GET", "none", "404"] == 1
+    assert found["trainvitals_requests_total", "api.list_runs", "GET", "200"] == 3
+    assert found["trainvitals_requests_total", "ingest.append", "POST", "200"] == 2
+    assert found["trainvitals_requests_total", "ingest.append", "POST", "409"] == 1
+    assert found["trainvitals_requests_total", "none", "GET", "404"] == 1
     assert found["trainvitals_request_seconds_count", "api.list_runs"] == 3
     assert found["trainvitals_request_seconds_bucket", "api.list_runs", "+Inf"] == 3
     assert found["trainvitals_ingest_records_total",] == 12
