@@ -13,6 +13,7 @@ import numpy as np
 
 from trainvitals.app.rules.finding import Finding
 from trainvitals.app.store import catalog, findings, groups, tiles
+from trainvitals.app.store.compression import decompress
 from trainvitals.app.store.connection import Database
 from trainvitals.app.store.groups import Group
 from trainvitals.app.store.read import Records
@@ -197,7 +198,7 @@ def _histograms(
         (group.key, _RECORDS, first),
     ).fetchall()
     for step, kind, body in found:
-        counts = unpack_counts(tiles.decompress(body), group.rows)
+        counts = unpack_counts(decompress(body), group.rows)
         head = source.head(step)
         for line, place in zip(*np.nonzero(counts), strict=True):
             low, high = _EDGES[place], _EDGES[place + 1]

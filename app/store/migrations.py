@@ -1,11 +1,13 @@
 """The schema, as numbered steps. A step that was released never changes: what is new goes into the next one."""
 
 import sqlite3
+from collections.abc import Callable
 
 from trainvitals.app.store import views
+from trainvitals.app.store.repack import repack
 from trainvitals.app.store.types import StoreError
 
-MIGRATIONS: tuple[str, ...] = (
+MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     """
     -- One training.
     CREATE TABLE runs (
@@ -167,6 +169,18 @@ MIGRATIONS: tuple[str, ...] = (
     -- an earlier release cannot read.
     """,
     """
+    -- Tiles and nodes in fewer bytes (`floats`), nodes in blocks of their own size (`pyramid`).
+    -- Nodes of level 1 that wait for a block.
+    CREATE TABLE fresh (
+        grp INTEGER NOT NULL REFERENCES groups (key) ON DELETE CASCADE,
+        col INTEGER NOT NULL,
+        block INTEGER NOT NULL,              -- of the records they sum up
+        body BLOB NOT NULL,                  -- see tiles.pack_fresh
+        PRIMARY KEY (grp, col, block)
+    );
+    """,
+    repack,
+    """
     -- Unix seconds. A deleted run is hidden, may be restored, and is purged some time later: then its id gives way
     -- to 'purged <key>', so that nobody finds it while its rows go bit by bit. An archived run is put away and kept.
     ALTER TABLE runs ADD COLUMN deleted REAL;
@@ -197,9 +211,12 @@ def migrate(connection: sqlite3.Connection) -> None:
     if version == len(MIGRATIONS):
         return
     views.drop(connection)
-    for number, script in enumerate(MIGRATIONS[version:], version + 1):
-        for statement in _statements(script):
-            connection.execute(statement)
+    for number, step in enumerate(MIGRATIONS[version:], version + 1):
+        if callable(step):
+            step(connection)
+        else:
+            for statement in _statements(step):
+                connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {number}")
     views.create(connection)
 

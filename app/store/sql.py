@@ -19,6 +19,7 @@ import numpy.typing as npt
 from pluggy import HookimplMarker
 
 from trainvitals.app.store import tiles
+from trainvitals.app.store.compression import decompress
 from trainvitals.app.store.types import StoreError
 from trainvitals.hooks.wire.bins import edges
 from trainvitals.hooks.wire.codec import unpack_row_of_counts
@@ -97,7 +98,7 @@ def _tail_scalars(body: bytes, steps: bytes, column: int) -> str:
 
 def _counts(body: bytes, rows: int, row: int) -> str:
     """Counts of one row of a histogram record by bin, a JSON list."""
-    counts = unpack_row_of_counts(tiles.decompress(body), rows, row)
+    counts = unpack_row_of_counts(decompress(body), rows, row)
     return msgspec.json.encode(counts.tolist()).decode()
 
 
