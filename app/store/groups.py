@@ -127,11 +127,13 @@ def _create(connection: sqlite3.Connection, stream: int, group: Group) -> Group:
 def extend(
     connection: sqlite3.Connection, group: Group, steps: npt.NDArray[np.int64], body: bytes
 ) -> None:
-    """Add records to the tail, and compact it when there are enough for a block."""
-    _insert_tail(connection, group, group.count, steps, body)
+    """Add records to the tail, or compact it with them when there are enough for a block."""
+    first = group.count
     group.count += len(steps)
-    if group.count - group.compacted >= group.block:
-        _compact(connection, group)
+    if group.count - group.compacted < group.block:
+        _insert_tail(connection, group, first, steps, body)
+    else:
+        _compact(connection, group, (len(steps), steps.astype("<i8").tobytes(), body))
     connection.execute(
         "UPDATE groups SET count = ?, compacted = ? WHERE key = ?",
         (group.count, group.compacted, group.key),
@@ -172,11 +174,12 @@ class Tail:
         return dense
 
 
-def read_tail(connection: sqlite3.Connection, group: Group) -> Tail:
-    """The tail of `group`."""
+def read_tail(connection: sqlite3.Connection, group: Group, *new: tuple[int, bytes, bytes]) -> Tail:
+    """The tail of `group`, with `new` rows that are not in it: records, steps and body as its columns hold them."""
     rows = connection.execute(
         "SELECT count, steps, body FROM tail WHERE grp = ? ORDER BY first", (group.key,)
     ).fetchall()
+    rows += new
     steps = np.frombuffer(b"".join(row[1] for row in rows), "<i8").astype(np.int64)
     no_index, no_scalars = np.empty(0, np.int64), np.empty(0, np.float64)
     if not group.scalar:
@@ -196,8 +199,9 @@ def read_tail(connection: sqlite3.Connection, group: Group) -> Tail:
     )
 
 
-def _compact(connection: sqlite3.Connection, group: Group) -> None:
-    tail = read_tail(connection, group)
+def _compact(connection: sqlite3.Connection, group: Group, new: tuple[int, bytes, bytes]) -> None:
+    """Bring the tail and the `new` row, which is not in it, to blocks; what is left over is the new tail."""
+    tail = read_tail(connection, group, new)
     connection.execute("DELETE FROM tail WHERE grp = ?", (group.key,))
     ready = len(tail.steps) // group.block * group.block
     for first in range(0, ready, group.block):
@@ -256,7 +260,7 @@ def _write_block(
         for tile, low in enumerate(range(0, group.rows, tiles.TILE_ROWS)):
             body = tiles.pack_values(values[low : low + tiles.TILE_ROWS])
             rows.append((group.key, 0, column, tile, number, body))
-        nodes = pyramid.coarsen(pyramid.leaves(values, missing), FIRST_WIDTH)
+        nodes = pyramid.first_level(values, missing)
         rows += _node_rows(group, 1, column, number, nodes)
     _insert_tiles(connection, rows)
     firsts = steps.reshape(-1, FIRST_WIDTH).min(axis=1)

@@ -71,6 +71,19 @@ def leaves(values: npt.NDArray[Any], missing: np.floating[Any]) -> Nodes:
     )
 
 
+def first_level(values: npt.NDArray[Any], missing: np.floating[Any]) -> Nodes:
+    """Values of shape (rows, n), n a multiple of `FIRST_WIDTH`, as nodes of level 1."""
+    if not np.isfinite(values).all():
+        return coarsen(leaves(values, missing), FIRST_WIDTH)
+    # The same sums without what tells values from none, which most of a training has no use for.
+    parts = values.reshape(len(values), -1, FIRST_WIDTH)
+    mean = (parts * np.float64(1 / FIRST_WIDTH)).sum(axis=2)
+    finite = np.full(mean.shape, FIRST_WIDTH, np.int64)
+    return Nodes(
+        parts.min(axis=2), parts.max(axis=2), mean, parts[:, :, -1], finite, np.zeros_like(finite)
+    )
+
+
 def merge(nodes: Nodes, starts: npt.NDArray[np.intp]) -> Nodes:
     """Consecutive nodes as one: those from `starts[i]` up to `starts[i + 1]`, the last run to the end.
 

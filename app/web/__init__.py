@@ -6,6 +6,7 @@ from flask import Flask
 
 from trainvitals.app.settings import Settings
 from trainvitals.app.web import (
+    admission,
     api,
     db,
     errors,
@@ -39,6 +40,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.merge_slashes = False
     db.register(app, settings)
     security.register(app, settings)
+    admission.register(app, settings)
     errors.register(app)
     for module in (ingest, api, login, pages, figures_api):
         app.register_blueprint(module.bp)
