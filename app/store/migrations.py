@@ -165,6 +165,16 @@ MIGRATIONS: tuple[str, ...] = (
     -- Nothing to change: from here on the log may hold `scalars` records and histograms may hold varints, which
     -- an earlier release cannot read.
     """,
+    """
+    -- When each process was last heard of: a rank that hangs is silent while the others go on.
+    ALTER TABLE streams ADD COLUMN last_seen REAL NOT NULL DEFAULT 0;
+
+    -- Ids of runs that were deleted for good: their processes may still be sending.
+    CREATE TABLE gone (
+        id TEXT PRIMARY KEY,
+        time REAL NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 
 

@@ -6,7 +6,6 @@ server's processes, so that it does not depend on what the clients take of the s
 
 import multiprocessing
 import multiprocessing.synchronize
-import os
 import tempfile
 import time
 from dataclasses import dataclass
