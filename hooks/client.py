@@ -105,6 +105,8 @@ class Client:
         self._connection.request("POST", path, body, headers)
         response = self._connection.getresponse()
         content = response.read(1 << 20)
+        if response.length:  # http.client takes the end of the connection for the end of the answer
+            raise http.client.IncompleteRead(content, response.length)
         if not response.isclosed() or response.will_close:
             self.close()
         return _interpret(response.status, response.getheader("Retry-After"), content)

@@ -15,6 +15,7 @@ from trainvitals.app.web import (
     login,
     pages,
     security,
+    sharing,
 )
 
 _ROOT = Path(__file__).parents[2]
@@ -44,4 +45,5 @@ def create_app(settings: Settings | None = None) -> Flask:
     errors.register(app)
     for module in (ingest, api, login, pages, figures_api):
         app.register_blueprint(module.bp)
+    sharing.register(app)
     return app
