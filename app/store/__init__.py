@@ -139,7 +139,7 @@ class Store:
     ) -> dict[str, Series]:
         """Scalars in at most `points` buckets each. Names that were never logged are left out."""
         with self._database.read() as connection:
-            return read.series(connection, run, names, start, stop, points)
+            return read.series(connection, run, names, start, stop, points, "").data
 
     def matrix(
         self,
@@ -156,7 +156,7 @@ class Store:
         Rows are those of the newest layout, then those that only earlier layouts had.
         """
         with self._database.read() as connection:
-            return read.matrix(connection, run, kind, statistic, start, stop, buckets)
+            return read.matrix(connection, run, kind, statistic, start, stop, buckets, "").data
 
     def row(
         self,
@@ -170,7 +170,7 @@ class Store:
     ) -> dict[str, Series]:
         """All statistics of one layer or parameter in at most `points` buckets each."""
         with self._database.read() as connection:
-            return read.row(connection, run, kind, name, start, stop, points)
+            return read.row(connection, run, kind, name, start, stop, points, "").data
 
     def histograms(
         self,

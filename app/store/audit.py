@@ -15,7 +15,9 @@ import zstandard
 
 from trainvitals.app.store import catalog, groups, pyramid, tiles
 from trainvitals.app.store.append import REFERENCE, log_decoder
+from trainvitals.app.store.compression import decompress
 from trainvitals.app.store.groups import Group
+from trainvitals.app.store.pyramid import Nodes
 from trainvitals.hooks.wire.codec import WireError, unpack_counts
 from trainvitals.hooks.wire.records import Event, Record, Step
 from trainvitals.hooks.wire.scalars import expand
@@ -110,7 +112,7 @@ class _Stream:
         for last, count, body in self.connection.execute(
             "SELECT last, count, body FROM log WHERE stream = ? ORDER BY last", (self.key,)
         ):
-            records = log_decoder.decode(tiles.decompress(body))
+            records = log_decoder.decode(decompress(body))
             if len(records) != count or records[-1].seq != last:
                 self.wrong.append(f"the log's row up to {last} does not hold its {count} records.")
             yield from records
@@ -170,15 +172,14 @@ class _Stream:
                 self.wrong.append(f"{label}: the log does not refer to its {group.count} records.")
             elif [step for _, step in told] != steps.tolist():
                 self.wrong.append(f"{label}: its steps are not those of the log.")
-        if blocks:
-            for column in self.names if group.scalar else range(group.columns):
-                for top in range(0, group.rows, tiles.NODE_ROWS):
-                    self._pyramid(group, label, column, top // tiles.NODE_ROWS, blocks)
+        for column in (self.names if group.scalar else range(group.columns)) if blocks else ():
+            sums = _Sums.of_blocks(self.connection, group, column, blocks)
+            self._pyramid(group, label, column, sums)
         for kind, step, body in self.connection.execute(
             "SELECT kind, step, body FROM histograms WHERE grp = ?", (group.key,)
         ):
             try:
-                unpack_counts(tiles.decompress(body), group.rows)
+                unpack_counts(decompress(body), group.rows)
             except _UNREADABLE as error:
                 self.wrong.append(f"{label}: {kind} histograms of step {step}: {error}")
 
@@ -197,7 +198,7 @@ class _Stream:
                 parts.append(steps)
                 covered = steps
             else:
-                many = pyramid.FAN ** (level - 1)
+                many = pyramid.spread(level)
                 covered = np.concatenate(parts[number * many : (number + 1) * many])
                 if steps.tolist() != covered.reshape(-1, pyramid.width(level)).min(axis=1).tolist():
                     self.wrong.append(f"{label}: steps of level {level}, block {number}.")
@@ -213,42 +214,33 @@ class _Stream:
             )
         return np.concatenate([*parts, tail.steps]), len(parts)
 
-    def _pyramid(self, group: Group, label: str, column: int, tile: int, blocks: int) -> None:
-        """Compare all levels over one column of one tile of nodes with the records."""
-        sums = _Sums.of_blocks(self.connection, group, column, tile, blocks)
-        level, count = 1, group.block // pyramid.FIRST_WIDTH
-        while True:
-            for number in range(sums.count.shape[1] // count):
-                part = slice(number * count, (number + 1) * count)
-                body = _body(self.connection, group, level, column, tile, number)
-                if not self._agrees(group, sums, part, body):
-                    self.wrong.append(
-                        f"{label}: level {level}, column {column}, tile {tile}, block {number} is "
-                        "not what its records give."
-                    )
-            if sums.count.shape[1] // count < pyramid.FAN:
-                return
-            sums, level = sums.coarser(count * pyramid.FAN), level + 1
-
-    def _agrees(self, group: Group, sums: "_Sums", part: slice, body: bytes | None) -> bool:
-        if body is None:
-            return not (sums.count[:, part].any() or sums.nonfinite[:, part].any())
-        rows = len(sums.count)
-        nodes = tiles.unpack_nodes([body], group.dtype, rows, part.stop - part.start)
-        low, high = sums.low[:, part], sums.high[:, part]
-        mean = sums.total[:, part] / np.maximum(sums.count[:, part], 1)
-        mean[sums.count[:, part] == 0] = np.nan
-        size = np.fmax(np.abs(low), np.abs(high))
-        with np.errstate(invalid="ignore", over="ignore"):
-            near = (np.abs(nodes.mean - mean) <= _MEAN_TOLERANCE * size) | ~np.isfinite(mean)
-        return (
-            np.array_equal(nodes.finite, sums.count[:, part])
-            and np.array_equal(nodes.nonfinite, sums.nonfinite[:, part])
-            and np.array_equal(nodes.min, low, equal_nan=True)
-            and np.array_equal(nodes.max, high, equal_nan=True)
-            and np.array_equal(nodes.last, sums.last[:, part], equal_nan=True)
-            and bool(near.all())
-        )
+    def _pyramid(self, group: Group, label: str, column: int, sums: "_Sums") -> None:
+        """Compare all levels of one column with the records; sums: of level 1."""
+        count = group.block // pyramid.FIRST_WIDTH
+        held = self.connection.execute(
+            "SELECT block, body FROM fresh WHERE grp = ? AND col = ? ORDER BY block",
+            (group.key, column),
+        ).fetchall()
+        waiting = range(pyramid.FIRST_SPAN * group.blocks(1), group.blocks(0))
+        for number in {block for block, _ in held}.union(waiting):
+            own = sums.part(slice(0, group.rows), number * count, count)
+            bodies = [body for block, body in held if block == number]
+            nodes = tiles.unpack_fresh(bodies, group.dtype, group.rows)[0] if bodies else None
+            if number not in waiting or not own.agrees(nodes):
+                self.wrong.append(f"{label}: fresh nodes of column {column}, block {number}.")
+        level, count = 1, group.nodes(1)
+        while group.blocks(level):
+            for number in range(group.blocks(level)):
+                for low in range(0, group.rows, tiles.TILE_ROWS):
+                    tile, rows = low // tiles.TILE_ROWS, slice(low, low + tiles.TILE_ROWS)
+                    own = sums.part(rows, number * count, count)
+                    body = _body(self.connection, group, level, column, tile, number)
+                    if not own.agrees(_nodes(group, body, level, len(own.count))):
+                        self.wrong.append(
+                            f"{label}: level {level}, column {column}, tile {tile}, block {number} "
+                            "is not what its records give."
+                        )
+            sums, level = sums.coarser(), level + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,24 +256,34 @@ class _Sums:
 
     @classmethod
     def of_blocks(
-        cls, connection: sqlite3.Connection, group: Group, column: int, tile: int, blocks: int
+        cls, connection: sqlite3.Connection, group: Group, column: int, blocks: int
     ) -> "_Sums":
-        """Of `pyramid.FIRST_WIDTH` records each, over the rows of a tile of nodes."""
-        top = tile * tiles.NODE_ROWS
-        height = min(tiles.NODE_ROWS, group.rows - top)
+        """Of `pyramid.FIRST_WIDTH` records each, over all rows."""
         parts = []
         for number in range(blocks):
-            values = np.full((height, group.block), tiles.MISSING[group.dtype])
-            for row in range(0, height, tiles.TILE_ROWS):
-                held = _values(connection, group, column, (top + row) // tiles.TILE_ROWS, number)
+            values = np.full((group.rows, group.block), tiles.MISSING[group.dtype])
+            for low in range(0, group.rows, tiles.TILE_ROWS):
+                held = _values(connection, group, column, low // tiles.TILE_ROWS, number)
                 if held is not None:
-                    values[row : row + len(held)] = held
+                    values[low : low + tiles.TILE_ROWS] = held
             parts.append(_summed(values, group.dtype, pyramid.FIRST_WIDTH))
         return cls(*(np.concatenate(fields, axis=1) for fields in zip(*parts, strict=True)))
 
-    def coarser(self, multiple: int) -> "_Sums":
-        """Of `pyramid.FAN` each, as far as they fill blocks of `multiple`."""
-        rows, whole = len(self.count), self.count.shape[1] // multiple * multiple
+    def part(self, rows: slice, first: int, count: int) -> "_Sums":
+        """Some rows of `count` sums, from number `first` on."""
+        where = (rows, slice(first, first + count))
+        return _Sums(
+            self.low[where],
+            self.high[where],
+            self.total[where],
+            self.last[where],
+            self.count[where],
+            self.nonfinite[where],
+        )
+
+    def coarser(self) -> "_Sums":
+        """Of `pyramid.FAN` each, as far as they go."""
+        rows, whole = len(self.count), self.count.shape[1] // pyramid.FAN * pyramid.FAN
         shape = (rows, whole // pyramid.FAN, pyramid.FAN)
         recorded = (self.count + self.nonfinite)[:, :whole].reshape(shape) > 0
         return _Sums(
@@ -291,6 +293,23 @@ class _Sums:
             _last(self.last[:, :whole].reshape(shape), recorded),
             self.count[:, :whole].reshape(shape).sum(axis=2),
             self.nonfinite[:, :whole].reshape(shape).sum(axis=2),
+        )
+
+    def agrees(self, nodes: Nodes | None) -> bool:
+        """Whether these are the sums that `nodes` hold; None where nothing is stored, as of nothing."""
+        if nodes is None:
+            return not (self.count.any() or self.nonfinite.any())
+        mean = np.where(self.count > 0, self.total / np.maximum(self.count, 1), np.nan)
+        size = np.fmax(np.abs(self.low), np.abs(self.high))
+        with np.errstate(invalid="ignore", over="ignore"):
+            near = (np.abs(nodes.mean - mean) <= _MEAN_TOLERANCE * size) | ~np.isfinite(mean)
+        return (
+            np.array_equal(nodes.finite, self.count)
+            and np.array_equal(nodes.nonfinite, self.nonfinite)
+            and np.array_equal(nodes.min, self.low, equal_nan=True)
+            and np.array_equal(nodes.max, self.high, equal_nan=True)
+            and np.array_equal(nodes.last, self.last, equal_nan=True)
+            and bool(near.all())
         )
 
 
@@ -344,3 +363,11 @@ def _body(
         (group.key, level, column, tile, block),
     ).fetchone()
     return None if row is None else row[0]
+
+
+def _nodes(group: Group, body: bytes | None, level: int, rows: int) -> Nodes | None:
+    """The nodes of one tile, shape (rows, n)."""
+    if body is None:
+        return None
+    width = pyramid.width(level)
+    return tiles.unpack_nodes([body], group.dtype, rows, group.nodes(level), width)[0]
