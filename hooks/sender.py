@@ -25,6 +25,8 @@ HEARTBEAT = 5.0
 MAX_BACKOFF = 5.0
 PATIENCE = 3
 """Refusals in a row before the person is told: a server may be busy for a moment."""
+LONG_WAIT = 5.0
+"""Unless it asks for so many seconds: then it has more than a moment's trouble."""
 
 
 def say(message: str) -> None:
@@ -199,7 +201,7 @@ class Sender:
                 f"no server at {self._url}; recording to {self._folder}. "
                 "`trainvitals sync` delivers it later."
             )
-        elif self._failures == PATIENCE:
+        elif self._failures >= PATIENCE or answer.wait >= LONG_WAIT:
             text = (
                 f"the server takes no records for now: {answer.message} They stay in {self._folder} and are sent "
                 "as soon as it takes them again; if the training ends before, `trainvitals sync` delivers them."

@@ -251,14 +251,20 @@ class SpoolReader:
             if file is None:
                 break
             start = file.tell()
-            for payload, position in codec.read_frames(file):
-                total += len(payload)
-                if payloads and total > size:
-                    break
-                payloads.append(payload)
-                start = position
-                if len(payloads) == records:
-                    break
+            try:
+                for payload, position in codec.read_frames(file):
+                    total += len(payload)
+                    if payloads and total > size:
+                        break
+                    payloads.append(payload)
+                    start = position
+                    if len(payloads) == records:
+                        break
+            except codec.WireError:
+                if not payloads:
+                    raise
+                file.seek(start)  # what comes before the damage is sound, and goes first
+                break
             file.seek(start)
             if total >= size or len(payloads) == records or not self._advance():
                 break
