@@ -42,16 +42,26 @@ from trainvitals.app.store.types import (
     NotFound,
     Receipt,
     Run,
+    RunDeleted,
     SequenceGap,
     Series,
     Shelf,
     Sign,
     StoreError,
     Stream,
+    StreamState,
 )
 from trainvitals.hooks.wire.records import Batch, Event, GroupKind, HistogramKind, Layout, Record
 
-__all__ = ["Conflict", "InvalidRecord", "NotFound", "SequenceGap", "Store", "StoreError"]
+__all__ = [
+    "Conflict",
+    "InvalidRecord",
+    "NotFound",
+    "RunDeleted",
+    "SequenceGap",
+    "Store",
+    "StoreError",
+]
 
 
 class Store:
@@ -92,7 +102,7 @@ class Store:
         """Store what is new in `batch`, which came at `received` (Unix seconds). An empty batch is a heartbeat.
 
         Once it returns the records are stored for good. Raises SequenceGap when records before the batch are missing,
-        InvalidRecord when one does not fit; then nothing of the batch is stored.
+        InvalidRecord when one does not fit, RunDeleted; then nothing of the batch is stored.
         """
         return append.append(self._database, batch, received)
 
@@ -130,6 +140,11 @@ class Store:
         """Bring an archived run back into sight; whether there was one."""
         with self._database.write() as connection:
             return catalog.mark(connection, run, "archived", None)
+
+    def streams(self, run: str) -> list[StreamState]:
+        """How far each process of a run is, and when it was last heard of; by attempt and rank."""
+        with self._database.read() as connection:
+            return catalog.streams(connection, run)
 
     def layouts(self, run: str) -> list[Layout]:
         """The newest layout of each group of the newest attempt that has any, by group number."""

@@ -6,7 +6,7 @@ from trainvitals.app.store.status import LOST_S
 from trainvitals.app.store.types import Census
 
 _RUNS = """
-    SELECT CASE WHEN ended != '' THEN ended WHEN ?1 - last_seen > ?2 THEN 'lost contact' ELSE 'running' END,
+    SELECT CASE WHEN ended != '' THEN ended WHEN ABS(?1 - last_seen) > ?2 THEN 'lost contact' ELSE 'running' END,
            COUNT(*)
     FROM (SELECT r.last_seen, COALESCE((SELECT s.end_status FROM streams s WHERE s.run = r.key AND s.rank = 0
                  ORDER BY s.attempt DESC LIMIT 1), '') AS ended

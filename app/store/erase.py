@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from trainvitals.app.store.catalog import PURGING
 from trainvitals.app.store.connection import Database
 
 HOLD_S: Final = 0.02
@@ -24,8 +25,16 @@ _Work = Callable[[sqlite3.Connection], Iterator[None]]
 
 
 def purge(database: Database, key: int) -> Iterator[None]:
-    """Remove a run that is deleted, and all that refers to it. From the first step on it cannot be restored."""
+    """Remove a run that is deleted, and all that refers to it. From the first step on it cannot be restored.
+
+    Its id stays known, so that processes that still send to it are told.
+    """
     with database.write() as connection:
+        connection.execute(
+            "INSERT OR REPLACE INTO gone (id, time) SELECT id, unixepoch() FROM runs r "
+            f"WHERE key = ? AND deleted IS NOT NULL AND NOT {PURGING}",
+            (key,),
+        )
         hidden = connection.execute(
             "UPDATE runs SET id = 'purged ' || key WHERE key = ? AND deleted IS NOT NULL", (key,)
         ).rowcount

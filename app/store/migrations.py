@@ -181,6 +181,16 @@ MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     """,
     repack,
     """
+    -- When each process was last heard of: a rank that hangs is silent while the others go on.
+    ALTER TABLE streams ADD COLUMN last_seen REAL NOT NULL DEFAULT 0;
+
+    -- Ids of runs that were deleted for good: their processes may still be sending.
+    CREATE TABLE gone (
+        id TEXT PRIMARY KEY,
+        time REAL NOT NULL
+    ) WITHOUT ROWID;
+    """,
+    """
     -- Unix seconds. A deleted run is hidden, may be restored, and is purged some time later: then its id gives way
     -- to 'purged <key>', so that nobody finds it while its rows go bit by bit. An archived run is put away and kept.
     ALTER TABLE runs ADD COLUMN deleted REAL;

@@ -36,6 +36,10 @@ class InvalidRecord(StoreError):  # noqa: N818
     """A record that does not fit its stream so far. Nothing of its batch was stored."""
 
 
+class RunDeleted(StoreError):  # noqa: N818
+    """The run of a batch was deleted; nothing more is stored of it."""
+
+
 class Conflict(StoreError):  # noqa: N818
     """Somebody else did it meanwhile: the lease on the run is lost."""
 
@@ -115,6 +119,21 @@ class Stream(msgspec.Struct, frozen=True):
     def key(self) -> str:
         """As it names the stream in a cursor."""
         return f"{self.attempt}/{self.rank}"
+
+
+class StreamState(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the server has one process of a run."""
+
+    attempt: str
+    rank: int
+    next: int
+    """`seq` of the record that is expected next."""
+    last_step: int
+    """-1 before the first."""
+    last_seen: float
+    """When the server last heard of it, Unix seconds by the server's clock; 0 if that was before it took note."""
+    status_reported: str
+    """How it said it ended: finished, failed or interrupted; "" while it has not."""
 
 
 class Evaluation(msgspec.Struct, frozen=True):

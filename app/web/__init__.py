@@ -6,6 +6,7 @@ from flask import Flask
 
 from trainvitals.app.settings import Settings
 from trainvitals.app.web import (
+    admission,
     api,
     db,
     errors,
@@ -18,6 +19,7 @@ from trainvitals.app.web import (
     openapi,
     pages,
     security,
+    sharing,
 )
 
 _ROOT = Path(__file__).parents[2]
@@ -44,7 +46,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     db.register(app, settings)
     metrics.register(app)
     security.register(app, settings)
+    admission.register(app, settings)
     errors.register(app)
     for module in (ingest, api, login, pages, figures_api, export_api, health, openapi):
         app.register_blueprint(module.bp)
+    sharing.register(app)
     return app

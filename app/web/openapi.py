@@ -87,7 +87,9 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "api.list_alerts": Operation(
         shapes.Deliveries, query=(("run", {"type": "string"}), ("limit", _whole(1, 5_000, 200)))
     ),
-    "ingest.append": Operation(shapes.Receipt, body=BATCH_TYPE, errors=(404, 409, 413, 415, 422)),
+    "ingest.append": Operation(
+        shapes.Receipt, body=BATCH_TYPE, errors=(404, 409, 410, 413, 415, 422, 429)
+    ),
     "export_api.export": Operation(
         media=tuple(media.split(";")[0] for media in MEDIA_TYPES.values()),
         query=(("what", _one_of(WHATS, "scalars")), ("format", _one_of(FORMATS, "csv"))),
@@ -102,9 +104,11 @@ _MEANINGS: Final = {
     403: "A change without its header, or asked for by another site",
     404: "There is no such run, or nothing else of that name",
     409: "Something else came first",
+    410: "The run was deleted for good",
     413: "Too large",
     415: "Another content type",
     422: "A record that does not fit its stream",
+    429: "More is sent at once than the server takes; try again later",
     500: "A fault of the server",
     501: "Not installed on this server",
     503: "The database is busy or can't be written; try again later",

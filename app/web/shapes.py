@@ -60,6 +60,16 @@ class Group(TypedDict):
     rows: list[dict[str, Any]]
 
 
+class Stream(TypedDict):
+    """One process of a run."""
+
+    attempt: str
+    rank: int
+    status: str
+    last_seen: Times
+    last_step: int
+
+
 class Run(Summary):
     """A run in full."""
 
@@ -67,6 +77,7 @@ class Run(Summary):
     environment: dict[str, str]
     end_message: str
     judged: bool
+    streams: list[Stream]
     scalars: list[str]
     groups: list[Group]
 

@@ -7,7 +7,7 @@ import pytest
 
 from trainvitals.app.janitor import clear
 from trainvitals.app.retention import Keep, Policy, RetentionError
-from trainvitals.app.store import SequenceGap, Store, erase
+from trainvitals.app.store import RunDeleted, Store, erase
 from trainvitals.hooks.wire.codec import pack_counts
 from trainvitals.hooks.wire.records import Histograms, Step
 
@@ -126,16 +126,14 @@ def test_a_deleted_run_is_purged_after_its_time(store, silent, prune):
     assert {count(store, table) for table in ("runs", "streams", "groups", "tail", "log")} == {0}
 
 
-def test_a_purged_run_that_goes_on_is_asked_for_everything(store, silent, prune):
+def test_a_purged_run_that_goes_on_is_told_so(store, silent, prune):
     stream = silent("run-1", 30)
     store.delete_run("run-1", NOW)
     prune("undo_days=0")
     stream.scalars(3, loss=0.5)
-    with pytest.raises(SequenceGap) as gap:
+    with pytest.raises(RunDeleted):
         stream.send()
-    assert gap.value.expected == 0
-    stream.send(first=0)
-    assert store.series("run-1", ["loss"])["loss"].last[-1] == 0.5
+    assert store.runs() == []
 
 
 def test_runs_go_by_age_and_number_in_their_project(store, silent, prune):
