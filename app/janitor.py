@@ -16,6 +16,8 @@ PERIOD_S: Final = 60.0
 """Pause between two looks at what is due."""
 REST_S: Final = 0.05
 """Pause between two transactions: whoever waited for the database meanwhile is served."""
+SLACK: Final = 0.1
+"""Share of the file that may be free where nothing was removed: what comes in next goes there."""
 
 
 class Janitor:
@@ -56,5 +58,7 @@ def clear(store: Store, due: Sequence[Removal], now: float, rest: Callable[[floa
     for count, removal in enumerate(due):
         if any(rest(REST_S) for _ in store.remove(removal, now)):
             return count
-    any(rest(REST_S) for _ in store.shrink())
+    info = store.info()
+    if due or info.free_bytes > SLACK * info.bytes:
+        any(rest(REST_S) for _ in store.shrink())
     return len(due)
