@@ -6,7 +6,8 @@ STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers-installed
 ARGS ?=
 
-.PHONY: help demo test quick lint bench bench-overhead compatibility rule-docs screenshots clean
+# every target below is a task, none is a file
+.PHONY: $(shell grep -oE '^[a-z-]+:' $(firstword $(MAKEFILE_LIST)) | tr -d :)
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,11 +41,17 @@ lint: $(STAMP) .typing/trainvitals  ## ruff and mypy
 .typing/trainvitals:
 	mkdir -p .typing && ln -sfn .. $@
 
-bench: $(STAMP)  ## benchmarks in their short form, printed as ratios
+bench-retention: $(STAMP)  ## how long ingest waits beside a purge (ARGS='--steps 10000')
+	$(BIN)/python -m benchmarks.retention $(ARGS)
+
+bench: $(PEERS)  ## benchmarks in their short form, printed as ratios
 	$(BIN)/python -m benchmarks.run
 
 bench-overhead: $(PEERS)  ## what watching costs, beside wandb and TensorBoard (ARGS=--quick)
 	$(BIN)/python -m benchmarks.overhead $(ARGS)
+
+bench-store: $(PEERS)  ## the store: charts' times, size, rate, beside TensorBoard and a row a value (ARGS=--quick)
+	$(BIN)/python -m benchmarks.store $(ARGS)
 
 compatibility: $(STAMP)  ## measure again what is recorded under which condition: docs/compatibility.md
 	$(BIN)/python -m pytest tests/zoo --write-compatibility $(ARGS)

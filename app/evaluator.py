@@ -19,6 +19,7 @@ from typing import Final
 from trainvitals.app.alerts import channels_from
 from trainvitals.app.alerts.dispatch import Dispatcher
 from trainvitals.app.alerts.plan import plan
+from trainvitals.app.janitor import Janitor
 from trainvitals.app.policyfile import PolicyFile
 from trainvitals.app.rules.engine import Engine, StateError
 from trainvitals.app.settings import Settings
@@ -33,6 +34,8 @@ BATCH: Final = 2000
 """Records judged between two commits of a run."""
 IDLE_S: Final = 0.3
 """Pause when there was nothing to judge."""
+SIGN_S: Final = 5.0
+"""How often it says that it is alive."""
 TROUBLE_S: Final = 5.0
 """Pause after an error of the database, or of a rule."""
 CACHED: Final = 16
@@ -140,10 +143,17 @@ class Evaluator:
     def run_forever(self, stop: threading.Event) -> None:
         """Judge and deliver until `stop` is set. A slow channel delays no judgement."""
         delivery = threading.Thread(target=self._deliver, args=(stop,), name="delivery")
+        janitor = Janitor(self._store, self._settings.policy)
+        upkeep = threading.Thread(target=janitor.run_forever, args=(stop,), name="retention")
         delivery.start()
+        upkeep.start()
+        signed = 0.0
         try:
             while not stop.is_set():
                 try:
+                    if time.time() - signed > SIGN_S:
+                        signed = time.time()
+                        self._store.sign("evaluator", signed)
                     judged = self.evaluate(time.time())
                 except StoreError:
                     logger.exception("The database could not be read or written.")
@@ -154,6 +164,7 @@ class Evaluator:
         finally:
             stop.set()
             delivery.join()
+            upkeep.join()
 
     def _deliver(self, stop: threading.Event) -> None:
         while not stop.wait(IDLE_S):

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
+from trainvitals.app.retention import Policy, RetentionError
+
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 """Bind addresses that only this machine can reach."""
 
@@ -63,6 +65,9 @@ class Settings:
         Path("trainvitals.toml"),
         "Policy file: rules, thresholds, severities, acknowledgements. It need not exist.",
     )
+    retention: str = _declare(
+        "", 'How long runs are kept, such as "days=90 size=20GB"; see docs/database.md.'
+    )
     workers: int = _declare(2, "Server processes.")
     threads: int = _declare(16, "Threads of each server process.")
 
@@ -81,6 +86,10 @@ class Settings:
             value = getattr(self, name)
             if value and not (value.isascii() and value.isprintable() and " " not in value):
                 raise SettingsError(f"{name} holds spaces or characters that HTTP can't carry.")
+        try:
+            Policy.parse(self.retention)
+        except RetentionError as error:
+            raise SettingsError(f"retention: {error}") from error
 
     @classmethod
     def from_env(
@@ -106,6 +115,11 @@ class Settings:
             value = getattr(self, setting.name)
             env[setting.env] = ",".join(value) if isinstance(value, tuple) else str(value)
         return env
+
+    @property
+    def policy(self) -> Policy:
+        """What `retention` says."""
+        return Policy.parse(self.retention)
 
     @property
     def link_base(self) -> str:

@@ -104,7 +104,7 @@ class Run:
             self._system = SystemMonitor(self)
         if online:
             page = "" if self._light else self.url
-            self._sender = Sender(writer.folder, meta, chosen.token, page)
+            self._sender = Sender(writer.folder, meta, chosen.token, page, chosen.keep)
 
     def _react_by(self, on_finding: OnFinding | None) -> None:
         """Do so with findings from now on. The server's are asked for by rank 0."""

@@ -89,9 +89,9 @@ def settings_from(**overrides: Any) -> "Settings":
 
 
 @contextmanager
-def existing_store(database: Path | None) -> Iterator["Store"]:
-    """The store in `database` or the default one. Raises ClickException when there is none."""
-    from trainvitals.app.store import Store, StoreError
+def existing_file(database: Path | None) -> Iterator[Path]:
+    """The file `database` or the default one. Raises ClickException when there is none, or it can't be used."""
+    from trainvitals.app.store import StoreError
 
     path = settings_from(database=database).database
     if not path.is_file():
@@ -99,10 +99,18 @@ def existing_store(database: Path | None) -> Iterator["Store"]:
             f"There is no database at {path}. Name one with --database, or start `trainvitals serve`."
         )
     try:
-        with Store.open(path) as store:
-            yield store
+        yield path
     except StoreError as error:
         raise click.ClickException(f"The database {path}: {error}") from error
+
+
+@contextmanager
+def existing_store(database: Path | None) -> Iterator["Store"]:
+    """The store in `database` or the default one. Raises ClickException when there is none."""
+    from trainvitals.app.store import Store
+
+    with existing_file(database) as path, Store.open(path) as store:
+        yield store
 
 
 def _cell(value: object) -> str:

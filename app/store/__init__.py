@@ -1,9 +1,14 @@
 """The store: runs, their records and what was found in them, in one SQLite file.
 
 All SQL of the server is in this package. Everything is reached by `Store`; what it takes and gives is in `types`.
+
+A page that follows a live run asks `series_news`, `matrix_news` and `row_news`, first with "" and then each time with
+the cursor of the answer before, to the same question. It gets the buckets that changed: mostly the last one and new
+ones. Where an answer is not `whole`, a series keeps what lies before its first new step and takes the rest anew; a
+matrix likewise, column by column. Scalars that appeared meanwhile need a question of their own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,11 +16,28 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from trainvitals.app.retention import Policy
 from trainvitals.app.rules.finding import Finding
-from trainvitals.app.store import append, catalog, findings, outbox, read, replay
+from trainvitals.app.store import (
+    append,
+    catalog,
+    census,
+    erase,
+    export,
+    findings,
+    histograms,
+    outbox,
+    read,
+    replay,
+    retention,
+    signs,
+    upkeep,
+)
 from trainvitals.app.store.connection import Database
+from trainvitals.app.store.migrations import MIGRATIONS
 from trainvitals.app.store.types import (
     AlertRow,
+    Census,
     Conflict,
     Delivery,
     DeliveryState,
@@ -23,17 +45,30 @@ from trainvitals.app.store.types import (
     HistogramSeries,
     InvalidRecord,
     Matrix,
+    News,
     NotFound,
     Receipt,
     Run,
+    RunDeleted,
     SequenceGap,
     Series,
+    Shelf,
+    Sign,
     StoreError,
     Stream,
+    StreamState,
 )
 from trainvitals.hooks.wire.records import Batch, Event, GroupKind, HistogramKind, Layout, Record
 
-__all__ = ["Conflict", "InvalidRecord", "NotFound", "SequenceGap", "Store", "StoreError"]
+__all__ = [
+    "Conflict",
+    "InvalidRecord",
+    "NotFound",
+    "RunDeleted",
+    "SequenceGap",
+    "Store",
+    "StoreError",
+]
 
 
 class Store:
@@ -74,7 +109,7 @@ class Store:
         """Store what is new in `batch`, which came at `received` (Unix seconds). An empty batch is a heartbeat.
 
         Once it returns the records are stored for good. Raises SequenceGap when records before the batch are missing,
-        InvalidRecord when one does not fit; then nothing of the batch is stored.
+        InvalidRecord when one does not fit, RunDeleted; then nothing of the batch is stored.
         """
         return append.append(self._database, batch, received)
 
@@ -83,20 +118,40 @@ class Store:
         with self._database.read() as connection:
             return catalog.next_seq(connection, run, attempt, rank)
 
-    def runs(self, *, limit: int = 1000) -> list[Run]:
-        """The newest runs, newest first."""
+    def runs(self, *, limit: int = 1000, shelf: Shelf = "active") -> list[Run]:
+        """The newest runs of a shelf, newest first."""
         with self._database.read() as connection:
-            return catalog.runs(connection, limit)
+            return catalog.runs(connection, limit, shelf)
 
     def run(self, run: str) -> Run | None:
-        """One run."""
+        """One run, unless it is deleted."""
         with self._database.read() as connection:
             return catalog.run(connection, run)
 
-    def delete_run(self, run: str) -> bool:
-        """Remove all there is of a run; whether there was one."""
+    def delete_run(self, run: str, now: float) -> bool:
+        """Hide a run, to be purged some time after `now` (Unix seconds); whether there was one to hide."""
         with self._database.write() as connection:
-            return catalog.delete_run(connection, run)
+            return catalog.mark(connection, run, "deleted", now)
+
+    def restore_run(self, run: str) -> bool:
+        """Bring a deleted run back, whole; whether there was one that is not purged yet."""
+        with self._database.write() as connection:
+            return catalog.mark(connection, run, "deleted", None)
+
+    def archive_run(self, run: str, now: float) -> bool:
+        """Put a run away, at `now` (Unix seconds), where retention leaves it alone; whether there was one in sight."""
+        with self._database.write() as connection:
+            return catalog.mark(connection, run, "archived", now)
+
+    def unarchive_run(self, run: str) -> bool:
+        """Bring an archived run back into sight; whether there was one."""
+        with self._database.write() as connection:
+            return catalog.mark(connection, run, "archived", None)
+
+    def streams(self, run: str) -> list[StreamState]:
+        """How far each process of a run is, and when it was last heard of; by attempt and rank."""
+        with self._database.read() as connection:
+            return catalog.streams(connection, run)
 
     def layouts(self, run: str) -> list[Layout]:
         """The newest layout of each group of the newest attempt that has any, by group number."""
@@ -124,7 +179,7 @@ class Store:
     ) -> dict[str, Series]:
         """Scalars in at most `points` buckets each. Names that were never logged are left out."""
         with self._database.read() as connection:
-            return read.series(connection, run, names, start, stop, points)
+            return read.series(connection, run, names, start, stop, points, "").data
 
     def matrix(
         self,
@@ -141,7 +196,7 @@ class Store:
         Rows are those of the newest layout, then those that only earlier layouts had.
         """
         with self._database.read() as connection:
-            return read.matrix(connection, run, kind, statistic, start, stop, buckets)
+            return read.matrix(connection, run, kind, statistic, start, stop, buckets, "").data
 
     def row(
         self,
@@ -155,7 +210,51 @@ class Store:
     ) -> dict[str, Series]:
         """All statistics of one layer or parameter in at most `points` buckets each."""
         with self._database.read() as connection:
-            return read.row(connection, run, kind, name, start, stop, points)
+            return read.row(connection, run, kind, name, start, stop, points, "").data
+
+    def series_news(
+        self,
+        run: str,
+        names: list[str],
+        since: str,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        points: int = 1000,
+    ) -> News[dict[str, Series]]:
+        """What changed in `series` since a cursor; see `News`."""
+        with self._database.read() as connection:
+            return read.series(connection, run, names, start, stop, points, since)
+
+    def matrix_news(
+        self,
+        run: str,
+        kind: GroupKind,
+        statistic: str,
+        since: str,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        buckets: int = 400,
+    ) -> News[Matrix]:
+        """What changed in `matrix` since a cursor: its last columns; see `News`."""
+        with self._database.read() as connection:
+            return read.matrix(connection, run, kind, statistic, start, stop, buckets, since)
+
+    def row_news(
+        self,
+        run: str,
+        kind: GroupKind,
+        name: str,
+        since: str,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        points: int = 600,
+    ) -> News[dict[str, Series]]:
+        """What changed in `row` since a cursor; see `News`."""
+        with self._database.read() as connection:
+            return read.row(connection, run, kind, name, start, stop, points, since)
 
     def histograms(
         self,
@@ -169,7 +268,7 @@ class Store:
     ) -> HistogramSeries:
         """Histograms of one layer or parameter at no more than `times` steps, evenly chosen, always the newest."""
         with self._database.read() as connection:
-            return read.histograms(connection, run, kind, name, start, stop, times)
+            return histograms.histograms(connection, run, kind, name, start, stop, times)
 
     def latest(
         self, run: str, kind: GroupKind
@@ -259,3 +358,58 @@ class Store:
         """The delivery log, the newest first; of one run where it is given."""
         with self._database.read() as connection:
             return outbox.deliveries(connection, run, limit)
+
+    def removals(self, policy: Policy, now: float) -> list[retention.Removal]:
+        """What `policy` removes at `now` (Unix seconds), in the order in which to do it."""
+        with self._database.read() as connection:
+            return retention.plan(connection, policy, now)
+
+    def remove(self, removal: retention.Removal, now: float) -> Iterator[None]:
+        """Do one of `removals`, one short transaction a step; pause between steps, so that others may write."""
+        return retention.carry_out(self._database, removal, now)
+
+    def shrink(self) -> Iterator[None]:
+        """Give free room in the file back to the file system, in steps as `remove`."""
+        return erase.shrink(self._database)
+
+    def sign(self, name: str, now: float, **body: object) -> None:
+        """Note that a part of the server was at work at `now` (Unix seconds), and what it has to say."""
+        with self._database.write() as connection:
+            signs.give(connection, name, now, body)
+
+    def export(self, run: str, what: export.What) -> export.Table:
+        """All there is of a run, as rows in full resolution, read part by part."""
+        return export.table(self._database, run, what)
+
+    def census(self, now: float) -> Census:
+        """How much there is of everything at `now` (Unix seconds)."""
+        with self._database.read() as connection:
+            return census.census(connection, now)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._database.path
+
+    @property
+    def schema(self) -> int:
+        """Version of the schema that this release has."""
+        return len(MIGRATIONS)
+
+    def probe(self) -> None:
+        """Raise StoreError unless the file can be written."""
+        upkeep.probe(self._database.path)
+
+    def signs(self) -> dict[str, Sign]:
+        """The last sign of each part of the server that ever gave one."""
+        with self._database.read() as connection:
+            return signs.read(connection)
+
+    def info(self) -> upkeep.Info:
+        """What the file holds."""
+        with self._database.read() as connection:
+            return upkeep.info(self._database, connection)
+
+    def vacuum(self) -> None:
+        """Write the file anew without free room. Whoever wants to write has to wait for the end of it."""
+        upkeep.vacuum(self._database)

@@ -1,10 +1,13 @@
 """The schema, as numbered steps. A step that was released never changes: what is new goes into the next one."""
 
 import sqlite3
+from collections.abc import Callable
 
+from trainvitals.app.store import views
+from trainvitals.app.store.repack import repack
 from trainvitals.app.store.types import StoreError
 
-MIGRATIONS: tuple[str, ...] = (
+MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     """
     -- One training.
     CREATE TABLE runs (
@@ -165,6 +168,42 @@ MIGRATIONS: tuple[str, ...] = (
     -- Nothing to change: from here on the log may hold `scalars` records and histograms may hold varints, which
     -- an earlier release cannot read.
     """,
+    """
+    -- Tiles and nodes in fewer bytes (`floats`), nodes in blocks of their own size (`pyramid`).
+    -- Nodes of level 1 that wait for a block.
+    CREATE TABLE fresh (
+        grp INTEGER NOT NULL REFERENCES groups (key) ON DELETE CASCADE,
+        col INTEGER NOT NULL,
+        block INTEGER NOT NULL,              -- of the records they sum up
+        body BLOB NOT NULL,                  -- see tiles.pack_fresh
+        PRIMARY KEY (grp, col, block)
+    );
+    """,
+    repack,
+    """
+    -- When each process was last heard of: a rank that hangs is silent while the others go on.
+    ALTER TABLE streams ADD COLUMN last_seen REAL NOT NULL DEFAULT 0;
+
+    -- Ids of runs that were deleted for good: their processes may still be sending.
+    CREATE TABLE gone (
+        id TEXT PRIMARY KEY,
+        time REAL NOT NULL
+    ) WITHOUT ROWID;
+    """,
+    """
+    -- Unix seconds. A deleted run is hidden, may be restored, and is purged some time later: then its id gives way
+    -- to 'purged <key>', so that nobody finds it while its rows go bit by bit. An archived run is put away and kept.
+    ALTER TABLE runs ADD COLUMN deleted REAL;
+    ALTER TABLE runs ADD COLUMN archived REAL;
+    CREATE INDEX runs_deleted ON runs (deleted) WHERE deleted IS NOT NULL;
+
+    -- When each part of the server was last at work, and what it has to say.
+    CREATE TABLE signs (
+        name TEXT PRIMARY KEY,               -- evaluator, retention
+        time REAL NOT NULL,
+        body BLOB NOT NULL                   -- msgpack of a map
+    );
+    """,
 )
 
 
@@ -179,10 +218,17 @@ def migrate(connection: sqlite3.Connection) -> None:
             f"The database has schema version {version}; this release knows {len(MIGRATIONS)}. "
             "Bring trainvitals to the release that wrote it."
         )
-    for number, script in enumerate(MIGRATIONS[version:], version + 1):
-        for statement in _statements(script):
-            connection.execute(statement)
+    if version == len(MIGRATIONS):
+        return
+    views.drop(connection)
+    for number, step in enumerate(MIGRATIONS[version:], version + 1):
+        if callable(step):
+            step(connection)
+        else:
+            for statement in _statements(step):
+                connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {number}")
+    views.create(connection)
 
 
 def _statements(script: str) -> list[str]:

@@ -31,7 +31,7 @@ def pending(connection: sqlite3.Connection, channel: str, now: float, limit: int
         SELECT a.id, r.id, a.grp, a.kind, a.created, a.not_before
         FROM alerts a JOIN runs r ON r.key = a.run
         LEFT JOIN deliveries d ON d.alert = a.key AND d.channel = ?1
-        WHERE a.cancelled = 0 AND a.not_before <= ?2
+        WHERE a.cancelled = 0 AND r.deleted IS NULL AND a.not_before <= ?2
           AND (d.alert IS NULL OR (d.state = 'pending' AND d.retry_at <= ?2))
           AND NOT EXISTS (
             SELECT 1 FROM alerts b LEFT JOIN deliveries e ON e.alert = b.key AND e.channel = ?1
@@ -91,7 +91,7 @@ def deliveries(connection: sqlite3.Connection, run_id: str | None, limit: int) -
         SELECT a.id, r.id, a.grp, a.kind, a.created, d.channel, d.state, d.attempts, d.error,
                d.updated, d.retry_at
         FROM deliveries d JOIN alerts a ON a.key = d.alert JOIN runs r ON r.key = a.run
-        WHERE ?1 IS NULL OR r.id = ?1
+        WHERE r.deleted IS NULL AND (?1 IS NULL OR r.id = ?1)
         ORDER BY d.updated DESC, a.key DESC LIMIT ?2
         """,
         (run_id, limit),

@@ -6,15 +6,13 @@ import numpy as np
 import numpy.typing as npt
 
 from trainvitals.app.store import catalog, groups, tiles
+from trainvitals.app.store.cover import Steps
+from trainvitals.app.store.gather import Buckets, Reader
 from trainvitals.app.store.groups import Group
-from trainvitals.app.store.plan import Buckets, plan
+from trainvitals.app.store.plan import plan
 from trainvitals.app.store.pyramid import Nodes
-from trainvitals.app.store.types import HistogramSeries, Matrix, Series
-from trainvitals.hooks.wire.bins import BINS
-from trainvitals.hooks.wire.codec import unpack_row_of_counts
-from trainvitals.hooks.wire.records import GroupKind, HistogramKind, Layout, Row
-
-_FIRST = np.zeros(1, np.intp)
+from trainvitals.app.store.types import Matrix, News, Series
+from trainvitals.hooks.wire.records import GroupKind, Layout, Row
 
 
 def series(
@@ -24,27 +22,26 @@ def series(
     start: int | None,
     stop: int | None,
     points: int,
-) -> dict[str, Series]:
+    since: str,
+) -> News[dict[str, Series]]:
     """Scalars over the steps; see `Store.series`."""
     run = catalog.find_key(connection, run_id)
     if run is None:
-        return {}
+        return News({}, "", True)
     known = catalog.names(connection, run)
-    answer = plan(connection, run, "scalar", start, stop, points)
-    found = {}
-    for name in names:
-        if name in known:
-            buckets = Buckets(1, answer.edges)
-            for segment in answer.segments:
-                nodes = segment.nodes(connection, known[name], 0, 1)
-                buckets.add(_FIRST, segment.steps, nodes)
-            found[name] = _series(answer.edges, buckets.nodes)
-    return found
+    wanted = [name for name in dict.fromkeys(names) if name in known]
+    answer = plan(connection, run, "scalar", start, stop, points, since)
+    buckets = Buckets(len(wanted), answer.edges)
+    for segment in answer.segments if wanted else ():
+        nodes = Reader(connection, segment).row([known[name] for name in wanted], 0)
+        buckets.add(np.arange(len(wanted)), segment.steps, nodes)
+    found = {name: _series(answer.edges, buckets.nodes, row) for row, name in enumerate(wanted)}
+    return News(found, answer.cursor, answer.whole)
 
 
-def _series(edges: npt.NDArray[np.int64], nodes: Nodes) -> Series:
-    kept = (nodes.finite[0] + nodes.nonfinite[0]) > 0
-    own = nodes[0, kept]
+def _series(edges: Steps, nodes: Nodes, row: int) -> Series:
+    kept = (nodes.finite[row] + nodes.nonfinite[row]) > 0
+    own = nodes[row, kept]
     return Series(edges[kept], own.min, own.max, own.mean, own.last, own.nonfinite)
 
 
@@ -56,33 +53,33 @@ def matrix(
     start: int | None,
     stop: int | None,
     buckets: int,
-) -> Matrix:
+    since: str,
+) -> News[Matrix]:
     """One statistic of all rows over the steps; see `Store.matrix`."""
     run = catalog.find_key(connection, run_id)
     rows = {} if run is None else _rows(connection, run, kind, statistic)
     position = {name: index for index, name in enumerate(rows)}
     if run is None or not rows:
-        gathered = Buckets(0, np.empty(0, np.int64))
-        edges = np.empty(0, np.int64)
-    else:
-        answer = plan(connection, run, kind, start, stop, buckets)
-        edges = answer.edges
-        gathered = Buckets(len(rows), edges)
-        for segment in answer.segments:
-            layout = segment.group.layout
-            if statistic not in layout.columns:
-                continue
-            column = layout.columns.index(statistic)
-            targets = np.array([position[row.name] for row in layout.rows])
-            for low in range(0, len(targets), tiles.NODE_ROWS):
-                high = min(low + tiles.NODE_ROWS, len(targets))
-                nodes = segment.nodes(connection, column, low, high)
-                gathered.add(targets[low:high], segment.steps, nodes)
+        return News(_matrix([], Buckets(0, np.empty(0, np.int64))), "", True)
+    answer = plan(connection, run, kind, start, stop, buckets, since)
+    gathered = Buckets(len(rows), answer.edges)
+    for segment in answer.segments:
+        layout = segment.reach.group.layout
+        if statistic not in layout.columns:
+            continue
+        column = layout.columns.index(statistic)
+        targets = np.array([position[row.name] for row in layout.rows])
+        for low, high, nodes in Reader(connection, segment).column(column):
+            gathered.add(targets[low:high], segment.steps, nodes)
+    return News(_matrix(list(rows.values()), gathered), answer.cursor, answer.whole)
+
+
+def _matrix(rows: list[Row], gathered: Buckets) -> Matrix:
     nodes = gathered.nodes
     with np.errstate(over="ignore", invalid="ignore"):
         return Matrix(
-            list(rows.values()),
-            edges,
+            rows,
+            gathered.edges,
             nodes.min.astype(np.float32),
             nodes.max.astype(np.float32),
             nodes.mean.astype(np.float32),
@@ -124,73 +121,28 @@ def row(
     start: int | None,
     stop: int | None,
     points: int,
-) -> dict[str, Series]:
+    since: str,
+) -> News[dict[str, Series]]:
     """All statistics of one row over the steps; see `Store.row`."""
     run = catalog.find_key(connection, run_id)
     if run is None:
-        return {}
-    answer = plan(connection, run, kind, start, stop, points)
-    found: dict[str, Buckets] = {}
+        return News({}, "", True)
+    answer = plan(connection, run, kind, start, stop, points, since)
+    parts = []
     for segment in answer.segments:
-        layout = segment.group.layout
+        layout = segment.reach.group.layout
         index = next((i for i, row in enumerate(layout.rows) if row.name == name), None)
-        if index is None:
-            continue
-        for column, statistic in enumerate(layout.columns):
-            nodes = segment.nodes(connection, column, index, index + 1)
-            buckets = found.setdefault(statistic, Buckets(1, answer.edges))
-            buckets.add(_FIRST, segment.steps, nodes)
-    return {statistic: _series(answer.edges, buckets.nodes) for statistic, buckets in found.items()}
-
-
-def histograms(
-    connection: sqlite3.Connection,
-    run_id: str,
-    kind: HistogramKind,
-    name: str,
-    start: int | None,
-    stop: int | None,
-    times: int,
-) -> HistogramSeries:
-    """Histograms of one row, thinned to `times`; see `Store.histograms`."""
-    none = HistogramSeries(np.empty(0, np.int64), np.empty((0, BINS), np.int64))
-    run = catalog.find_key(connection, run_id)
-    if run is None:
-        return none
-    ends = catalog.view_ends(connection, run)
-    at: dict[int, tuple[int, int, int, int]] = {}
-    for attempt, *fields in connection.execute(
-        f"SELECT s.attempt, {groups.FIELDS} FROM groups g JOIN streams s ON s.key = g.stream "
-        "WHERE s.run = ? AND s.rank = 0 AND g.number >= 0 ORDER BY s.attempt, g.key",
-        (run,),
-    ).fetchall():
-        group = Group(*fields)
-        index = next((i for i, r in enumerate(group.layout.rows) if r.name == name), None)
-        if index is None:
-            continue
-        limits = [limit for limit in (stop, ends[attempt]) if limit is not None]
-        low, high = start or 0, min(limits, default=2**62)
-        for step, seq in connection.execute(
-            "SELECT step, seq FROM histograms WHERE grp = ? AND kind = ? AND step >= ? AND step < ? "
-            "ORDER BY step, seq",
-            (group.key, kind, low, high),
-        ):
-            at[step] = (group.key, seq, group.rows, index)
-    if not at:
-        return none
-    steps = np.array(sorted(at), np.int64)
-    if len(steps) > times:
-        steps = steps[np.linspace(len(steps) - 1, 0, times).round().astype(np.int64)[::-1]]
-    counts = np.zeros((len(steps), BINS), np.int64)
-    for position, step in enumerate(steps.tolist()):
-        key, seq, rows, index = at[step]
-        (body,) = connection.execute(
-            "SELECT body FROM histograms WHERE grp = ? AND kind = ? AND step = ? AND seq = ?",
-            (key, kind, step, seq),
-        ).fetchone()
-        counts[position] = unpack_row_of_counts(tiles.decompress(body), rows, index)
-    filled = counts.any(axis=1)  # a row of zeros is "none"
-    return HistogramSeries(steps[filled], counts[filled])
+        if index is not None:
+            parts.append((segment, layout.columns, index))
+    statistics = list(dict.fromkeys(column for _, columns, _ in parts for column in columns))
+    position = {statistic: place for place, statistic in enumerate(statistics)}
+    buckets = Buckets(len(statistics), answer.edges)
+    for segment, columns, index in parts:
+        nodes = Reader(connection, segment).row(range(len(columns)), index)
+        targets = np.array([position[column] for column in columns])
+        buckets.add(targets, segment.steps, nodes)
+    found = {key: _series(answer.edges, buckets.nodes, place) for key, place in position.items()}
+    return News(found, answer.cursor, answer.whole)
 
 
 def latest(
@@ -206,8 +158,9 @@ def latest(
     if found is None:
         return None
     group = Group(*found)
-    steps, values = Records(connection).read(group, group.count - 1)
-    return group.layout, steps, values
+    newest = groups.newest_record(connection, group)
+    step, values = newest or Records(connection).read(group, group.count - 1)
+    return group.layout, step, values
 
 
 class Records:
@@ -250,16 +203,16 @@ class Records:
         ).fetchone()
         values = np.empty((group.columns, group.rows, group.block), "<f4")
         for column in range(group.columns):
-            for tile, low in enumerate(range(0, group.rows, tiles.TILE_ROWS)):
-                (body,) = self._connection.execute(
+            bodies = [
+                body
+                for tile in range(-(-group.rows // tiles.TILE_ROWS))
+                for (body,) in self._connection.execute(
                     "SELECT body FROM tiles WHERE grp = ? AND level = 0 AND col = ? AND tile = ? "
                     "AND block = ?",
                     (group.key, column, tile, block),
-                ).fetchone()
-                height = min(tiles.TILE_ROWS, group.rows - low)
-                values[column, low : low + height] = tiles.unpack_values(
-                    body, "<f4", height, group.block
                 )
+            ]
+            values[column] = tiles.unpack_tiles(bodies, "<f4", group.rows, group.block)
         return tiles.unpack_steps(steps), np.ascontiguousarray(values.transpose(2, 1, 0))
 
 

@@ -1,7 +1,7 @@
 """What goes into the store and comes out of it: plain values, no SQL."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 import msgspec
 import numpy as np
@@ -9,9 +9,13 @@ import numpy.typing as npt
 
 from trainvitals.hooks.wire.records import Row
 
+T = TypeVar("T")
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 AlertKind = Literal["open", "escalated", "resolved"]
+Shelf = Literal["active", "archived", "deleted"]
+"""Where a run is kept: in sight, put away, or waiting to be purged."""
+SHELVES: tuple[Shelf, ...] = get_args(Shelf)
 DeliveryState = Literal["pending", "delivered", "failed", "cancelled"]
 
 
@@ -30,6 +34,10 @@ class SequenceGap(StoreError):  # noqa: N818 - reads as what it says
 
 class InvalidRecord(StoreError):  # noqa: N818
     """A record that does not fit its stream so far. Nothing of its batch was stored."""
+
+
+class RunDeleted(StoreError):  # noqa: N818
+    """The run of a batch was deleted; nothing more is stored of it."""
 
 
 class Conflict(StoreError):  # noqa: N818
@@ -72,6 +80,33 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     end_message: str
     version: int
     """Grows with each stored batch and each evaluation."""
+    archived: float | None = None
+    """When it was put away, Unix seconds; None while it is not."""
+    deleted: float | None = None
+    """When it was deleted, Unix seconds; None while it is not."""
+
+
+class Sign(msgspec.Struct, frozen=True):
+    """A sign of life of a part of the server."""
+
+    time: float
+    """Unix seconds."""
+    body: dict[str, Any]
+    """What it had to say."""
+
+
+class Census(msgspec.Struct, frozen=True, kw_only=True):
+    """Numbers of what is stored, without what is deleted."""
+
+    runs: dict[str, float]
+    """By status."""
+    records: float
+    unjudged: float
+    """Records that the rules have not read yet."""
+    alerts: float
+    """Alerts that no channel has taken yet."""
+    deliveries: dict[str, float]
+    """By state."""
 
 
 class Stream(msgspec.Struct, frozen=True):
@@ -84,6 +119,21 @@ class Stream(msgspec.Struct, frozen=True):
     def key(self) -> str:
         """As it names the stream in a cursor."""
         return f"{self.attempt}/{self.rank}"
+
+
+class StreamState(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the server has one process of a run."""
+
+    attempt: str
+    rank: int
+    next: int
+    """`seq` of the record that is expected next."""
+    last_step: int
+    """-1 before the first."""
+    last_seen: float
+    """When the server last heard of it, Unix seconds by the server's clock; 0 if that was before it took note."""
+    status_reported: str
+    """How it said it ended: finished, failed or interrupted; "" while it has not."""
 
 
 class Evaluation(msgspec.Struct, frozen=True):
@@ -164,6 +214,19 @@ class Matrix:
     """How many values were NaN or infinite; shape (rows, b)."""
     recorded: npt.NDArray[np.bool_]
     """Where there was any value, NaN included; shape (rows, b)."""
+
+
+@dataclass(frozen=True, slots=True)
+class News(Generic[T]):
+    """What changed in an answer since a cursor."""
+
+    data: T
+    """Buckets from the first one that changed on."""
+    cursor: str
+    """To ask with next time."""
+    whole: bool
+    """Whether `data` is the whole answer: at the first time, and whenever buckets became wider or steps were recorded
+    anew. If not, it takes the place of what is known from its first step on, and the rest stays."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,21 @@ from flask import Flask
 
 from trainvitals.app.settings import Settings
 from trainvitals.app.web import (
+    admission,
     api,
     db,
     errors,
+    export_api,
     figures_api,
+    health,
     ingest,
     login,
+    metrics,
+    openapi,
     pages,
     policy_api,
     security,
+    sharing,
 )
 
 _ROOT = Path(__file__).parents[2]
@@ -39,8 +45,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     db.register(app, settings)
+    metrics.register(app)
     security.register(app, settings)
+    admission.register(app, settings)
     errors.register(app)
-    for module in (ingest, api, login, pages, figures_api, policy_api):
+    for module in (ingest, api, login, pages, figures_api, policy_api, export_api, health, openapi):
         app.register_blueprint(module.bp)
+    sharing.register(app)
     return app

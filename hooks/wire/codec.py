@@ -7,7 +7,7 @@ of its payload (both uint32, little-endian), then the msgpack of one record.
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import msgspec
@@ -20,8 +20,13 @@ from trainvitals.hooks.wire.records import Batch, Record
 
 MAGIC = b"TVB1"
 _HEADER = struct.Struct("<4sBII")
+HEADER_BYTES = _HEADER.size
 _FRAME = struct.Struct("<II")
 _NO_COMPRESSION, _ZLIB = 0, 1
+_PROBE_BYTES = 32 << 10
+"""The start of a batch that is compressed to see whether that pays."""
+_WORTH = 0.8
+"""Share of its size that compression has to bring a batch below."""
 
 _encoder = msgspec.msgpack.Encoder()
 _batch_decoder = msgspec.msgpack.Decoder(Batch)
@@ -55,10 +60,30 @@ def decode_record(payload: bytes) -> Record:
 
 
 def encode_batch(batch: Batch) -> bytes:
-    """A batch as it travels."""
+    """A batch as it travels: compressed where that pays.
+
+    Samples are floats, which hardly shrink, and to unpack them would be a third of what a batch costs the server.
+    """
     raw = _encoder.encode(batch)
-    packed = zlib.compress(raw, 1)
-    return _HEADER.pack(MAGIC, _ZLIB, len(raw), zlib.crc32(raw)) + packed
+    probe = raw[:_PROBE_BYTES]
+    pays = len(zlib.compress(probe, 1)) < _WORTH * len(probe)
+    kind, packed = (_ZLIB, zlib.compress(raw, 1)) if pays else (_NO_COMPRESSION, raw)
+    return _HEADER.pack(MAGIC, kind, len(raw), zlib.crc32(raw)) + packed
+
+
+def unpacked_size(head: bytes) -> int:
+    """How many bytes a batch that starts with `head`, its first `HEADER_BYTES`, unpacks to. Raises WireError."""
+    if len(head) < _HEADER.size or head[:4] != MAGIC:
+        raise WireError(
+            f"The body does not start like a batch (expected {MAGIC!r} and a 13-byte header). "
+            "Was it sent by trainvitals.hooks?"
+        )
+    length: int = _HEADER.unpack_from(head)[2]
+    if length > limits.MAX_BATCH_RAW_BYTES:
+        raise TooLarge(
+            f"The batch unpacks to {length:,} bytes; at most {limits.MAX_BATCH_RAW_BYTES:,} are taken."
+        )
+    return length
 
 
 def decode_batch(body: bytes) -> Batch:
@@ -68,12 +93,8 @@ def decode_batch(body: bytes) -> Batch:
             f"The batch has {len(body):,} bytes; at most {limits.MAX_BATCH_BYTES:,} are taken. "
             "Send fewer records at a time."
         )
-    if len(body) < _HEADER.size or body[:4] != MAGIC:
-        raise WireError(
-            f"The body does not start like a batch (expected {MAGIC!r} and a 13-byte header). "
-            "Was it sent by trainvitals.hooks?"
-        )
-    _, compression, length, crc = _HEADER.unpack_from(body)
+    length = unpacked_size(body)
+    _, compression, _, crc = _HEADER.unpack_from(body)
     raw = _decompress(body[_HEADER.size :], compression, length)
     if zlib.crc32(raw) != crc:
         raise WireError(
@@ -89,10 +110,6 @@ def decode_batch(body: bytes) -> Batch:
 
 
 def _decompress(packed: bytes, compression: int, length: int) -> bytes:
-    if length > limits.MAX_BATCH_RAW_BYTES:
-        raise TooLarge(
-            f"The batch unpacks to {length:,} bytes; at most {limits.MAX_BATCH_RAW_BYTES:,} are taken."
-        )
     if compression == _NO_COMPRESSION:
         raw = packed
     elif compression == _ZLIB:
@@ -213,15 +230,31 @@ def unpack_counts(data: bytes, rows: int) -> npt.NDArray[np.uint32]:
 
 def unpack_row_of_counts(data: bytes, rows: int, row: int) -> npt.NDArray[np.uint32]:
     """One row of `unpack_counts`, without unpacking the others; shape `(BINS,)`."""
-    first, length, body, packed = _open_counts(data, rows)
-    begin, stop = int(length[:row].sum()), int(length[: row + 1].sum())
-    ends = varints.ends(body) if packed else 4 * np.arange(1, len(body) // 4 + 1)
-    if stop > len(ends):
-        raise _misfit(data, rows)
-    counts = np.zeros(BINS, dtype=np.uint32)
-    if stop > begin:
-        part = body[ends[begin - 1] if begin else 0 : ends[stop - 1]]
-        counts[first[row] : first[row] + length[row]] = _decode_counts(part, packed, rows)
+    counts: npt.NDArray[np.uint32] = unpack_rows_of_counts([data], rows, row)[0]
+    return counts
+
+
+def unpack_rows_of_counts(packed: Sequence[bytes], rows: int, row: int) -> npt.NDArray[np.uint32]:
+    """The same row of several results of `pack_counts`; shape `(len(packed), BINS)`. Raises WireError."""
+    counts = np.zeros((len(packed), BINS), dtype=np.uint32)
+    cut: list[npt.NDArray[np.uint8]] = []  # varints are decoded all at once
+    places: list[npt.NDArray[np.int64]] = []
+    for index, data in enumerate(packed):
+        first, length, body, as_varints = _open_counts(data, rows)
+        begin, many = int(length[:row].sum()), int(length[row])
+        ends = varints.ends(body) if as_varints else 4 * np.arange(1, len(body) // 4 + 1)
+        if begin + many > len(ends):
+            raise _misfit(data, rows)
+        if many:
+            part = body[ends[begin - 1] if begin else 0 : ends[begin + many - 1]]
+            at = index * BINS + first[row] + np.arange(many)
+            if as_varints:
+                cut.append(part)
+                places.append(at)
+            else:
+                counts.reshape(-1)[at] = _decode_counts(part, as_varints, rows)
+    if cut:
+        counts.reshape(-1)[np.concatenate(places)] = _decode_counts(np.concatenate(cut), True, rows)
     return counts
 
 

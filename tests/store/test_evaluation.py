@@ -84,7 +84,7 @@ def test_findings_are_replaced_and_counted(store, commit):
 
 
 def test_an_evaluation_of_a_deleted_run_is_refused(store, commit):
-    store.delete_run("run-1")
+    store.delete_run("run-1", NOW)
     with pytest.raises(NotFound):
         store.commit_evaluation("run-1", "me", {}, b"", [], [], NOW)
 
