@@ -8,6 +8,7 @@ ARGS ?=
 
 # every target below is a task, none is a file
 .PHONY: $(shell grep -oE '^[a-z-]+:' $(firstword $(MAKEFILE_LIST)) | tr -d :)
+.PHONY: help demo test quick lint bench bench-overhead bench-stream compatibility screenshots clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -52,6 +53,8 @@ bench-overhead: $(PEERS)  ## what watching costs, beside wandb and TensorBoard (
 
 bench-store: $(PEERS)  ## the store: charts' times, size, rate, beside TensorBoard and a row a value (ARGS=--quick)
 	$(BIN)/python -m benchmarks.store $(ARGS)
+bench-stream: $(STAMP)  ## ingest at full load, kills of servers and trainings, a hundred viewers (ARGS=--quick)
+	$(BIN)/python -m benchmarks.stream $(ARGS)
 
 compatibility: $(STAMP)  ## measure again what is recorded under which condition: docs/compatibility.md
 	$(BIN)/python -m pytest tests/zoo --write-compatibility $(ARGS)

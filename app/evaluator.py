@@ -38,6 +38,8 @@ SIGN_S: Final = 5.0
 """How often it says that it is alive."""
 TROUBLE_S: Final = 5.0
 """Pause after an error of the database, or of a rule."""
+NICE: Final = 5
+"""How far it stands back for the web workers: records that wait to be taken in go before a judgement on them."""
 CACHED: Final = 16
 """Runs whose engines stay in memory."""
 
@@ -184,6 +186,7 @@ def main() -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    os.nice(NICE)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -49,8 +49,6 @@ class Load:
     memory: list[tuple[float, int]]
     """Seconds since the start, and resident bytes of all workers together (what they share counted once)."""
     sent: list[Sent]
-    judged: int
-    """Records that the rules read meanwhile."""
 
     @property
     def rate(self) -> float:
@@ -129,7 +127,7 @@ def measure(seconds: float) -> Load:
                     raise RuntimeError(
                         f"{item.run}: {item.records} acknowledged, {stored} in the database"
                     )
-        return Load(*load, sent=sent, judged=0)
+        return Load(*load, sent=sent)
 
 
 def _watch(server: Server, clients, counters, seconds):  # type: ignore[no-untyped-def]

@@ -14,7 +14,7 @@ import pytest
 import trainvitals.hooks as tv
 from trainvitals.hooks import sender, spool
 from trainvitals.hooks.sender import sync
-from trainvitals.hooks.wire import codec
+from trainvitals.hooks.wire import codec, limits
 from trainvitals.hooks.wire.records import Batch, Start, Step
 from trainvitals.hooks.wire.scalars import expand
 from trainvitals.hooks.wire.validate import validate_batch
@@ -30,6 +30,7 @@ class Server:
         self.batches: list[Batch] = []
         self.script: list[Callable[[Batch], Answer]] = []
         self.authorization: list[str | None] = []
+        self.behind: list[str | None] = []
         double = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -39,6 +40,7 @@ class Server:
                 batch = codec.decode_batch(self.rfile.read(int(self.headers["Content-Length"])))
                 validate_batch(batch)
                 double.authorization.append(self.headers.get("Authorization"))
+                double.behind.append(self.headers.get(limits.BEHIND_HEADER))
                 assert self.path == f"/api/v1/runs/{batch.run}/batches"
                 status, document, headers = double.answer(batch)
                 body = json.dumps(document).encode()

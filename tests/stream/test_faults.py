@@ -24,7 +24,7 @@ TYPE = "application/vnd.trainvitals.batch"
 
 @pytest.fixture
 def stream():
-    return Stream("run-1", layers=5, columns=3, pool=7)
+    return Stream("run-1", layers=8, columns=3, pool=7)
 
 
 @pytest.fixture
