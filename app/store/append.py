@@ -56,7 +56,7 @@ def append(database: Database, batch: Batch, received: float) -> Receipt:
         records = batch.records[expected - batch.first :] if batch.records else []
         if records:
             _Appender(connection, batch, expected, received).store(records)
-        catalog.touch(connection, batch.run, received, changed=bool(records))
+        catalog.touch(connection, batch, received, changed=bool(records))
         return Receipt(expected + len(records), len(records))
 
 

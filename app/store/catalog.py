@@ -147,11 +147,16 @@ def configure(connection: sqlite3.Connection, run: int, values: Mapping[str, Val
         connection.execute("UPDATE runs SET config = ? WHERE key = ?", (merged, run))
 
 
-def touch(connection: sqlite3.Connection, run_id: str, now: float, *, changed: bool) -> None:
-    """Note that a run was heard of, and whether it brought anything new."""
+def touch(connection: sqlite3.Connection, batch: Batch, now: float, *, changed: bool) -> None:
+    """Note that a process of a run was heard of, and whether it brought anything new."""
     connection.execute(
         "UPDATE runs SET last_seen = MAX(last_seen, ?), version = version + ? WHERE id = ?",
-        (now, int(changed), run_id),
+        (now, int(changed), batch.run),
+    )
+    connection.execute(
+        "UPDATE streams SET last_seen = MAX(last_seen, ?) WHERE attempt = ? AND rank = ? "
+        "AND run = (SELECT key FROM runs WHERE id = ?)",
+        (now, batch.attempt, batch.rank, batch.run),
     )
 
 

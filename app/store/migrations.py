@@ -165,6 +165,37 @@ MIGRATIONS: tuple[str, ...] = (
     -- Nothing to change: from here on the log may hold `scalars` records and histograms may hold varints, which
     -- an earlier release cannot read.
     """,
+    """
+    -- When a process was heard of last; unknown (0) for those of earlier releases.
+    ALTER TABLE streams ADD COLUMN last_seen REAL NOT NULL DEFAULT 0;
+
+    -- What people said of a finding. A row stays when the finding is gone, as it may come back.
+    CREATE TABLE handled (
+        run INTEGER NOT NULL REFERENCES runs (key) ON DELETE CASCADE,
+        grp TEXT NOT NULL,                   -- key of the finding
+        acknowledged REAL,                   -- when, and the onset of what was acknowledged then
+        first_step INTEGER,
+        muted_until REAL,
+        PRIMARY KEY (run, grp)
+    ) WITHOUT ROWID;
+
+    -- Times in which nothing was heard of a run (rank -1) or of one rank of it.
+    CREATE TABLE silences (
+        run INTEGER NOT NULL REFERENCES runs (key) ON DELETE CASCADE,
+        rank INTEGER NOT NULL,
+        since REAL NOT NULL,
+        step INTEGER NOT NULL,               -- the last one before
+        heard REAL,                          -- when it was over
+        PRIMARY KEY (run, rank, since)
+    ) WITHOUT ROWID;
+
+    -- Until when nothing more is sent on a channel.
+    CREATE TABLE holds (
+        channel TEXT PRIMARY KEY,
+        held_until REAL NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX alerts_by_age ON alerts (not_before);
+    """,
 )
 
 

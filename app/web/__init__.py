@@ -10,6 +10,7 @@ from trainvitals.app.web import (
     db,
     errors,
     figures_api,
+    findings_api,
     ingest,
     login,
     pages,
@@ -40,6 +41,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     db.register(app, settings)
     security.register(app, settings)
     errors.register(app)
-    for module in (ingest, api, login, pages, figures_api):
+    for module in (ingest, api, findings_api, login, pages, figures_api):
         app.register_blueprint(module.bp)
     return app

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 import numpy as np
 
+from trainvitals.app.alerts.contact import findings_of
 from trainvitals.app.figures.cells import Line
 from trainvitals.app.figures.text import number
 from trainvitals.app.figures.types import Mark
@@ -73,7 +74,7 @@ def view(store: Store, run: Run, now: float) -> View:
 
 def _judged(store: Store, run: Run) -> tuple[list[Finding], list[RuleState]]:
     state = store.evaluation(run.id).state
-    return store.findings(run.id), [] if state is None else Engine.load(state).states()
+    return findings_of(store, run.id), [] if state is None else Engine.load(state).states()
 
 
 def _remembered(store: Store, run: Run, what: str, read: Callable[[], T]) -> T:
