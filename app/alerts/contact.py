@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from trainvitals.app.rules.finding import Finding
 from trainvitals.app.store import Store
-from trainvitals.app.store.types import AlertRow, Contact, Run, Silence
+from trainvitals.app.store.types import AlertRow, Run, Silence, StreamState
 
 SILENT_S = 120.0
 """Silence that is told, seconds: heartbeats come every five, so it is no hiccup of the network."""
@@ -19,23 +19,24 @@ def key_of(rank: int) -> str:
 
 
 def silent_now(
-    run: Run, contacts: Sequence[Contact], now: float, started: float
-) -> dict[int, Contact]:
+    run: Run, streams: Sequence[StreamState], now: float, started: float
+) -> dict[int, StreamState]:
     """The ranks of which nothing was heard for `SILENT_S` before `now`; `ALL_RANKS` alone where all are silent.
 
-    started: since when the server listens. A run is silent only for as long as there was someone to hear it.
+    streams: those of the newest attempt. started: since when the server listens: a run is silent only for as long as
+    there was someone to hear it.
     """
     if run.status_reported:
         return {}
+    going = [stream for stream in streams if not stream.status_reported]
     silent = {
-        contact.rank: contact
-        for contact in contacts
-        if not contact.ended
-        and contact.last_seen  # 0: of an earlier release, unknown
-        and now - max(contact.last_seen, started) > SILENT_S
+        stream.rank: stream
+        for stream in going
+        if stream.last_seen  # 0: of an earlier release, unknown
+        and now - max(stream.last_seen, started) > SILENT_S
     }
-    if silent and all(contact.rank in silent or contact.ended for contact in contacts):
-        return {ALL_RANKS: max(silent.values(), key=lambda contact: contact.last_seen)}
+    if silent and len(silent) == len(going):
+        return {ALL_RANKS: max(going, key=lambda stream: stream.last_seen)}
     return silent
 
 

@@ -54,9 +54,9 @@ class Watchman:
         return not run.status_reported and now - run.last_seen < LOOK_BACK_S
 
     def _listen_to(self, run: Run, told: dict[int, Silence], now: float) -> None:
-        contacts = self._store.contacts(run.id)
-        silent = contact.silent_now(run, contacts, now, self._started)
-        last_seen = {item.rank: item.last_seen for item in contacts}
+        streams = [item for item in self._store.streams(run.id) if item.attempt == run.attempts[-1]]
+        silent = contact.silent_now(run, streams, now, self._started)
+        last_seen = {item.rank: item.last_seen for item in streams}
         last_seen[contact.ALL_RANKS] = max(last_seen.values(), default=run.last_seen)
         for rank, silence in told.items():
             # Not "is no longer silent by the clock": after a restart nobody is, for a while.

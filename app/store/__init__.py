@@ -26,7 +26,6 @@ from trainvitals.app.store.connection import Database
 from trainvitals.app.store.types import (
     AlertRow,
     Conflict,
-    Contact,
     Delivery,
     DeliveryState,
     Evaluation,
@@ -42,6 +41,7 @@ from trainvitals.app.store.types import (
     Silence,
     StoreError,
     Stream,
+    StreamState,
     Taken,
 )
 from trainvitals.hooks.wire.records import Batch, Event, GroupKind, HistogramKind, Layout, Record
@@ -110,6 +110,11 @@ class Store:
         """Remove all there is of a run; whether there was one."""
         with self._database.write() as connection:
             return catalog.delete_run(connection, run)
+
+    def streams(self, run: str) -> list[StreamState]:
+        """How far each process of a run is, and when it was last heard of; by attempt and rank."""
+        with self._database.read() as connection:
+            return catalog.streams(connection, run)
 
     def layouts(self, run: str) -> list[Layout]:
         """The newest layout of each group of the newest attempt that has any, by group number."""
@@ -259,11 +264,6 @@ class Store:
         """Send nothing about the finding `key` before `until` (Unix seconds, None: at once). Raises NotFound."""
         with self._database.write() as connection:
             handling.mute(connection, run, key, until)
-
-    def contacts(self, run: str) -> list[Contact]:
-        """When each process of the newest attempt of a run was heard of last, by rank."""
-        with self._database.read() as connection:
-            return silences.contacts(connection, run)
 
     def silences(self, run: str | None = None) -> list[Silence]:
         """The newest silence of each rank of a run (None: of every run), the earliest first."""

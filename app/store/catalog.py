@@ -7,7 +7,7 @@ import msgspec
 
 from trainvitals.app.store import groups
 from trainvitals.app.store.groups import Group
-from trainvitals.app.store.types import NotFound, Run
+from trainvitals.app.store.types import NotFound, Run, StreamState
 from trainvitals.hooks.wire import limits
 from trainvitals.hooks.wire.records import Batch, Event, Layout, Start, Value
 
@@ -80,6 +80,17 @@ def _run(connection: sqlite3.Connection, row: tuple) -> Run:  # type: ignore[typ
 def delete_run(connection: sqlite3.Connection, run_id: str) -> bool:
     """Remove a run and, as all other rows refer to it, all that there is of it."""
     return connection.execute("DELETE FROM runs WHERE id = ?", (run_id,)).rowcount > 0
+
+
+def streams(connection: sqlite3.Connection, run_id: str) -> list[StreamState]:
+    """How far each process of a run is, by attempt and rank."""
+    rows = connection.execute(
+        "SELECT s.attempt, s.rank, s.next, COALESCE(s.last_step, -1), s.last_seen, s.end_status "
+        "FROM streams s JOIN runs r ON r.key = s.run WHERE r.id = ? ORDER BY s.attempt, s.rank",
+        (run_id,),
+    )
+    names = StreamState.__struct_fields__
+    return [StreamState(**dict(zip(names, row, strict=True))) for row in rows]
 
 
 def next_seq(connection: sqlite3.Connection, run_id: str, attempt: str, rank: int) -> int:

@@ -4,23 +4,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from trainvitals.app.store import catalog, outbox
-from trainvitals.app.store.types import AlertRow, Contact, Silence
-
-
-def contacts(connection: sqlite3.Connection, run_id: str) -> list[Contact]:
-    """The processes of a run's newest attempt, by rank."""
-    rows = connection.execute(
-        """
-        SELECT s.rank, s.last_seen, COALESCE(s.last_step, -1), s.end_status != ''
-        FROM streams s JOIN runs r ON r.key = s.run
-        WHERE r.id = ?1 AND s.attempt = (SELECT MAX(attempt) FROM streams WHERE run = r.key)
-        ORDER BY s.rank
-        """,
-        (run_id,),
-    )
-    return [
-        Contact(rank=row[0], last_seen=row[1], last_step=row[2], ended=bool(row[3])) for row in rows
-    ]
+from trainvitals.app.store.types import AlertRow, Silence
 
 
 def silences(connection: sqlite3.Connection, run_id: str | None) -> list[Silence]:

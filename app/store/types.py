@@ -86,6 +86,21 @@ class Stream(msgspec.Struct, frozen=True):
         return f"{self.attempt}/{self.rank}"
 
 
+class StreamState(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the server has one process of a run."""
+
+    attempt: str
+    rank: int
+    next: int
+    """`seq` of the record that is expected next."""
+    last_step: int
+    """-1 before the first."""
+    last_seen: float
+    """When the server last heard of it, Unix seconds by the server's clock; 0 if that was before it took note."""
+    status_reported: str
+    """How it said it ended: finished, failed or interrupted; "" while it has not."""
+
+
 class Evaluation(msgspec.Struct, frozen=True):
     """How far the rules have read a run."""
 
@@ -131,18 +146,6 @@ class Handling(msgspec.Struct, frozen=True, kw_only=True):
     """Onset of what was acknowledged: when the finding comes back later, it is not acknowledged again."""
     muted_until: float | None = None
     """Unix seconds; may be over."""
-
-
-class Contact(msgspec.Struct, frozen=True, kw_only=True):
-    """One process of a run, as far as it was heard of."""
-
-    rank: int
-    last_seen: float
-    """Unix seconds by the server's clock."""
-    last_step: int
-    """-1 before the first."""
-    ended: bool
-    """Whether it said that it ended."""
 
 
 class Silence(msgspec.Struct, frozen=True, kw_only=True):
