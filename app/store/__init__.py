@@ -14,6 +14,7 @@ import numpy.typing as npt
 from trainvitals.app.rules.finding import Finding
 from trainvitals.app.store import (
     append,
+    cards,
     catalog,
     findings,
     handling,
@@ -25,6 +26,7 @@ from trainvitals.app.store import (
 from trainvitals.app.store.connection import Database
 from trainvitals.app.store.types import (
     AlertRow,
+    Card,
     Conflict,
     Delivery,
     DeliveryState,
@@ -105,6 +107,27 @@ class Store:
         """One run."""
         with self._database.read() as connection:
             return catalog.run(connection, run)
+
+    def missing_cards(self, limit: int = 10_000) -> list[str]:
+        """Runs whose card is of an earlier version or not there, the newest first."""
+        with self._database.read() as connection:
+            return cards.missing(connection, limit)
+
+    def put_cards(self, made: Sequence[Card], now: float) -> None:
+        """Keep cards, in place of earlier ones."""
+        with self._database.write() as connection:
+            for card in made:
+                cards.put(connection, card, now)
+
+    def cards(self, since: float, limit: int) -> tuple[list[Card], dict[str, float], int]:
+        """The cards made since `since` of at most `limit` runs, the newest first; when which run was heard of since
+        then; and how many runs there are."""
+        with self._database.read() as connection:
+            return (
+                cards.cards(connection, since, limit),
+                cards.heard(connection, since),
+                cards.count(connection),
+            )
 
     def delete_run(self, run: str) -> bool:
         """Remove all there is of a run; whether there was one."""

@@ -194,6 +194,14 @@ MIGRATIONS: tuple[str, ...] = (
         channel TEXT PRIMARY KEY,
         held_until REAL NOT NULL
     ) WITHOUT ROWID;
+
+    -- What the list of runs shows of each run, as it was made for a version of it. Made anew when it is missing.
+    CREATE TABLE cards (
+        run INTEGER PRIMARY KEY REFERENCES runs (key) ON DELETE CASCADE,
+        version INTEGER NOT NULL,
+        updated REAL NOT NULL,
+        body BLOB NOT NULL                   -- JSON
+    );
     CREATE INDEX alerts_by_age ON alerts (not_before);
     """,
 )

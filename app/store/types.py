@@ -110,6 +110,16 @@ class Evaluation(msgspec.Struct, frozen=True):
     """As it was committed last; None before the first evaluation."""
 
 
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    """What the list of runs shows of one run."""
+
+    run: str
+    version: int
+    """Of the run, when the card was made."""
+    body: bytes
+    """JSON."""
+
+
 class AlertRow(msgspec.Struct, frozen=True, kw_only=True):
     """A message to send, as it waits in the outbox."""
 

@@ -13,6 +13,7 @@ from trainvitals.app.web import (
     findings_api,
     ingest,
     login,
+    overview,
     pages,
     security,
 )
@@ -41,6 +42,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     db.register(app, settings)
     security.register(app, settings)
     errors.register(app)
-    for module in (ingest, api, findings_api, login, pages, figures_api):
+    for module in (ingest, api, findings_api, overview, login, pages, figures_api):
         app.register_blueprint(module.bp)
     return app

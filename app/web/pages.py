@@ -27,14 +27,8 @@ MAX_RUNS = 200
 
 @bp.get("/")
 def runs() -> str:
-    """All runs, the newest first."""
-    return render_template("runs.html", rows=_run_rows(), address=request.host_url.rstrip("/"))
-
-
-@bp.get("/runs")
-def run_rows() -> str:
-    """The rows of the list alone, for the live update of the list."""
-    return render_template("_runs.html", rows=_run_rows(), address=request.host_url.rstrip("/"))
+    """All runs; the page asks for them itself."""
+    return render_template("runs.html", address=request.host_url.rstrip("/"))
 
 
 @bp.get("/runs/<run_id>")
@@ -111,24 +105,6 @@ def _run_or_page(run_id: str) -> Run:
             "no_such_run",
             "There is no such run. It may have been deleted, or the address is cut off.",
         ) from None
-
-
-def _run_rows() -> list[dict[str, Any]]:
-    store = get_store()
-    now = time.time()
-    rows = []
-    for item in store.runs(limit=MAX_RUNS):
-        shown = runview.view(store, item, now)
-        values, last = runview.loss_curve(store, item)
-        rows.append(
-            {"run": item, "view": shown, "spark": spark(values), "loss": last}
-            | {"open": _open(shown)}
-        )
-    return rows
-
-
-def _open(shown: runview.View) -> list[Finding]:
-    return [f for f in shown.roots if f.state == "firing" and f.severity != "info"]
 
 
 @bp.app_context_processor
