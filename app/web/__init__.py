@@ -7,6 +7,7 @@ from flask import Flask
 from trainvitals.app.settings import Settings
 from trainvitals.app.web import (
     api,
+    compare,
     db,
     errors,
     figures_api,
@@ -42,6 +43,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     db.register(app, settings)
     security.register(app, settings)
     errors.register(app)
-    for module in (ingest, api, findings_api, overview, login, pages, figures_api):
+    for module in (ingest, api, findings_api, overview, login, pages, figures_api, compare):
         app.register_blueprint(module.bp)
     return app
