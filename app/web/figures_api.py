@@ -1,37 +1,32 @@
 """Figures as JSON: what the pages draw, one address each, and the poll for news of a run."""
 
 import time
-from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 from flask import Blueprint, Response, render_template, request
 
-from trainvitals.app.figures import bands
+from trainvitals.app.figures import judged
 from trainvitals.app.figures import layer as layer_figures
 from trainvitals.app.figures import series as series_figures
 from trainvitals.app.figures import vitals as map_figure
 from trainvitals.app.figures.base import empty
-from trainvitals.app.figures.cells import Cells, Line, gather, grid, positive
-from trainvitals.app.figures.types import Figure, Flags, Mark
-from trainvitals.app.store.types import Matrix, Run
-from trainvitals.app.web import runview
+from trainvitals.app.figures.cells import Line, positive
+from trainvitals.app.figures.types import Figure, Mark
+from trainvitals.app.store.types import Run
+from trainvitals.app.web import mapdata, runview
 from trainvitals.app.web.db import get_store
 from trainvitals.app.web.errors import ApiError
 from trainvitals.app.web.params import choice, known_run, optional_whole, step_range
 from trainvitals.app.web.serialize import json_response
 from trainvitals.hooks.wire.columns import SCALARS, Scale
-from trainvitals.hooks.wire.records import GroupKind, HistogramKind
+from trainvitals.hooks.wire.records import HistogramKind
 
 bp = Blueprint("figures_api", __name__)
 
 TABS = ("vitals", "update_ratio", "std", "dead_fraction", "grad_rms", "zero_fraction")
-ACTIVATION_STATISTICS = ("std", "dead_fraction", "zero_fraction")
-COUNTS = {"activation": ("nonfinite",), "parameter": ("weight_nonfinite", "grad_nonfinite")}
-"""Columns that count non-finite values: what the map shows in magenta."""
 _HISTOGRAMS = {"weight": "weights", "gradient": "gradients", "activation": "activations"}
 """What a layer's histograms are of."""
-BUCKETS = 400
 POINTS = 800
 SMALL_POINTS = 400
 MAX_CHARTS = 40
@@ -166,17 +161,11 @@ def vitals(run_id: str) -> Response:
     tab = choice("statistic", TABS, "vitals")
     start, stop = step_range()
     store = get_store()
-    lines = runview.lines(store.layouts(run_id))
-    keys = map_figure.JUDGED if tab == "vitals" else (tab,)
-    matrices = {key: _matrix(run_id, key, start, stop) for key in keys}
-    counts = {key: _matrix(run_id, key, start, stop) for keys in COUNTS.values() for key in keys}
-    steps = grid([*matrices.values(), *counts.values()])
-    if not lines or not len(steps):
+    read = mapdata.cells(store, run, tab, start, stop)
+    if read is None:
         return json_response(empty("No layer was measured yet. The first sample comes soon."))
-    cells = {key: _gather(key, matrix, steps, lines) for key, matrix in matrices.items()}
-    broken: Flags = np.zeros((len(lines), len(steps)), np.bool_)
-    for key, matrix in counts.items():
-        broken |= positive(_gather(key, matrix, steps, lines))
+    lines, cells, counts = read
+    broken = np.logical_or.reduce([positive(value) for value in counts.values()])
     findings = store.findings(run_id)
     figure = map_figure.vitals(
         lines,
@@ -185,11 +174,23 @@ def vitals(run_id: str) -> Response:
         stop=_stop(run, stop),
         marks=[Mark(m.step, "", m.color) for m in _marks(run, start, stop)],
         names=[name for item in findings if item.root for name in item.layers[:3]],
-        levels=None if start is None and stop is None else _levels(run_id, keys, lines),
+        levels=mapdata.levels(store, run, list(cells), lines, start, stop),
     )
     for row in figure["layout"]["meta"].get("rows", []):
         row["link"] = runview.layer_address(run_id, row["name"])
     return json_response(_over(figure, run, start, stop))
+
+
+@bp.get("/api/v1/runs/<run_id>/map")
+def vitals_map(run_id: str) -> Response:
+    """The vitals map as the page's canvas draws it: a code a cell; `statistic` is any of `judged.STATISTICS`."""
+    run = known_run(run_id)
+    statistic = choice("statistic", judged.STATISTICS, "vitals")
+    start, stop = step_range()
+    made = mapdata.picture(get_store(), run, statistic, start, stop)
+    if made is None:
+        return json_response({"rows": [], "summary": "No layer was measured yet."})
+    return json_response(judged.packed(made))
 
 
 @bp.get("/api/v1/runs/<run_id>/figures/layer")
@@ -272,40 +273,10 @@ def known_line(run_id: str, name: str) -> Line:
     raise ApiError(404, "no_such_layer", f"This run has no layer {name[:80]!r}.")
 
 
-def _matrix(run_id: str, key: str, start: int | None, stop: int | None) -> Matrix:
-    return get_store().matrix(run_id, _kind(key), key, start=start, stop=stop, buckets=BUCKETS)
-
-
-def _levels(run_id: str, keys: Sequence[str], lines: Sequence[Line]) -> dict[str, bands.Levels]:
-    """The levels over the whole run: a picked range of steps is judged as in the picture of all steps."""
-    found = {}
-    for key, of in (("std", bands.std_levels), ("grad_rms", bands.gradient_levels)):
-        if key in keys:
-            matrix = _matrix(run_id, key, None, None)
-            found[key] = of(_gather(key, matrix, grid([matrix]), lines))
-    return found
-
-
 def _stop(run: Run, stop: int | None) -> int:
     """The first step after those shown."""
     end = runview.last_step(run) + 1
     return end if stop is None else min(stop, end)
-
-
-def _kind(key: str) -> GroupKind:
-    known = (*ACTIVATION_STATISTICS, *COUNTS["activation"])
-    return "activation" if key in known else "parameter"
-
-
-def _gather(key: str, matrix: Matrix, steps: Any, lines: Sequence[Line]) -> Cells:
-    places = {row.name: index for index, row in enumerate(matrix.rows)}
-    if _kind(key) == "activation":
-        groups = [[line.name] for line in lines]
-    elif key == "update_ratio":  # of weight matrices: a bias that starts at zero may move freely
-        groups = [line.weights for line in lines]
-    else:
-        groups = [line.parameters for line in lines]
-    return gather(matrix, steps, [runview.indices(places, names) for names in groups])
 
 
 def _marks(run: Run, start: int | None, stop: int | None) -> list[Mark]:

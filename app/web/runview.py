@@ -65,7 +65,7 @@ class View(msgspec.Struct, frozen=True):
 
 def view(store: Store, run: Run, now: float) -> View:
     """Read what the page of `run` says in words."""
-    findings, states = _remembered(store, run, "findings", lambda: _judged(store, run))
+    findings, states = remembered(store, run, "findings", lambda: _judged(store, run))
     current = status(run, now)
     judged = verdict(findings, states, current, last_step(run), run.end_message)
     return View(run, current, judged, findings, states)
@@ -76,8 +76,8 @@ def _judged(store: Store, run: Run) -> tuple[list[Finding], list[RuleState]]:
     return store.findings(run.id), [] if state is None else Engine.load(state).states()
 
 
-def _remembered(store: Store, run: Run, what: str, read: Callable[[], T]) -> T:
-    """What `read` gave for this version of the run: the list asks again every second for all runs."""
+def remembered(store: Store, run: Run, what: str, read: Callable[[], T]) -> T:
+    """What `read` gave for this version of the run: many pages ask again every second. For small values."""
     memory = _memory.setdefault(store, {})
     version, value = memory.get((run.id, what), (-1, None))
     if version != run.version:
@@ -205,7 +205,7 @@ def facts(store: Store, run: Run, names: Sequence[str]) -> list[Fact]:
 
 def loss_curve(store: Store, run: Run) -> tuple[list[float], float | None]:
     """The training loss for a sparkline, and its last value; ([], None) without one."""
-    return _remembered(store, run, "curve", lambda: _loss_curve(store, run))
+    return remembered(store, run, "curve", lambda: _loss_curve(store, run))
 
 
 def _loss_curve(store: Store, run: Run, points: int = 60) -> tuple[list[float], float | None]:
