@@ -87,7 +87,9 @@ def picture(
     steps = next(iter(cells.values())).steps
     scores = [score(key, value, levels.get(key), loose) for key, value in cells.items()]
     codes = coded(worst(scores))
-    grads = next((value.mean for key, value in cells.items() if key in ("update_ratio", "grad_rms")), None)
+    grads = next(
+        (value.mean for key, value in cells.items() if key in ("update_ratio", "grad_rms")), None
+    )
     if grads is not None:
         codes[_frozen(lines, grads) & ((codes == 0) | (codes == MISSING))] = FROZEN
     broken = {key: np.asarray(value.max > 0) for key, value in counts.items()}

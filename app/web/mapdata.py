@@ -1,13 +1,16 @@
 """What the vitals map is made from: statistics of every layer, read from the store onto one grid."""
 
+import zlib
 from collections.abc import Sequence
 from functools import lru_cache
+
+import numpy as np
 
 from trainvitals.app.figures import bands, judged
 from trainvitals.app.figures.cells import Cells, Line, gather, grid
 from trainvitals.app.figures.vitals import at_output
 from trainvitals.app.store import Store
-from trainvitals.app.store.types import Matrix, Run
+from trainvitals.app.store.types import Matrix, Run, Series
 from trainvitals.app.web import runview
 from trainvitals.hooks.wire.columns import ACTIVATION
 from trainvitals.hooks.wire.records import GroupKind
@@ -100,3 +103,47 @@ def _gather(key: str, matrix: Matrix, steps: bands.Ints, lines: Sequence[Line]) 
     else:
         groups = [line.parameters for line in lines]
     return gather(matrix, steps, [runview.indices(places, names) for names in groups])
+
+
+def token(made: judged.Picture) -> str:
+    """What a browser has when it has `made`: how many buckets, of which rows and steps, and a sum of all codes."""
+    count = made.codes.shape[1]
+    return f"{count}.{_shape(made, count)}.{zlib.crc32(made.codes.tobytes()):x}"
+
+
+def kept(made: judged.Picture, known: str) -> int:
+    """How many buckets a browser with the token `known` may keep; 0 for none. The last may have grown.
+
+    Cells of kept buckets are the same but for small shifts of a layer's usual level, which the next full map brings.
+    """
+    count, _, rest = known.partition(".")
+    if not count.isdigit() or not 0 < int(count) <= made.codes.shape[1]:
+        return 0
+    return int(count) - 1 if _shape(made, int(count)) == rest.partition(".")[0] else 0
+
+
+def _shape(made: judged.Picture, count: int) -> str:
+    names = "\0".join(line.name for line in made.lines)
+    return f"{zlib.crc32(names.encode('utf-8', 'replace') + made.edges[:count].tobytes()):x}"
+
+
+def row(
+    store: Store, run: Run, line: Line, start: int | None, stop: int | None
+) -> dict[str, object]:
+    """The statistics of a layer, each parameter's extreme, in buckets like those of the map."""
+    read: dict[str, dict[str, Series]] = {
+        name: store.row(run.id, of, name, start=start, stop=stop, points=BUCKETS)
+        for of, names in (("activation", [line.name]), ("parameter", line.parameters[:6]))
+        for name in names
+    }
+    found: dict[str, dict[str, object]] = {}
+    for values in read.values():
+        for key, series in values.items():
+            if key in judged.COLUMNS and key not in found:
+                found[key] = {
+                    "title": judged.COLUMNS[key].title,
+                    "steps": series.steps,
+                    "mean": np.float32(series.mean),
+                    "max": np.float32(series.max),
+                }
+    return {"name": line.name, "type": line.type, "statistics": found}

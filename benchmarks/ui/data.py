@@ -8,7 +8,17 @@ import numpy.typing as npt
 
 from trainvitals.hooks.wire.codec import pack_floats
 from trainvitals.hooks.wire.columns import ACTIVATION, MISSING_BITS, PARAMETER
-from trainvitals.hooks.wire.records import Batch, End, Event, Layout, Record, Row, Sample, Start, Step
+from trainvitals.hooks.wire.records import (
+    Batch,
+    End,
+    Event,
+    Layout,
+    Record,
+    Row,
+    Sample,
+    Start,
+    Step,
+)
 
 PARTS = ("attn.qkv", "attn.out", "norm", "mlp.fc1", "mlp.fc2")
 """Layers of one block."""
@@ -74,8 +84,18 @@ class Stream:
         about = {"project": "bench", "name": self.shape.label, "config": {"lr": 1e-3}}
         start = Start(seq=0, time=self.time, **about)
         layouts = [
-            Layout(seq=1, time=self.time, step=0, group=0, kind="activation", rows=rows, columns=columns),
-            Layout(seq=2, time=self.time, step=0, group=1, kind="parameter", rows=weights, columns=held),
+            Layout(
+                seq=1,
+                time=self.time,
+                step=0,
+                group=0,
+                kind="activation",
+                rows=rows,
+                columns=columns,
+            ),
+            Layout(
+                seq=2, time=self.time, step=0, group=1, kind="parameter", rows=weights, columns=held
+            ),
         ]
         return self._batch([start, *layouts])
 
@@ -86,12 +106,24 @@ class Stream:
             samples = self._samples(step) if step % self.shape.every == 0 else []
             number = self.seq + len(records)
             records.append(
-                Step(seq=number, time=self.time + step, step=step, scalars=self._scalars(step), samples=samples)
+                Step(
+                    seq=number,
+                    time=self.time + step,
+                    step=step,
+                    scalars=self._scalars(step),
+                    samples=samples,
+                )
             )
             if step == self.shape.broken:
                 records.append(
-                    Event(seq=number + 1, time=self.time + step, step=step, kind="nonfinite",
-                          layer=names(self.shape)[1], data={"direction": "backward", "layer": names(self.shape)[1]})
+                    Event(
+                        seq=number + 1,
+                        time=self.time + step,
+                        step=step,
+                        kind="nonfinite",
+                        layer=names(self.shape)[1],
+                        data={"direction": "backward", "layer": names(self.shape)[1]},
+                    )
                 )
         return self._batch(records)
 
@@ -100,7 +132,12 @@ class Stream:
         yield self.begin()
         for first in range(0, self.shape.steps, BATCH):
             yield self.steps(first, min(first + BATCH, self.shape.steps))
-        end = End(seq=self.seq, time=self.time + self.shape.steps, step=self.shape.steps - 1, status="finished")
+        end = End(
+            seq=self.seq,
+            time=self.time + self.shape.steps,
+            step=self.shape.steps - 1,
+            status="finished",
+        )
         yield self._batch([end])
 
     def _batch(self, records: list[Record]) -> Batch:
@@ -131,7 +168,11 @@ class Stream:
         drift = np.float32(self._random.lognormal(0, 0.05))
         activation = np.roll(self._activations[step % DRAWN], step, axis=0) * drift
         activation[:, _place(ACTIVATION, "zero_fraction")] *= 0.4
-        for key, value in (("nonfinite", 0.0), ("dead_fraction", 0.01), ("saturated_fraction", 0.0)):
+        for key, value in (
+            ("nonfinite", 0.0),
+            ("dead_fraction", 0.01),
+            ("saturated_fraction", 0.0),
+        ):
             activation[:, _place(ACTIVATION, key)] = value
         activation[:, _place(ACTIVATION, "dead_fraction")] = _missing()
         parameter = np.roll(self._parameters[step % DRAWN], step, axis=0) * drift
@@ -145,7 +186,10 @@ class Stream:
         if step == self.shape.broken:
             parameter[1, _place(PARAMETER, "grad_rms")] = np.nan
             parameter[1, _place(PARAMETER, "grad_nonfinite")] = 3.0
-        return [Sample(group=0, values=pack_floats(activation)), Sample(group=1, values=pack_floats(parameter))]
+        return [
+            Sample(group=0, values=pack_floats(activation)),
+            Sample(group=1, values=pack_floats(parameter)),
+        ]
 
 
 def _place(columns: tuple, key: str) -> int:  # type: ignore[type-arg]
