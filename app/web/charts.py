@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from trainvitals.app.figures import distribution
 from trainvitals.app.figures import layer as layer_figures
 from trainvitals.app.figures import series as series_figures
 from trainvitals.app.figures.base import empty
@@ -34,6 +35,8 @@ _SYSTEM = "tv/system/"
 _SYSTEM_ORDER = [column.key for column in SCALARS if column.key.startswith(_SYSTEM)]
 
 Chart = dict[str, Any]
+Form = Literal["heatmap", "ridgeline", "quantiles"]
+FORMS: tuple[Form, ...] = ("heatmap", "ridgeline", "quantiles")
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -167,22 +170,30 @@ class Charts:
             figures.append(("weight_rms", "Weight RMS", "", weight))
         return [_chart(key, title, self._over(made), hint) for key, title, hint, made in figures]
 
-    def histogram(self, line: Line, kind: HistogramKind) -> Figure:
+    def histogram(self, line: Line, kind: HistogramKind, form: Form = "heatmap") -> Figure:
         """Histograms over time of a layer's first weight, its gradient, or the layer's output."""
         first = next(iter(line.weights or line.parameters), None)
         owner = line.name if kind == "activation" else first
         if owner is None:
             return empty("This layer has no parameters.")
-        return self._histogram(kind, owner, HISTOGRAMS[kind], 300)
+        return self._histogram(kind, owner, HISTOGRAMS[kind], 300, form)
 
-    def _histogram(self, kind: HistogramKind, owner: str, what: str, times: int) -> Figure:
+    def _histogram(
+        self, kind: HistogramKind, owner: str, what: str, times: int, form: Form = "heatmap"
+    ) -> Figure:
         look = self._look
         read = self._store.histograms(
             self._run.id, kind, owner, start=look.start, stop=look.stop, times=times
         )
-        made = layer_figures.histogram(
-            read.steps, read.counts, self._lines, what=what, stop=self._stop
-        )
+        match form:
+            case "ridgeline":
+                return distribution.ridgeline(read.steps, read.counts, what=what)
+            case "quantiles":
+                made = distribution.quantiles(read.steps, read.counts, self._lines, what=what)
+            case _:
+                made = distribution.histogram(
+                    read.steps, read.counts, self._lines, what=what, stop=self._stop
+                )
         return self._over(made)
 
     def _read(self, names: list[str], points: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from trainvitals.app.figures.cells import Line, positive
 from trainvitals.app.figures.types import Mark
 from trainvitals.app.store.types import Run
 from trainvitals.app.web import deltas, mapdata, runview
-from trainvitals.app.web.charts import HISTOGRAMS, Chart, Charts, Look
+from trainvitals.app.web.charts import FORMS, HISTOGRAMS, Chart, Charts, Look
 from trainvitals.app.web.db import get_store
 from trainvitals.app.web.errors import ApiError
 from trainvitals.app.web.params import choice, known_run, optional_whole, step_range
@@ -66,7 +66,8 @@ def _charts_of(run: Run, which: str) -> list[Chart]:
         return [{"key": "loss", **charts.loss()}, *charts.metrics()]
     line = known_line(run.id, request.args.get("layer", ""))
     kinds = [kind for kind in HISTOGRAMS if kind == "activation" or line.parameters]
-    shapes = [{"key": f"histogram/{kind}", **charts.histogram(line, kind)} for kind in kinds]
+    form = choice("form", FORMS, "heatmap")
+    shapes = [{"key": f"histogram/{kind}", **charts.histogram(line, kind, form)} for kind in kinds]
     return [*charts.layer(line), *shapes]
 
 
@@ -105,11 +106,14 @@ def layer(run_id: str) -> Response:
 
 @bp.get("/api/v1/runs/<run_id>/figures/histogram")
 def histogram(run_id: str) -> Response:
-    """Histograms over time of the layer `name`; `kind`: weight, gradient (of its first weight) or activation."""
+    """Histograms over time of the layer `name`; `kind`: weight, gradient (of its first weight)
+    or activation; `form`: heatmap, ridgeline or quantiles."""
     run = known_run(run_id)
     line = known_line(run_id, request.args.get("name", ""))
     kind = cast(HistogramKind, choice("kind", list(HISTOGRAMS)))
-    figure = Charts(get_store(), run, _look()).histogram(line, kind)
+    figure = Charts(get_store(), run, _look()).histogram(
+        line, kind, choice("form", FORMS, "heatmap")
+    )
     return json_response(figure | {"token": deltas.token(figure)})
 
 
@@ -167,6 +171,15 @@ def map_row(run_id: str) -> Response:
     line = known_line(run_id, request.args.get("name", ""))
     start, stop = step_range()
     return json_response(mapdata.row(get_store(), run, line, start, stop))
+
+
+@bp.get("/api/v1/runs/<run_id>/axis")
+def axis(run_id: str) -> Response:
+    """Where the steps are in another `unit` (epoch, time, tokens), for the labels of the step axes."""
+    run = known_run(run_id)
+    unit = choice("unit", ("epoch", "time", "tokens"))
+    steps, values, needed = runview.unit_series(get_store(), run, unit)
+    return json_response({"steps": steps, "values": values, "needed": needed})
 
 
 def known_line(run_id: str, name: str) -> Line:

@@ -113,7 +113,7 @@ def rule_words(rule: str) -> str:
 
 
 def marks(store: Store, run: Run, findings: Sequence[Finding]) -> list[Mark]:
-    """Event lines: root findings by their number, the first NaN, jumps of the learning rate."""
+    """Event lines: root findings by their number, the first NaN, jumps of the learning rate, resumes."""
     result = []
     for index, item in enumerate((item for item in findings if item.root), start=1):
         result.append(
@@ -130,6 +130,9 @@ def marks(store: Store, run: Run, findings: Sequence[Finding]) -> list[Mark]:
         seen.add(event.kind)
         taken.add(event.step)
         result.append(Mark(event.step, text, color))
+    result += [
+        Mark(step, "resumed", "--accent") for step in store.resumes(run.id) if step not in taken
+    ]
     return _thinned(result, last_step(run))
 
 
@@ -226,6 +229,33 @@ def layer_address(run: str, name: str) -> str:
     if awkward or any(part in (".", "..") for part in name.split("/")):
         return f"{base}?name={quote(name, safe='')}"
     return base + quote(name, safe="")
+
+
+def unit_series(store: Store, run: Run, unit: str) -> tuple[list[int], list[float], str]:
+    """Steps and where they are in `unit` ("epoch", "time" in hours, "tokens"), and what to log where that is unknown.
+
+    Epochs and tokens are those that the training logs. Time is the sum of step times: pauses are not in it.
+    """
+    names = store.scalar_names(run.id)
+    if unit == "time":
+        wanted, needed = ["tv/step_time"], "Step times come with the first samples."
+    else:
+        words = {"epoch": ("epoch",), "tokens": ("tokens", "tokens_seen", "n_tokens")}[unit]
+        wanted = [name for name in names if name.rsplit("/", 1)[-1].lower() in words]
+        needed = f'Log it: tv.log({{"{words[0]}": …}}).'
+    read = store.series(run.id, wanted[:1], points=400)
+    series = next(iter(read.values()), None)
+    if series is None or len(series.steps) < 2:
+        return [], [], needed
+    steps, values = series.steps, np.asarray(series.last, np.float64)
+    if unit == "time":
+        filled = np.where(np.isfinite(series.mean), series.mean, np.nanmedian(series.mean))
+        spans = np.diff(steps, prepend=0)
+        values = np.cumsum(spans * filled) / 3600
+    rising = np.isfinite(values) & (
+        values >= np.maximum.accumulate(np.nan_to_num(values, nan=-np.inf))
+    )
+    return steps[rising].tolist(), values[rising].tolist(), needed
 
 
 def indices(names: Mapping[str, int], wanted: Sequence[str]) -> list[int]:
