@@ -6,7 +6,15 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from trainvitals.app.figures.base import MARGIN, array, empty, layout, linear_axis, log_axis, wants_log
+from trainvitals.app.figures.base import (
+    MARGIN,
+    array,
+    empty,
+    layout,
+    linear_axis,
+    log_axis,
+    wants_log,
+)
 from trainvitals.app.figures.cells import Cells, Line
 from trainvitals.app.figures.series import smooth
 from trainvitals.app.figures.text import hover, number
@@ -36,7 +44,10 @@ class Parting(msgspec.Struct, frozen=True):
 
 def style(index: int) -> dict[str, str]:
     """Colour and dash of the run at that place in the comparison."""
-    return {"color": COLORS[index % len(COLORS)], "dash": DASHES[index // len(COLORS) % len(DASHES)]}
+    return {
+        "color": COLORS[index % len(COLORS)],
+        "dash": DASHES[index // len(COLORS) % len(DASHES)],
+    }
 
 
 def curves(series: Mapping[str, SeriesLike | None], names: Mapping[str, str], what: str) -> Figure:
@@ -129,26 +140,20 @@ def difference(
     edges = np.append(steps, max(stop, int(steps[-1]) + 1))
     heat = {"type": "heatmap", "x": array(edges), "showscale": False, "y0": 0, "dy": 1}
     colors = {"colorscale": DIVERGING, "zmin": -FULL, "zmax": FULL}
-    names = array(np.array([hover(line.name or "(root)", 40) for line in lines], object))
-    times = np.power(10.0, np.abs(np.nan_to_num(ratio)))
-    sign = np.where(ratio < 0, "÷", "×")
-    texts = [
-        [f"{mark}{number(float(value))}" for mark, value in zip(*row, strict=True)]
-        for row in zip(sign, times, strict=True)
-    ] if ratio.size <= 40_000 else None
     data: list[dict[str, Any]] = [
-        heat | colors | {"z": array(np.clip(ratio, -FULL, FULL).astype(np.float32)), "hoverinfo": "none"}
+        heat | colors | {"z": array(np.clip(ratio, -FULL, FULL).astype(np.float32))}
     ]
-    if texts is not None:
-        template = "%{customdata}<br>step %{x:,d}: %{text}<extra></extra>"
-        repeated = [[name] * ratio.shape[1] for name in names] if isinstance(names, list) else []
-        data[0] |= {"text": texts, "customdata": repeated, "hovertemplate": template, "hoverinfo": "all"}
     if broken.any():
         solid = {"colorscale": [[0, "--nan"], [1, "--nan"]], "zmin": 0, "zmax": 1}
         flags = np.where(broken, 1.0, np.nan).astype(np.float32)
-        data.append(heat | solid | {"z": array(flags), "hoverinfo": "none"})
+        data.append(heat | solid | {"z": array(flags)})
     worst = np.argsort(-np.nan_to_num(np.abs(ratio)).max(axis=1), kind="stable")
-    made = layout(yaxis=rows_axis(lines, worst, []), summary=told, hovermode="closest")
+    meta = {
+        "lines": [line.name or "(root)" for line in lines],
+        "steps": np.asarray(steps).tolist(),
+        "ratio": array(ratio.astype(np.float32)),
+    }
+    made = layout(yaxis=rows_axis(lines, worst, []), summary=told, hovermode="closest", meta=meta)
     made["plot_bgcolor"] = "--unseen"
     made["margin"] = MARGIN | {"r": 20}
     made["xaxis"]["range"] = [int(edges[0]), int(edges[-1])]

@@ -154,6 +154,11 @@ class Store:
         with self._database.read() as connection:
             return catalog.events(connection, run, limit)
 
+    def resumes(self, run: str) -> list[int]:
+        """The steps at which training went on in a new process."""
+        with self._database.read() as connection:
+            return catalog.resumes(connection, run)
+
     def series(
         self,
         run: str,

@@ -7,7 +7,9 @@ from flask import Flask
 from trainvitals.app.settings import Settings
 from trainvitals.app.web import (
     api,
+    assets,
     compare,
+    compression,
     db,
     errors,
     figures_api,
@@ -16,6 +18,7 @@ from trainvitals.app.web import (
     login,
     overview,
     pages,
+    runpages,
     security,
 )
 
@@ -33,6 +36,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         "trainvitals.app.web",
         template_folder=_ROOT / "templates",
         static_folder=_ROOT / "static",
+        static_url_path=f"/static-{assets.digest(_ROOT / 'static')}",
         # Unused; given because Flask can't work it out for a namespace package.
         instance_path=str(settings.database.absolute().parent),
         root_path=str(Path(__file__).parent),
@@ -40,9 +44,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config["SETTINGS"] = settings
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
+    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = assets.YEAR_S  # their address changes with them
+    compression.register(app)
     db.register(app, settings)
     security.register(app, settings)
     errors.register(app)
-    for module in (ingest, api, findings_api, overview, login, pages, figures_api, compare):
+    modules = (ingest, api, findings_api, overview, login, pages, runpages, figures_api, compare)
+    for module in modules:
         app.register_blueprint(module.bp)
     return app

@@ -51,7 +51,9 @@ def page() -> str:
     store = get_store()
     views = [runview.view(store, run, now) for run in chosen]
     names = [name for run in chosen for name in store.scalar_names(run.id)]
-    common = [name for name in dict.fromkeys(names) if names.count(name) > 1] or list(dict.fromkeys(names))
+    common = [name for name in dict.fromkeys(names) if names.count(name) > 1] or list(
+        dict.fromkeys(names)
+    )
     return render_template(
         "compare.html",
         views=views,
@@ -126,7 +128,9 @@ def _metric(chosen: Sequence[Run]) -> str:
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in values.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        found |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
     return found
 
 
@@ -165,7 +169,11 @@ def _cells(
 def _gather(matrix: Matrix, steps: Any, lines: Sequence[Line], kind: GroupKind, key: str) -> Cells:
     places = {row.name: index for index, row in enumerate(matrix.rows)}
     groups = [
-        [line.name] if kind == "activation" else line.weights if key == "update_ratio" else line.parameters
+        [line.name]
+        if kind == "activation"
+        else line.weights
+        if key == "update_ratio"
+        else line.parameters
         for line in lines
     ]
     return gather(matrix, steps, [runview.indices(places, names) for names in groups])
@@ -203,7 +211,9 @@ def _parting(
         if found is not None and (best is None or found.step < best[0].step):
             column = int(np.searchsorted(steps, found.step))
             near = ratio[found.rows[0], column : column + figures.LASTING]
-            size = float(near[np.nanargmax(np.abs(near))]) if np.isfinite(near).any() else float("nan")
+            size = (
+                float(near[np.nanargmax(np.abs(near))]) if np.isfinite(near).any() else float("nan")
+            )
             best = (found, key, size)
     return best
 
@@ -215,16 +225,16 @@ def _told(
     if not lines:
         return "These two runs have no layer in common."
     if found is None:
-        return (
-            f"The {len(lines)} layers that both have stay within a factor of two of each other, or within what chance does."
-        )
+        return f"The {len(lines)} layers that both have stay within a factor of two of each other, or within what chance does."
     parting, key, size = found
     names = [lines[row].name or "(root)" for row in parting.rows]
     which = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more layers"
     if size != size:
         how = "where only one of them is finite"
     else:
-        times = f"{number(float(f'{10 ** abs(size):.2g}'))} times {'larger' if size > 0 else 'smaller'}"
+        times = (
+            f"{number(float(f'{10 ** abs(size):.2g}'))} times {'larger' if size > 0 else 'smaller'}"
+        )
         how = f"whose {TITLES[key]} is {times} in {first.name or first.id} than in {second.name or second.id}"
     return f"They part first at step {number(parting.step)} in {which}, {how}."
 
@@ -236,7 +246,9 @@ def _most(
     if not ratio.size:
         return []
     size = np.nan_to_num(np.abs(ratio)).max(axis=1) + 9.0 * broken.any(axis=1)
-    order = [int(row) for row in np.argsort(-size, kind="stable")[:12] if size[row] > figures.PARTED]
+    order = [
+        int(row) for row in np.argsort(-size, kind="stable")[:12] if size[row] > figures.PARTED
+    ]
     return [
         {
             "name": lines[row].name,
@@ -251,4 +263,3 @@ def _most(
 def _last(values: Any) -> float | None:
     finite = values[np.isfinite(values)]
     return float(finite[-1]) if len(finite) else None
-

@@ -66,7 +66,7 @@ class View(msgspec.Struct, frozen=True):
 
 def view(store: Store, run: Run, now: float) -> View:
     """Read what the page of `run` says in words."""
-    findings, states = _remembered(store, run, "findings", lambda: _judged(store, run))
+    findings, states = remembered(store, run, "findings", lambda: _judged(store, run))
     current = status(run, now)
     judged = verdict(findings, states, current, last_step(run), run.end_message)
     return View(run, current, judged, findings, states)
@@ -77,8 +77,8 @@ def _judged(store: Store, run: Run) -> tuple[list[Finding], list[RuleState]]:
     return findings_of(store, run.id), [] if state is None else Engine.load(state).states()
 
 
-def _remembered(store: Store, run: Run, what: str, read: Callable[[], T]) -> T:
-    """What `read` gave for this version of the run: the list asks again every second for all runs."""
+def remembered(store: Store, run: Run, what: str, read: Callable[[], T]) -> T:
+    """What `read` gave for this version of the run: many pages ask again every second. For small values."""
     memory = _memory.setdefault(store, {})
     version, value = memory.get((run.id, what), (-1, None))
     if version != run.version:
@@ -114,7 +114,7 @@ def rule_words(rule: str) -> str:
 
 
 def marks(store: Store, run: Run, findings: Sequence[Finding]) -> list[Mark]:
-    """Event lines: root findings by their number, the first NaN, jumps of the learning rate."""
+    """Event lines: root findings by their number, the first NaN, jumps of the learning rate, resumes."""
     result = []
     for index, item in enumerate((item for item in findings if item.root), start=1):
         result.append(
@@ -131,6 +131,9 @@ def marks(store: Store, run: Run, findings: Sequence[Finding]) -> list[Mark]:
         seen.add(event.kind)
         taken.add(event.step)
         result.append(Mark(event.step, text, color))
+    result += [
+        Mark(step, "resumed", "--accent") for step in store.resumes(run.id) if step not in taken
+    ]
     return _thinned(result, last_step(run))
 
 
@@ -206,7 +209,7 @@ def facts(store: Store, run: Run, names: Sequence[str]) -> list[Fact]:
 
 def loss_curve(store: Store, run: Run) -> tuple[list[float], float | None]:
     """The training loss for a sparkline, and its last value; ([], None) without one."""
-    return _remembered(store, run, "curve", lambda: _loss_curve(store, run))
+    return remembered(store, run, "curve", lambda: _loss_curve(store, run))
 
 
 def _loss_curve(store: Store, run: Run, points: int = 60) -> tuple[list[float], float | None]:
@@ -227,6 +230,33 @@ def layer_address(run: str, name: str) -> str:
     if awkward or any(part in (".", "..") for part in name.split("/")):
         return f"{base}?name={quote(name, safe='')}"
     return base + quote(name, safe="")
+
+
+def unit_series(store: Store, run: Run, unit: str) -> tuple[list[int], list[float], str]:
+    """Steps and where they are in `unit` ("epoch", "time" in hours, "tokens"), and what to log where that is unknown.
+
+    Epochs and tokens are those that the training logs. Time is the sum of step times: pauses are not in it.
+    """
+    names = store.scalar_names(run.id)
+    if unit == "time":
+        wanted, needed = ["tv/step_time"], "Step times come with the first samples."
+    else:
+        words = {"epoch": ("epoch",), "tokens": ("tokens", "tokens_seen", "n_tokens")}[unit]
+        wanted = [name for name in names if name.rsplit("/", 1)[-1].lower() in words]
+        needed = f'Log it: tv.log({{"{words[0]}": …}}).'
+    read = store.series(run.id, wanted[:1], points=400)
+    series = next(iter(read.values()), None)
+    if series is None or len(series.steps) < 2:
+        return [], [], needed
+    steps, values = series.steps, np.asarray(series.last, np.float64)
+    if unit == "time":
+        filled = np.where(np.isfinite(series.mean), series.mean, np.nanmedian(series.mean))
+        spans = np.diff(steps, prepend=0)
+        values = np.cumsum(spans * filled) / 3600
+    rising = np.isfinite(values) & (
+        values >= np.maximum.accumulate(np.nan_to_num(values, nan=-np.inf))
+    )
+    return steps[rising].tolist(), values[rising].tolist(), needed
 
 
 def indices(names: Mapping[str, int], wanted: Sequence[str]) -> list[int]:

@@ -23,9 +23,7 @@ class Fleet:
         self.restart()
 
     def _append(self, rank, records, first=0):
-        batch = Batch(
-            version=1, run="run-1", attempt="a1", rank=rank, first=first, records=records
-        )
+        batch = Batch(version=1, run="run-1", attempt="a1", rank=rank, first=first, records=records)
         self.store.append(batch, self.now)
 
     def restart(self):

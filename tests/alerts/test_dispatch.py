@@ -130,9 +130,7 @@ def test_a_receiver_that_stays_away_is_given_up_after_a_day(outbox, channel, dis
     assert dispatcher.tick(now) == 0
 
 
-def test_one_channel_in_trouble_does_not_hold_up_another(
-    outbox, channel, finding, recorder
-):
+def test_one_channel_in_trouble_does_not_hold_up_another(outbox, channel, finding, recorder):
     other = recorder("other")
     dispatcher = Dispatcher(outbox.store, [channel, other], "http://here")
     channel.error = ChannelError("No answer.")
@@ -141,9 +139,7 @@ def test_one_channel_in_trouble_does_not_hold_up_another(
     assert len(other.got) == 1
 
 
-def test_a_resolve_is_only_for_channels_that_got_the_opening(
-    outbox, channel, finding, recorder
-):
+def test_a_resolve_is_only_for_channels_that_got_the_opening(outbox, channel, finding, recorder):
     other = recorder("other")
     dispatcher = Dispatcher(outbox.store, [channel, other], "http://here")
     channel.error = ChannelError("Gone.", permanent=True)

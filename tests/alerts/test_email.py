@@ -27,7 +27,9 @@ class Mailbox:
     async def handle_DATA(self, server, session, envelope):  # noqa: N802
         if "data" in self.refuse:
             return self.refuse["data"]
-        self.got.append((envelope.rcpt_tos, message_from_bytes(envelope.content, policy=policy.default)))
+        self.got.append(
+            (envelope.rcpt_tos, message_from_bytes(envelope.content, policy=policy.default))
+        )
         return "250 OK"
 
 
@@ -58,7 +60,13 @@ def test_a_message_arrives_with_what_was_seen_and_what_to_do(mailbox, alert):
     assert message["Subject"] == "CRITICAL: digits: 90 % of the units of fc1 are dead"
     assert message["To"] == "ann@example.org, bo@example.org"
     text = message.get_content()
-    for part in ("Seen: 0.9", "Expected: at most 0.5", "Do this: Lower", "    +lr=0.1", "/runs/run-1"):
+    for part in (
+        "Seen: 0.9",
+        "Expected: at most 0.5",
+        "Do this: Lower",
+        "    +lr=0.1",
+        "/runs/run-1",
+    ):
         assert part in text
 
 
