@@ -6,8 +6,10 @@ from flask import Flask
 
 from trainvitals.app.settings import Settings
 from trainvitals.app.web import (
+    alertpages,
     api,
     assets,
+    channels_api,
     compare,
     compression,
     db,
@@ -49,7 +51,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     db.register(app, settings)
     security.register(app, settings)
     errors.register(app)
-    modules = (ingest, api, findings_api, overview, login, pages, runpages, figures_api, compare)
-    for module in modules:
+    for module in (
+        *(ingest, api, findings_api, overview, channels_api, figures_api),
+        *(login, pages, alertpages, runpages, compare),
+    ):
         app.register_blueprint(module.bp)
     return app

@@ -115,7 +115,8 @@ def _runs() -> list[Run]:
         raise ApiError(
             400,
             "invalid_parameter",
-            f"runs names {len(ids)} runs; expected 2 to {MOST}, as in /compare?runs=a,b. Select them in the list of runs.",
+            f"runs names {len(ids)} runs; expected 2 to {MOST}, as in /compare?runs=a,b. "
+            "Select them in the list of runs.",
         )
     return [known_run(item) for item in ids]
 
@@ -225,7 +226,10 @@ def _told(
     if not lines:
         return "These two runs have no layer in common."
     if found is None:
-        return f"The {len(lines)} layers that both have stay within a factor of two of each other, or within what chance does."
+        return (
+            f"The {len(lines)} layers that both have stay within a factor of two of each other, "
+            "or within what chance does."
+        )
     parting, key, size = found
     names = [lines[row].name or "(root)" for row in parting.rows]
     which = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more layers"

@@ -11,8 +11,6 @@ from trainvitals.app.figures.sparkline import spark
 from trainvitals.app.figures.text import evidence, number, percent, shorten
 from trainvitals.app.rules.finding import SEVERITIES, Finding
 from trainvitals.app.web import assets, runview
-from trainvitals.app.web.db import get_store
-from trainvitals.app.web.params import whole
 
 bp = Blueprint("pages", __name__)
 bp.register_blueprint(assets.bp)
@@ -25,23 +23,6 @@ MAX_RUNS = 200
 def runs() -> str:
     """All runs; the page asks for them itself."""
     return render_template("runs.html", address=request.host_url.rstrip("/"))
-
-
-@bp.get("/alerts")
-def alerts() -> str:
-    """What people were told: root findings of all runs, and the log of deliveries."""
-    store = get_store()
-    known = store.runs(limit=MAX_RUNS)
-    inbox = [
-        (item, finding, [f for f in findings if f.cause == finding.key])
-        for item in known
-        if (findings := store.findings(item.id))
-        for finding in findings
-        if finding.root and finding.severity != "info"
-    ]
-    deliveries = store.deliveries(None, limit=whole("limit", 100, 1, 1000))
-    names = {item.id: item for item in known}
-    return render_template("alerts.html", inbox=inbox, deliveries=deliveries, names=names)
 
 
 @bp.app_context_processor

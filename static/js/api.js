@@ -41,6 +41,10 @@ export async function getJson(address) {
   return (await ask(address, { headers: { Accept: "application/json" } })).json();
 }
 
+export async function getText(address) {
+  return (await ask(address, { headers: { Accept: "text/html" } })).text();
+}
+
 /** Let the server change something: `method` ("POST", "DELETE") at `address`, with a JSON body where one is given. */
 export async function send(method, address, body = null) {
   const headers = { Accept: "application/json", "X-Trainvitals": "1" };
