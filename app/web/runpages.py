@@ -184,14 +184,20 @@ def _health(store: Store, run: Run, name: str) -> tuple[str, str]:
     flags = judged.ill(codes)
     if not flags.any():
         return "ok", "Within its healthy bands at every step."
+    broken = codes >= judged.GRADIENT_NONFINITE
+    parts = [
+        f"{words} {_when(made.edges, where)}"
+        for words, where in (("outside its healthy band", flags & ~broken), ("NaN or infinity", broken))
+        if where.any()
+    ]
+    text = ", ".join(parts)
+    return ("critical" if broken.any() else "warning"), f"{text[0].upper()}{text[1:]}."
+
+
+def _when(edges: judged.Ints, flags: judged.Flags) -> str:
+    """The steps of the flagged buckets in words."""
     where = np.flatnonzero(flags)
-    first, last = int(made.edges[where[0]]), int(made.edges[where[-1]])
-    broken = bool((codes >= judged.GRADIENT_NONFINITE).any())
-    now = bool(flags[-1])
-    words = "NaN or infinity" if broken else "Outside its healthy band"
-    when = (
-        f"since step {first:,}"
-        if now and flags[where[0] :].all()
-        else f"between steps {first:,} and {last:,}"
-    )
-    return ("critical" if broken else "warning"), f"{words} {when}."
+    first, last = int(edges[where[0]]), int(edges[where[-1] + 1]) - 1
+    if where[-1] == len(flags) - 1:
+        return f"{'since' if flags[where[0] :].all() else 'at times since'} step {first:,}"
+    return f"at step {first:,}" if first == last else f"between steps {first:,} and {last:,}"

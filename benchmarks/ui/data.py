@@ -25,7 +25,7 @@ PARTS = ("attn.qkv", "attn.out", "norm", "mlp.fc1", "mlp.fc2")
 BATCH = 100
 """Records sent at a time."""
 DRAWN = 6
-"""Distinct steps of noise that are used in turn, each shifted and scaled: drawing 2,000 layers anew for 10,000 steps takes minutes."""
+"""Distinct steps of noise, used in turn, shifted and scaled: 2,000 layers anew for 10,000 steps take minutes."""
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,9 @@ export function paintMarks(context, rows, { left, right, top, height, edges, toP
       const upTo = toPixel(edges[k + 1]);
       if (upTo < left || from > right) continue;
       context.fillStyle = colour("--nan");
-      const wide = Math.max(upTo - from, 3);
-      if (code === CODES.nonfinite) context.fillRect(Math.max(from, left), y, Math.min(wide, right - from + 1), bar);
+      const start = Math.max(Math.floor(from), left);
+      const end = Math.min(Math.max(Math.ceil(upTo), start + 3), right + 1);
+      if (code === CODES.nonfinite) context.fillRect(start, y, end - start, bar);
       else {
         const size = Math.max(2, Math.min(height * 0.55, 6));
         for (let x = from; x < Math.max(upTo - size / 2, from + 1); x += Math.max(size * 2, 6)) {

@@ -128,7 +128,7 @@ export class VitalsMap {
     const total = this.height * count;
     const seen = Math.min(total, most);
     this.element.style.height = `${seen + AXIS + 6}px`;
-    this.scroller.style.height = `${seen + 4}px`;
+    this.scroller.style.height = `${seen + AXIS + 4}px`;
     this.spacer.style.height = `${Math.max(total - seen, 0)}px`;
     this.seen = seen;
     this.colours ??= palette(this.shares);
