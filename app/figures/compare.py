@@ -78,6 +78,8 @@ def curves(series: Mapping[str, SeriesLike | None], names: Mapping[str, str], wh
     axis = log_axis(values) if wants_log(values) else linear_axis(values)
     made = layout(yaxis=axis, summary=f"{what}: {'; '.join(ends[:20])}.")
     made["margin"] = MARGIN | {"t": 10, "r": 20}
+    last = max(int(item.steps[-1]) for item in shown.values())
+    made["xaxis"]["range"] = [min(int(item.steps[0]) for item in shown.values()), max(last, 1)]
     return {"data": data, "layout": made}
 
 
@@ -147,13 +149,12 @@ def difference(
         solid = {"colorscale": [[0, "--nan"], [1, "--nan"]], "zmin": 0, "zmax": 1}
         flags = np.where(broken, 1.0, np.nan).astype(np.float32)
         data.append(heat | solid | {"z": array(flags)})
-    worst = np.argsort(-np.nan_to_num(np.abs(ratio)).max(axis=1), kind="stable")
     meta = {
         "lines": [line.name or "(root)" for line in lines],
         "steps": np.asarray(steps).tolist(),
         "ratio": array(ratio.astype(np.float32)),
     }
-    made = layout(yaxis=rows_axis(lines, worst, []), summary=told, hovermode="closest", meta=meta)
+    made = layout(yaxis=rows_axis(lines, np.zeros(0, int), []), summary=told, hovermode="closest", meta=meta)
     made["plot_bgcolor"] = "--unseen"
     made["margin"] = MARGIN | {"r": 20}
     made["xaxis"]["range"] = [int(edges[0]), int(edges[-1])]

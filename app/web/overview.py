@@ -13,7 +13,7 @@ from trainvitals.app.store.types import Card, Run
 from trainvitals.app.web import runview
 from trainvitals.app.web.db import get_store
 from trainvitals.app.web.params import whole
-from trainvitals.app.web.serialize import dumps
+from trainvitals.app.web.serialize import dumps, number
 
 bp = Blueprint("overview", __name__)
 
@@ -85,9 +85,9 @@ def card(store: Store, run: Run, now: float) -> Card:
         "rules": sorted({item.rule for item in firing}),
         "layers": [name[:MAX_TEXT] for item in firing for name in item.layers[:2]][:6],
         "spark": None if curve is None else {"path": curve.path, "broken": curve.broken},
-        "loss": last,
+        "loss": number(last),
         "rate": _rate(store, run),
-        "metrics": {name: value for name, value in metrics.items() if name != loss},
+        "metrics": {name: number(value) for name, value in metrics.items() if name != loss},
         "config": _flat(run.config),
     }
     return Card(run=run.id, version=run.version, body=dumps(body))

@@ -20,7 +20,7 @@ let last = 1;
 async function showCurves() {
   try {
     const figure = await getJson(`/api/v1/compare/curves?runs=${runs.join(",")}&name=${encodeURIComponent(metric.value)}${lookQuery()}`);
-    last = Math.max(1, ...figure.data.map((trace) => figure.layout.meta.last ?? trace.x.at?.(-1) ?? 1));
+    last = figure.layout.xaxis.range?.[1] ?? 1;
     draw(curves, figure);
   } catch (error) {
     fail(curves, error.message);

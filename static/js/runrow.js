@@ -6,6 +6,8 @@ import { status } from "./query.js";
 
 const DOTS = { running: "live", "lost contact": "lost", failed: "failed" };
 
+const WORDS = { nan: "NaN", inf: "Inf", "-inf": "−Inf" };
+
 export function label(run) {
   return run.name || run.id;
 }
@@ -32,7 +34,7 @@ export function row(run, now, chosen) {
   if (run.tags.length > 3) tags.push(element("span", { class: "hint" }, `+${run.tags.length - 3}`));
   return element(
     "tr",
-    { "data-run": run.id, class: chosen ? "chosen" : "" },
+    { "data-run": run.id, class: chosen ? "picked" : "" },
     element("td", { class: "pick" }, pick),
     element(
       "td",
@@ -55,7 +57,7 @@ export function row(run, now, chosen) {
       ),
     ),
     element("td", { "data-label": "status" }, element("span", { class: "pill" }, element("span", { class: `dot ${DOTS[is] ?? ""}` }), is === "running" ? "live" : is)),
-    element("td", { class: "num", "data-label": "loss" }, number(run.loss)),
+    element("td", { class: "num", "data-label": "loss" }, typeof run.loss === "string" ? element("b", { class: "nan" }, WORDS[run.loss]) : number(run.loss)),
     element("td", { class: "curve" }, run.spark && sparkline(run.spark, `loss of ${shorten(name, 60)}`)),
     element("td", { class: "num", "data-label": "steps" }, run.step >= 0 ? number(run.step + 1) : "–"),
     element("td", { class: "num", "data-label": "steps/s" }, number(run.rate)),
