@@ -26,6 +26,7 @@ from trainvitals.hooks.settings import (
     clean_text,
     environment,
 )
+from trainvitals.hooks.show import Shown
 from trainvitals.hooks.system import SystemMonitor
 from trainvitals.hooks.watching import Watch
 from trainvitals.hooks.wire.records import EndStatus, NonFinite
@@ -112,6 +113,10 @@ class Run:
         if self._settings.mode != "online":
             return ""
         return f"{self._settings.url}/runs/{self._settings.run}"
+
+    def show(self, height: int = 720) -> Shown:
+        """The run's report as it is now, for the last line of a notebook's cell; `height` in pixels."""
+        return Shown(self.url, self._settings.token or "", height)
 
     @property
     def recording(self) -> bool:

@@ -154,7 +154,9 @@ def difference(
         "steps": np.asarray(steps).tolist(),
         "ratio": array(ratio.astype(np.float32)),
     }
-    made = layout(yaxis=rows_axis(lines, np.zeros(0, int), []), summary=told, hovermode="closest", meta=meta)
+    made = layout(
+        yaxis=rows_axis(lines, np.zeros(0, int), []), summary=told, hovermode="closest", meta=meta
+    )
     made["plot_bgcolor"] = "--unseen"
     made["margin"] = MARGIN | {"r": 20}
     made["xaxis"]["range"] = [int(edges[0]), int(edges[-1])]

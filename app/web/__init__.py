@@ -20,6 +20,7 @@ from trainvitals.app.web import (
     login,
     overview,
     pages,
+    report,
     runpages,
     security,
 )
@@ -53,7 +54,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     errors.register(app)
     for module in (
         *(ingest, api, findings_api, overview, channels_api, figures_api),
-        *(login, pages, alertpages, runpages, compare),
+        *(login, pages, alertpages, runpages, compare, report),
     ):
         app.register_blueprint(module.bp)
     return app
