@@ -48,7 +48,7 @@ def report(run_id: str) -> Response:
 
 @bp.get("/api/v1/runs/<run_id>/chart.svg")
 def picture(run_id: str) -> Response:
-    """A chart of a run's page as a picture of its own; `chart`: "loss", "vitals" (then also `statistic`), or a metric."""
+    """A chart of a run's page as a picture; `chart`: "loss", "vitals" (then also `statistic`), or a metric."""
     run = known_run(run_id)
     store, look = get_store(), look_of_request()
     key = request.args.get("chart", "loss")

@@ -44,12 +44,12 @@ function words(run, now) {
 /** The values that `name` stands for in a run: of its own fields, its metrics or its configuration. */
 export function lookUp(run, name, now) {
   const key = name.toLowerCase();
-  if (key in TEXTS) return TEXTS[key](run, now);
-  if (key in NUMBERS) return [NUMBERS[key](run)];
+  if (Object.hasOwn(TEXTS, key)) return TEXTS[key](run, now);
+  if (Object.hasOwn(NUMBERS, key)) return [NUMBERS[key](run)];
   const plain = name.replace(/^(config|metric)\./, "");
   const found = [];
-  if (!name.startsWith("config.") && plain in run.metrics) found.push(run.metrics[plain]);
-  if (!name.startsWith("metric.") && plain in run.config) found.push(run.config[plain]);
+  if (!name.startsWith("config.") && Object.hasOwn(run.metrics, plain)) found.push(run.metrics[plain]);
+  if (!name.startsWith("metric.") && Object.hasOwn(run.config, plain)) found.push(run.config[plain]);
   return found;
 }
 

@@ -40,14 +40,6 @@ def test_without_runs_the_list_shows_how_to_attach(client):
     assert "tv.watch(model, optimizer)" in page
 
 
-def test_the_list_tells_each_run_s_health_in_a_word(site):
-    page = text(site.get("/"))
-    assert page.index("Healthy.") > 0
-    assert page.index("Unhealthy.") > 0
-    assert page.index("Gathering.") > 0
-    assert "digits /" in page
-
-
 def test_a_healthy_run_says_so(site):
     page = text(site.get("/runs/healthy"))
     assert 'data-level="ok"' in page
