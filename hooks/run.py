@@ -100,7 +100,7 @@ class Run:
             self._system = SystemMonitor(self)
         if online:
             page = "" if self._light else self.url
-            self._sender = Sender(writer.folder, meta, chosen.token, page)
+            self._sender = Sender(writer.folder, meta, chosen.token, page, chosen.keep)
 
     @property
     def id(self) -> str:

@@ -57,10 +57,11 @@ class Watchman:
         streams = [item for item in self._store.streams(run.id) if item.attempt == run.attempts[-1]]
         silent = contact.silent_now(run, streams, now, self._started)
         last_seen = {item.rank: item.last_seen for item in streams}
-        last_seen[contact.ALL_RANKS] = max(last_seen.values(), default=run.last_seen)
+        going = [item.last_seen for item in streams if not item.status_reported]
+        last_seen[contact.ALL_RANKS] = max(going, default=run.last_seen)
         for rank, silence in told.items():
             # Not "is no longer silent by the clock": after a restart nobody is, for a while.
-            if last_seen.get(rank, 0.0) > silence.since or run.status_reported:
+            if last_seen.get(rank) != silence.since or run.status_reported:
                 over = Silence(
                     run=run.id, rank=rank, since=silence.since, step=silence.step, heard=now
                 )

@@ -38,6 +38,7 @@ from trainvitals.app.store.types import (
     NotFound,
     Receipt,
     Run,
+    RunDeleted,
     SequenceGap,
     Series,
     Silence,
@@ -48,7 +49,15 @@ from trainvitals.app.store.types import (
 )
 from trainvitals.hooks.wire.records import Batch, Event, GroupKind, HistogramKind, Layout, Record
 
-__all__ = ["Conflict", "InvalidRecord", "NotFound", "SequenceGap", "Store", "StoreError"]
+__all__ = [
+    "Conflict",
+    "InvalidRecord",
+    "NotFound",
+    "RunDeleted",
+    "SequenceGap",
+    "Store",
+    "StoreError",
+]
 
 
 class Store:
@@ -89,7 +98,7 @@ class Store:
         """Store what is new in `batch`, which came at `received` (Unix seconds). An empty batch is a heartbeat.
 
         Once it returns the records are stored for good. Raises SequenceGap when records before the batch are missing,
-        InvalidRecord when one does not fit; then nothing of the batch is stored.
+        InvalidRecord when one does not fit, RunDeleted; then nothing of the batch is stored.
         """
         return append.append(self._database, batch, received)
 
@@ -170,7 +179,7 @@ class Store:
     ) -> dict[str, Series]:
         """Scalars in at most `points` buckets each. Names that were never logged are left out."""
         with self._database.read() as connection:
-            return read.series(connection, run, names, start, stop, points)
+            return read.series(connection, run, names, start, stop, points, "").data
 
     def matrix(
         self,
@@ -187,7 +196,7 @@ class Store:
         Rows are those of the newest layout, then those that only earlier layouts had.
         """
         with self._database.read() as connection:
-            return read.matrix(connection, run, kind, statistic, start, stop, buckets)
+            return read.matrix(connection, run, kind, statistic, start, stop, buckets, "").data
 
     def row(
         self,
@@ -201,7 +210,7 @@ class Store:
     ) -> dict[str, Series]:
         """All statistics of one layer or parameter in at most `points` buckets each."""
         with self._database.read() as connection:
-            return read.row(connection, run, kind, name, start, stop, points)
+            return read.row(connection, run, kind, name, start, stop, points, "").data
 
     def histograms(
         self,

@@ -78,8 +78,17 @@ def _run(connection: sqlite3.Connection, row: tuple) -> Run:  # type: ignore[typ
 
 
 def delete_run(connection: sqlite3.Connection, run_id: str) -> bool:
-    """Remove a run and, as all other rows refer to it, all that there is of it."""
-    return connection.execute("DELETE FROM runs WHERE id = ?", (run_id,)).rowcount > 0
+    """Remove a run and, as all other rows refer to it, all that there is of it; its id stays known as deleted."""
+    if connection.execute("DELETE FROM runs WHERE id = ?", (run_id,)).rowcount == 0:
+        return False
+    connection.execute("INSERT OR REPLACE INTO gone (id, time) VALUES (?, unixepoch())", (run_id,))
+    return True
+
+
+def is_deleted(connection: sqlite3.Connection, run_id: str) -> bool:
+    """Whether a run of that id was deleted."""
+    found = connection.execute("SELECT 1 FROM gone WHERE id = ?", (run_id,)).fetchone()
+    return found is not None
 
 
 def streams(connection: sqlite3.Connection, run_id: str) -> list[StreamState]:
@@ -159,13 +168,16 @@ def configure(connection: sqlite3.Connection, run: int, values: Mapping[str, Val
 
 
 def touch(connection: sqlite3.Connection, batch: Batch, now: float, *, changed: bool) -> None:
-    """Note that a process of a run was heard of, and whether it brought anything new."""
+    """Note that a run and one of its processes were heard of, and whether that brought anything new.
+
+    The clock may have been put back since the last time; what it says now is what silence is measured by.
+    """
     connection.execute(
-        "UPDATE runs SET last_seen = MAX(last_seen, ?), version = version + ? WHERE id = ?",
+        "UPDATE runs SET last_seen = ?, version = version + ? WHERE id = ?",
         (now, int(changed), batch.run),
     )
     connection.execute(
-        "UPDATE streams SET last_seen = MAX(last_seen, ?) WHERE attempt = ? AND rank = ? "
+        "UPDATE streams SET last_seen = ? WHERE attempt = ? AND rank = ? "
         "AND run = (SELECT key FROM runs WHERE id = ?)",
         (now, batch.attempt, batch.rank, batch.run),
     )

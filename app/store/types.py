@@ -1,7 +1,7 @@
 """What goes into the store and comes out of it: plain values, no SQL."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from trainvitals.hooks.wire.records import Row
 
+T = TypeVar("T")
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 AlertKind = Literal["open", "escalated", "reminder", "resolved"]
@@ -30,6 +31,10 @@ class SequenceGap(StoreError):  # noqa: N818 - reads as what it says
 
 class InvalidRecord(StoreError):  # noqa: N818
     """A record that does not fit its stream so far. Nothing of its batch was stored."""
+
+
+class RunDeleted(StoreError):  # noqa: N818
+    """The run of a batch was deleted; nothing more is stored of it."""
 
 
 class Conflict(StoreError):  # noqa: N818
@@ -226,6 +231,19 @@ class Matrix:
     """How many values were NaN or infinite; shape (rows, b)."""
     recorded: npt.NDArray[np.bool_]
     """Where there was any value, NaN included; shape (rows, b)."""
+
+
+@dataclass(frozen=True, slots=True)
+class News(Generic[T]):
+    """What changed in an answer since a cursor."""
+
+    data: T
+    """Buckets from the first one that changed on."""
+    cursor: str
+    """To ask with next time."""
+    whole: bool
+    """Whether `data` is the whole answer: at the first time, and whenever buckets became wider or steps were recorded
+    anew. If not, it takes the place of what is known from its first step on, and the rest stays."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from flask import Blueprint, Response, request
 
 from trainvitals.app.rules.engine import Engine, StateError
 from trainvitals.app.store import NotFound, Store
-from trainvitals.app.store.status import status
-from trainvitals.app.store.types import Delivery, Run, Series
+from trainvitals.app.store.status import heard, status
+from trainvitals.app.store.types import Delivery, Run, Series, StreamState
 from trainvitals.app.web.db import get_store
 from trainvitals.app.web.errors import ApiError
 from trainvitals.app.web.params import choice, known_run, step_range, whole
@@ -62,6 +62,7 @@ def show_run(run_id: str) -> Response:
         {"group": layout.group, "kind": layout.kind, "columns": layout.columns, "rows": layout.rows}
         for layout in store.layouts(run_id)
     ]
+    now = time.time()
     details = {
         "config": plain(run.config),
         "environment": run.environment,
@@ -69,8 +70,9 @@ def show_run(run_id: str) -> Response:
         "judged": _is_judged(store, run),
         "scalars": store.scalar_names(run_id),
         "groups": groups,
+        "streams": [_stream(item, now) for item in store.streams(run_id)],
     }
-    return json_response(_summary(run, time.time()) | details)
+    return json_response(_summary(run, now) | details)
 
 
 @bp.delete("/api/v1/runs/<run_id>")
@@ -192,6 +194,16 @@ def _summary(run: Run, now: float) -> dict[str, object]:
         "last_seen": timestamp(run.last_seen),
         "last_step": run.last_step,
         "version": run.version,
+    }
+
+
+def _stream(item: StreamState, now: float) -> dict[str, object]:
+    return {
+        "attempt": item.attempt,
+        "rank": item.rank,
+        "status": item.status_reported or heard(item.last_seen, now),
+        "last_seen": timestamp(item.last_seen or None),
+        "last_step": item.last_step,
     }
 
 
