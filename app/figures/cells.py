@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from trainvitals.app.figures.types import Flags, Floats, Ints, MatrixLike
+from trainvitals.app.figures.types import Floats, Ints, MatrixLike
 
 
 class Cells(msgspec.Struct, frozen=True):
@@ -73,8 +73,3 @@ def grid(matrices: Sequence[MatrixLike]) -> Ints:
     """The bucket starts that all `matrices` are brought to: those of the one with the most buckets."""
     best = max(matrices, key=lambda m: len(m.steps), default=None)
     return np.zeros(0, np.int64) if best is None else np.asarray(best.steps, np.int64)
-
-
-def positive(cells: Cells) -> Flags:
-    """Where a counting statistic was above zero, shape `(rows, buckets)`."""
-    return np.asarray(np.nan_to_num(cells.max) > 0)

@@ -168,7 +168,7 @@ def places(counts: Ints, share: float) -> Floats:
     held = counts[rows, bin_]
     before = total[rows, bin_] - held
     inside = np.clip((wanted - before) / np.maximum(held, 1), 0, 1)
-    return bin_ - 0.5 + inside
+    return np.asarray(bin_ - 0.5 + inside)
 
 
 def _value(place: float) -> str:

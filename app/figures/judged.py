@@ -27,6 +27,8 @@ MISSING: Final = -128
 
 COUNTS: Final = ("nonfinite", "weight_nonfinite", "grad_nonfinite")
 """Statistics that count non-finite values; not colours of their own."""
+BREAKS: Final = ("std", "grad_rms")
+"""Statistics of which one value that is not finite makes the whole not finite: of outputs, of gradients."""
 JUDGED: Final = ("update_ratio", "std", "dead_fraction", "grad_rms")
 """Statistics with a healthy band; "vitals" is the worst of them."""
 COLUMNS: Final = {column.key: column for column in (*ACTIVATION, *PARAMETER)}
@@ -73,7 +75,7 @@ def score(key: str, cells: Cells, known: bands.Levels | None, loose: Flags) -> F
 def picture(
     lines: Sequence[Line],
     cells: Mapping[str, Cells],
-    counts: Mapping[str, Cells],
+    breaks: Mapping[str, Cells],
     *,
     stop: int,
     levels: Mapping[str, bands.Levels],
@@ -81,7 +83,7 @@ def picture(
 ) -> Picture:
     """Judge `cells` (statistic -> values on one grid); of several statistics each cell shows the worst.
 
-    counts: those of `COUNTS` on the same grid. stop: first step after the last bucket. levels: by statistic, those
+    breaks: those of `BREAKS` on the same grid. stop: first step after the last bucket. levels: by statistic, those
     of the whole run where `cells` are a part of it. loose: see `bands.activation_std`.
     """
     steps = next(iter(cells.values())).steps
@@ -92,13 +94,8 @@ def picture(
     )
     if grads is not None:
         codes[_frozen(lines, grads) & ((codes == 0) | (codes == MISSING))] = FROZEN
-    broken = {key: np.asarray(value.max > 0) for key, value in counts.items()}
-    gradient = broken.pop("grad_nonfinite", np.zeros(codes.shape, np.bool_))
-    forward = np.zeros(codes.shape, np.bool_)
-    for flags in broken.values():
-        forward |= flags
-    codes[gradient] = GRADIENT_NONFINITE
-    codes[forward] = NONFINITE
+    codes[breaks["grad_rms"].nonfinite > 0] = GRADIENT_NONFINITE
+    codes[breaks["std"].nonfinite > 0] = NONFINITE
     order = blocks.ordered([line.name for line in lines])
     placed = [lines[index] for index in order]
     codes = np.ascontiguousarray(codes[order])
@@ -125,7 +122,8 @@ def coded(scores: Floats) -> Codes:
 def ill(codes: Codes) -> Flags:
     """Cells outside their healthy band, NaN included."""
     edge = int(bands.EDGE / bands.FULL * FULL)
-    return (codes >= edge) | ((codes <= -edge) & (codes > FROZEN))
+    flags: Flags = (codes >= edge) | ((codes <= -edge) & (codes > FROZEN))
+    return flags
 
 
 def packed(made: Picture, first: int = 0) -> dict[str, Any]:
@@ -158,7 +156,9 @@ def told(lines: Sequence[Line], codes: Codes, steps: Ints, shares: bool) -> str:
             f"NaN or infinity in {number(int(broken.any(axis=1).sum()))} layers, "
             f"first in {lines[row].name or '(root)'} at step {number(int(steps[bucket]))}"
         )
-    outside = (ill(codes) & ~broken).any(axis=1) if not shares else np.zeros(len(lines), np.bool_)
+    outside = np.zeros(len(lines), np.bool_)
+    if not shares:
+        outside |= (ill(codes) & ~broken).any(axis=1)
     if outside.any():
         names = [lines[index].name or "(root)" for index in np.flatnonzero(outside)[:5]]
         more = f" and {int(outside.sum()) - 5} more" if outside.sum() > 5 else ""

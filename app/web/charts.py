@@ -36,6 +36,8 @@ _SYSTEM_ORDER = [column.key for column in SCALARS if column.key.startswith(_SYST
 
 Chart = dict[str, Any]
 Form = Literal["heatmap", "ridgeline", "quantiles"]
+Axis = Literal["auto", "log", "linear"]
+SCALES: tuple[Axis, ...] = ("auto", "log", "linear")
 FORMS: tuple[Form, ...] = ("heatmap", "ridgeline", "quantiles")
 
 
@@ -47,7 +49,7 @@ class Look(msgspec.Struct, frozen=True):
     stop: int | None = None
     smoothing: float | None = None
     """Share of the earlier level in a smoothed line, 0 to 0.99; None for what suits the length."""
-    scale: Literal["auto", "log", "linear"] = "auto"
+    scale: Axis = "auto"
 
 
 class Charts:

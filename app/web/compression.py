@@ -19,7 +19,7 @@ def compress(response: Response) -> Response:
     """`response`, compressed if the current request allows it."""
     if (
         response.status_code != 200
-        or not response.mimetype.startswith(_KINDS)
+        or not (response.mimetype or "").startswith(_KINDS)
         or "Content-Encoding" in response.headers
         or "gzip" not in request.headers.get("Accept-Encoding", "")
         or (response.is_streamed and not response.direct_passthrough)

@@ -1,7 +1,7 @@
 """What the pages draw, as JSON: figures, the vitals map, and the poll for what is new of a run."""
 
 import time
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from flask import Blueprint, Response, render_template, request
@@ -9,16 +9,15 @@ from flask import Blueprint, Response, render_template, request
 from trainvitals.app.figures import judged
 from trainvitals.app.figures import vitals as map_figure
 from trainvitals.app.figures.base import empty
-from trainvitals.app.figures.cells import Line, positive
+from trainvitals.app.figures.cells import Line
 from trainvitals.app.figures.types import Mark
 from trainvitals.app.store.types import Run
 from trainvitals.app.web import deltas, mapdata, runview
-from trainvitals.app.web.charts import FORMS, HISTOGRAMS, Chart, Charts, Look
+from trainvitals.app.web.charts import FORMS, HISTOGRAMS, SCALES, Chart, Charts, Look
 from trainvitals.app.web.db import get_store
 from trainvitals.app.web.errors import ApiError
 from trainvitals.app.web.params import choice, known_run, optional_whole, step_range
 from trainvitals.app.web.serialize import json_response
-from trainvitals.hooks.wire.records import HistogramKind
 
 bp = Blueprint("figures_api", __name__)
 
@@ -110,7 +109,7 @@ def histogram(run_id: str) -> Response:
     or activation; `form`: heatmap, ridgeline or quantiles."""
     run = known_run(run_id)
     line = known_line(run_id, request.args.get("name", ""))
-    kind = cast(HistogramKind, choice("kind", list(HISTOGRAMS)))
+    kind = choice("kind", list(HISTOGRAMS))
     figure = Charts(get_store(), run, look_of_request()).histogram(
         line, kind, choice("form", FORMS, "heatmap")
     )
@@ -127,13 +126,13 @@ def vitals(run_id: str) -> Response:
     read = mapdata.cells(store, run, tab, start, stop)
     if read is None:
         return json_response(empty("No layer was measured yet. The first sample comes soon."))
-    lines, cells, counts = read
+    lines, cells, breaks = read
     findings = store.findings(run_id)
     end = runview.last_step(run) + 1
     figure = map_figure.vitals(
         lines,
         cells,
-        np.logical_or.reduce([positive(value) for value in counts.values()]),
+        np.logical_or.reduce([value.nonfinite > 0 for value in breaks.values()]),
         stop=end if stop is None else min(stop, end),
         marks=[Mark(m.step, "", m.color) for m in runview.marks(store, run, findings)],
         names=[name for item in findings if item.root for name in item.layers[:3]],
@@ -194,7 +193,7 @@ def look_of_request() -> Look:
     """What the query parameters ask to look at. Raises ApiError 400."""
     start, stop = step_range()
     smoothing = optional_whole("smooth", 0, 99)
-    scale = choice("scale", ("auto", "log", "linear"), "auto")
+    scale = choice("scale", SCALES, "auto")
     return Look(start, stop, None if smoothing is None else smoothing / 100, scale)
 
 

@@ -2,15 +2,18 @@
 
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from trainvitals.app.figures import bands, judged
 from trainvitals.app.figures.cells import Cells, Line, gather, grid
+from trainvitals.app.figures.types import Ints
 from trainvitals.app.figures.vitals import at_output
 from trainvitals.app.store import Store
-from trainvitals.app.store.types import Matrix, Run, Series
+from trainvitals.app.store.types import Matrix, Run
 from trainvitals.app.web import runview
 from trainvitals.hooks.wire.columns import ACTIVATION
 from trainvitals.hooks.wire.records import GroupKind
@@ -19,6 +22,8 @@ BUCKETS = 400
 CELLS = 400_000
 """A run with more layers gets fewer buckets: its map takes as long to read and to send."""
 FEWEST = 160
+READERS = 2
+"""Statistics read at a time."""
 _ACTIVATION = frozenset(column.key for column in ACTIVATION)
 
 Read = tuple[list[Line], dict[str, Cells], dict[str, Cells]]
@@ -39,12 +44,12 @@ def _picture(
     read = None if run is None else cells(store, run, statistic, start, stop)
     if run is None or read is None:
         return None
-    lines, values, counts = read
+    lines, values, breaks = read
     end = runview.last_step(run) + 1
     return judged.picture(
         lines,
         values,
-        counts,
+        breaks,
         stop=end if stop is None else min(stop, end),
         levels=levels(store, run, list(values), lines, start, stop),
         loose=at_output(lines),
@@ -54,19 +59,28 @@ def _picture(
 def cells(
     store: Store, run: Run, statistic: str, start: int | None, stop: int | None
 ) -> Read | None:
-    """The layers, the cells of a map by statistic, and of the counts of non-finite values; None without any."""
+    """The layers, the cells of a map by statistic, and those in which NaN shows; None without any."""
     lines = runview.remembered(store, run, "lines", lambda: runview.lines(store.layouts(run.id)))
     keys = judged.JUDGED if statistic == "vitals" else (statistic,)
     buckets = max(min(BUCKETS, CELLS // max(len(lines), 1)), FEWEST)
-    read = {
-        key: store.matrix(run.id, kind(key), key, start=start, stop=stop, buckets=buckets)
-        for key in (*keys, *judged.COUNTS)
-    }
+    read = _matrices(store, run.id, {*keys, *judged.BREAKS}, start, stop, buckets)
     steps = grid(list(read.values()))
     if not lines or not len(steps):
         return None
     made = {key: _gather(key, matrix, steps, lines) for key, matrix in read.items()}
-    return lines, {key: made[key] for key in keys}, {key: made[key] for key in judged.COUNTS}
+    return lines, {key: made[key] for key in keys}, {key: made[key] for key in judged.BREAKS}
+
+
+def _matrices(
+    store: Store, run: str, keys: set[str], start: int | None, stop: int | None, buckets: int
+) -> dict[str, Matrix]:
+    """Read side by side: decompression and numpy leave the interpreter's lock."""
+
+    def read(key: str) -> Matrix:
+        return store.matrix(run, kind(key), key, start=start, stop=stop, buckets=buckets)
+
+    with ThreadPoolExecutor(max_workers=READERS) as pool:
+        return dict(zip(keys, pool.map(read, keys), strict=True))
 
 
 def levels(
@@ -94,7 +108,7 @@ def kind(key: str) -> GroupKind:
     return "activation" if key in _ACTIVATION else "parameter"
 
 
-def _gather(key: str, matrix: Matrix, steps: bands.Ints, lines: Sequence[Line]) -> Cells:
+def _gather(key: str, matrix: Matrix, steps: Ints, lines: Sequence[Line]) -> Cells:
     places = {row.name: index for index, row in enumerate(matrix.rows)}
     if kind(key) == "activation":
         groups = [[line.name] for line in lines]
@@ -131,13 +145,11 @@ def row(
     store: Store, run: Run, line: Line, start: int | None, stop: int | None
 ) -> dict[str, object]:
     """The statistics of a layer, each parameter's extreme, in buckets like those of the map."""
-    read: dict[str, dict[str, Series]] = {
-        name: store.row(run.id, of, name, start=start, stop=stop, points=BUCKETS)
-        for of, names in (("activation", [line.name]), ("parameter", line.parameters[:6]))
-        for name in names
-    }
+    look: dict[str, Any] = {"start": start, "stop": stop, "points": BUCKETS}
+    read = [store.row(run.id, "activation", line.name, **look)]
+    read += [store.row(run.id, "parameter", name, **look) for name in line.parameters[:6]]
     found: dict[str, dict[str, object]] = {}
-    for values in read.values():
+    for values in read:
         for key, series in values.items():
             if key in judged.COLUMNS and key not in found:
                 found[key] = {

@@ -9,6 +9,7 @@ import numpy as np
 from flask import Blueprint, current_app, render_template, request
 
 from trainvitals.app.figures import blocks, judged
+from trainvitals.app.figures.types import Flags, Ints
 from trainvitals.app.store import Store
 from trainvitals.app.store.types import Run
 from trainvitals.app.web import mapdata, runview
@@ -143,12 +144,10 @@ def _look() -> str:
 
 def _modules(page: str) -> list[str]:
     """The scripts that `page` needs: the browser fetches them at once instead of one import after the other."""
-    shared = {"run.js", "layer.js", "model.js", "runs.js", "theme.js", "explore.js"} - {page}
     known: dict[str, list[str]] = current_app.config.setdefault("MODULES", {})
     if page not in known:
-        folder = Path(str(current_app.static_folder)) / "js"
-        known[page] = _imported(folder, page, set()) and sorted(
-            _imported(folder, page, set()) - shared
+        known[page] = sorted(
+            _imported(Path(str(current_app.static_folder)) / "js", page, set()) - {page}
         )
     return known[page]
 
@@ -187,14 +186,17 @@ def _health(store: Store, run: Run, name: str) -> tuple[str, str]:
     broken = codes >= judged.GRADIENT_NONFINITE
     parts = [
         f"{words} {_when(made.edges, where)}"
-        for words, where in (("outside its healthy band", flags & ~broken), ("NaN or infinity", broken))
+        for words, where in (
+            ("outside its healthy band", flags & ~broken),
+            ("NaN or infinity", broken),
+        )
         if where.any()
     ]
     text = ", ".join(parts)
     return ("critical" if broken.any() else "warning"), f"{text[0].upper()}{text[1:]}."
 
 
-def _when(edges: judged.Ints, flags: judged.Flags) -> str:
+def _when(edges: Ints, flags: Flags) -> str:
     """The steps of the flagged buckets in words."""
     where = np.flatnonzero(flags)
     first, last = int(edges[where[0]]), int(edges[where[-1] + 1]) - 1

@@ -80,8 +80,8 @@ def _ill(picture: judged.Picture | None) -> set[str]:
     """Layers whose newest cells are outside their band."""
     if picture is None or not picture.codes.shape[1]:
         return set()
-    now = judged.ill(picture.codes[:, -3:]).any(axis=1)
-    return {line.name for line, sick in zip(picture.lines, now, strict=True) if sick}
+    now = judged.ill(picture.codes[:, -3:])
+    return {line.name for line, flags in zip(picture.lines, now, strict=True) if flags.any()}
 
 
 def _at(root: Node, name: str) -> Node:

@@ -22,7 +22,7 @@ const note = (key) => {
   requestAnimationFrame(() => setTimeout(() => { window.seen[key] = performance.now(); }));
 };
 new MutationObserver(() => {
-  for (const element of document.querySelectorAll('[data-painted]')) note(element.dataset.figure ?? element.dataset.key);
+  for (const { dataset } of document.querySelectorAll('[data-painted]')) note(dataset.figure ?? dataset.key);
 }).observe(document, { subtree: true, attributes: true, attributeFilter: ['data-painted'] });
 """
 
@@ -80,5 +80,7 @@ def visits(browser: Browser, address: str, times: int) -> tuple[Visit, Visit]:
     first = visit(context, address)
     later = [visit(context, address) for _ in range(times)]
     context.close()
-    middle = [statistics.median(getattr(item, name) for item in later) for name in Visit.__annotations__]
+    middle = [
+        statistics.median(getattr(item, name) for item in later) for name in Visit.__annotations__
+    ]
     return first, Visit(*middle)

@@ -40,7 +40,15 @@ def serving(path: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread"]
+    command = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "--bind",
+        f"127.0.0.1:{port}",
+        "--worker-class",
+        "gthread",
+    ]
     command += ["--workers", str(WORKERS), "--threads", "8", "--keep-alive", "30", "--preload"]
     command += ["--log-level", "error", "trainvitals.app.web:create_app()"]
     server = subprocess.Popen(command, env=os.environ | {"TRAINVITALS_DATABASE": str(path)})

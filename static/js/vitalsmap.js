@@ -77,12 +77,15 @@ export class VitalsMap {
 
   /** Event lines of the other charts. */
   setMarks(shapes) {
-    this.marks = shapes.filter((shape) => shape.type === "line");
+    const marks = shapes.filter((shape) => shape.type === "line");
+    if (JSON.stringify(marks) === JSON.stringify(this.marks)) return;
+    this.marks = marks;
     this.later();
   }
 
   /** Findings by layer name: [{ n, step, color }]. */
   setFlags(flags) {
+    if (JSON.stringify([...flags]) === JSON.stringify([...this.flags])) return;
     this.flags = flags;
     this.later();
   }
