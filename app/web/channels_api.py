@@ -8,7 +8,8 @@ from trainvitals.app.alerts import CHANNELS, channels_from
 from trainvitals.app.alerts.base import Channel, ChannelError
 from trainvitals.app.alerts.contact import findings_of
 from trainvitals.app.alerts.example import example
-from trainvitals.app.alerts.message import Alert, compose
+from trainvitals.app.alerts.message import compose
+from trainvitals.app.alerts.slack import Slack
 from trainvitals.app.settings import Settings
 from trainvitals.app.store.types import AlertRow
 from trainvitals.app.web.db import get_store
@@ -38,7 +39,7 @@ def test_channel(key: str) -> Response:
 
 @bp.get("/api/v1/findings/<wanted>/preview/<key>")
 def preview(wanted: str, key: str) -> Response:
-    """What a channel would send about a finding as things stand."""
+    """What a channel would send about a finding as things stand. Slack's form can be seen without one, too."""
     run, finding = known_finding(wanted)
     kind = "resolved" if finding.state == "resolved" else "open"
     now = time.time()
@@ -57,7 +58,8 @@ def preview(wanted: str, key: str) -> Response:
             "not_told",
             "Nothing is sent about it: another finding explains it, and tells of it.",
         )
-    return json_response({"payload": _known(key).payload(alert), "alert": _fields(alert)})
+    channel = Slack("") if key == Slack.key else _known(key)
+    return json_response({"payload": channel.payload(alert)})
 
 
 def overview() -> list[dict[str, object]]:
@@ -72,10 +74,6 @@ def overview() -> list[dict[str, object]]:
         }
         for kind in CHANNELS
     ]
-
-
-def _fields(alert: Alert) -> dict[str, object]:
-    return {name: getattr(alert, name) for name in alert.__struct_fields__}
 
 
 def _known(key: str) -> Channel:

@@ -249,18 +249,18 @@ def _most(
     """The layers that differ most, with the last value of each run."""
     if not ratio.size:
         return []
-    size = np.nan_to_num(np.abs(ratio)).max(axis=1) + 9.0 * broken.any(axis=1)
-    order = [
-        int(row) for row in np.argsort(-size, kind="stable")[:12] if size[row] > figures.PARTED
-    ]
+    size = np.nan_to_num(np.abs(ratio)).max(axis=1)
+    order = np.argsort(-(size + 9.0 * broken.any(axis=1)), kind="stable")[:12]
     return [
         {
             "name": lines[row].name,
             "link": runview.layer_address(first.id, lines[row].name),
             "values": [_last(item[0].mean[row]) for item in cells],
-            "ratio": float(10 ** size[row]) if not broken[row].any() else None,
+            "ratio": float(10 ** size[row]),
+            "broken": bool(broken[row].any()),
         }
-        for row in order
+        for row in (int(row) for row in order)
+        if size[row] > figures.PARTED or broken[row].any()
     ]
 
 

@@ -47,15 +47,31 @@ async function preview(button) {
   entry.append(box);
   const { channels } = await getJson("/api/v1/channels");
   const ready = channels.filter((channel) => channel.ready);
-  if (!ready.length) box.append(element("p", { class: "quiet" }, "No channel is set up, so nothing is sent."));
-  for (const channel of ready) {
+  if (!ready.length) box.append(element("p", { class: "quiet" }, "No channel is set up, so nothing is sent. In Slack it would look like this:"));
+  for (const channel of ready.length ? ready : [{ key: "slack", title: "Slack" }]) {
     try {
       const { payload } = await getJson(`/api/v1/findings/${entry.dataset.finding}/preview/${channel.key}`);
-      box.append(element("h3", {}, channel.title), element("pre", { class: "fix", tabindex: "0" }, JSON.stringify(payload, null, 2)));
+      const raw = element("pre", { class: "fix", tabindex: "0" }, JSON.stringify(payload, null, 2));
+      box.append(element("h3", {}, channel.title), payload.blocks ? asSlack(payload) : element("pre", { class: "fix", tabindex: "0" }, payload.body ?? raw.textContent));
+      if (payload.blocks) box.append(element("details", {}, element("summary", {}, "as it is sent"), raw));
     } catch (error) {
       box.append(element("p", { class: "quiet" }, `${channel.title}: ${error.message}`));
     }
   }
+}
+
+const ESCAPES = { "&lt;": "<", "&gt;": ">", "&amp;": "&" };
+const plain = (text) => text.replace(/&(lt|gt|amp);/g, (entity) => ESCAPES[entity]).replace(/\*([^*\n]+)\*/g, "$1").replaceAll("```", "");
+
+/** A Block Kit message about as Slack draws it. */
+function asSlack({ blocks }) {
+  const parts = blocks.map((block) => {
+    if (block.type === "header") return element("p", { class: "shead" }, plain(block.text.text));
+    if (block.type === "context") return element("p", { class: "where" }, ...block.elements.map((one) => plain(one.text)));
+    if (block.type === "actions") return element("p", { class: "row" }, ...block.elements.map((one) => element("span", { class: "btn small" }, one.text.text)));
+    return element("p", { class: "stext" }, plain(block.text.text));
+  });
+  return element("div", { class: "slack" }, ...parts);
 }
 
 document.addEventListener("click", (event) => {

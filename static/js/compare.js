@@ -62,7 +62,7 @@ function most(row) {
     "tr",
     {},
     element("td", {}, element("a", { class: "mono", href: row.link, title: shorten(row.name, 200) }, label)),
-    element("td", { class: "num" }, row.ratio === null ? "NaN/Inf" : `${number(row.ratio)} times`),
+    element("td", { class: "num" }, `${number(row.ratio)} times${row.broken ? ", NaN/Inf" : ""}`),
     ...row.values.map((value) => element("td", { class: "num" }, number(value))),
   );
 }
