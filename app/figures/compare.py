@@ -73,8 +73,8 @@ def curves(series: Mapping[str, SeriesLike | None], names: Mapping[str, str], wh
             }
         )
         finite = smoothed[np.isfinite(smoothed)]
-        last = number(float(finite[-1])) if finite.size else "NaN"
-        ends.append(f"{names[run][:60]} ends at {last}")
+        end = number(float(finite[-1])) if finite.size else "NaN"
+        ends.append(f"{names[run][:60]} ends at {end}")
     axis = log_axis(values) if wants_log(values) else linear_axis(values)
     made = layout(yaxis=axis, summary=f"{what}: {'; '.join(ends[:20])}.")
     made["margin"] = MARGIN | {"t": 10, "r": 20}

@@ -9,7 +9,7 @@ import numpy as np
 from flask import Blueprint, Response, render_template, request
 
 from trainvitals.app.figures import compare as figures
-from trainvitals.app.figures.cells import Cells, Line, gather, grid, positive
+from trainvitals.app.figures.cells import Cells, Line, gather, grid
 from trainvitals.app.figures.text import evidence, number
 from trainvitals.app.figures.vitals import TITLES
 from trainvitals.app.store.types import Matrix, Run
@@ -101,6 +101,9 @@ def layers() -> Response:
     end = min(runview.last_step(first), runview.last_step(second)) + 1
     end = end if stop is None else min(stop, end)
     figure = figures.difference(lines, ratio, broken, steps, end, words, key)
+    if figure["data"]:  # as the curves above it
+        last = max(runview.last_step(first), runview.last_step(second), 1)
+        figure["layout"]["xaxis"]["range"] = [start or 0, last if stop is None else stop]
     answer: dict[str, Any] = dict(figure)
     answer["parting"] = words
     answer["most"] = _most(first, lines, ratio, broken, cells)
@@ -164,7 +167,7 @@ def _cells(
     ]
     steps = grid(matrices)
     cells = [_gather(matrix, steps, lines, kind, key) for matrix in matrices]
-    return cells[0], np.logical_or.reduce([positive(item) for item in cells[1:]])
+    return cells[0], np.logical_or.reduce([np.nan_to_num(item.max) > 0 for item in cells[1:]])
 
 
 def _gather(matrix: Matrix, steps: Any, lines: Sequence[Line], kind: GroupKind, key: str) -> Cells:
