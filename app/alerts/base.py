@@ -1,5 +1,6 @@
 """What every alert channel has in common."""
 
+import logging
 import ssl
 from abc import ABC, abstractmethod
 from typing import ClassVar, Self
@@ -15,6 +16,9 @@ from trainvitals.app.settings import LOOPBACK, Settings
 TIMEOUT = urllib3.Timeout(connect=5.0, read=10.0)
 
 JSON = "application/json; charset=utf-8"
+
+# At DEBUG it writes the paths of addresses, which are keys.
+logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
 
 
 class ChannelError(Exception):
