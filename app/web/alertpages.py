@@ -26,8 +26,6 @@ MAX_RUNS = 200
 MAX_HISTORY = 50
 MAX_DELIVERIES = 100
 
-_SHOWN_AS_IS = ("database", "host", "port", "allowed_hosts", "base_url", "workers", "threads")
-
 
 class Entry(msgspec.Struct, frozen=True):
     """A finding in the inbox."""
