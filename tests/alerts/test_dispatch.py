@@ -107,6 +107,17 @@ def test_the_wait_that_a_receiver_asks_for_is_kept(outbox, channel, dispatcher, 
     assert dispatcher.tick(outbox.now + 56) == 1
 
 
+def test_the_wait_that_a_receiver_asks_for_outlives_the_server(outbox, channel, finding):
+    outbox.find(finding("a"), finding("b"))
+    channel.error = ChannelError("Slow down.", retry_after=40.0)
+    Dispatcher(outbox.store, [channel], "http://here").tick(outbox.now + 15)
+    channel.error = None
+    assert channel.tries == 1  # the other message waits, too
+    for second in range(16, 55):
+        assert Dispatcher(outbox.store, [channel], "http://here").tick(outbox.now + second) == 0
+    assert Dispatcher(outbox.store, [channel], "http://here").tick(outbox.now + 56) == 2
+
+
 def test_a_permanent_error_is_given_up_at_once_and_shown(outbox, channel, dispatcher, finding):
     outbox.find(finding("a"))
     channel.error = ChannelError("This webhook is gone.", permanent=True)
