@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers-installed
 ARGS ?=
 
-.PHONY: help demo test quick lint bench bench-overhead compatibility screenshots clean
+.PHONY: help demo test quick lint bench bench-overhead bench-ui compatibility screenshots clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,6 +45,10 @@ bench: $(STAMP)  ## benchmarks in their short form, printed as ratios
 
 bench-overhead: $(PEERS)  ## what watching costs, beside wandb and TensorBoard (ARGS=--quick)
 	$(BIN)/python -m benchmarks.overhead $(ARGS)
+
+bench-ui: $(PEERS)  ## what the pages cost in a browser, beside TensorBoard (ARGS=--quick)
+	@bash .ci/browser
+	$(BIN)/python -m benchmarks.ui $(ARGS)
 
 compatibility: $(STAMP)  ## measure again what is recorded under which condition: docs/compatibility.md
 	$(BIN)/python -m pytest tests/zoo --write-compatibility $(ARGS)
