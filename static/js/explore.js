@@ -4,6 +4,15 @@ import { colour } from "./colours.js";
 
 let loading = null;
 
+/** plotly.js writes some `style` attributes, which the pages forbid; the same through the CSSOM is allowed. */
+function styleThroughObjects() {
+  const { setAttribute } = Element.prototype;
+  Element.prototype.setAttribute = function set(name, value) {
+    if (name === "style") this.style.cssText = value;
+    else setAttribute.call(this, name, value);
+  };
+}
+
 function plotly() {
   loading ??= new Promise((resolve, reject) => {
     // its own rules would need inline styles, which the pages forbid: they stand in charts.css
@@ -17,6 +26,7 @@ function plotly() {
       loading = null;
       reject(new Error("The chart library can't be loaded. Close this and try again."));
     };
+    styleThroughObjects();
     document.head.append(rules, script);
   });
   return loading;

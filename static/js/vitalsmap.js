@@ -422,12 +422,12 @@ export class VitalsMap {
       const codes = this.codes[index];
       const from = codes.findIndex(ill);
       const upTo = codes.findLastIndex(ill);
-      const worst = codes.reduce((a, b) => (ill(b) && Math.abs(b) > Math.abs(a) ? b : a), 0);
-      return from < 0 && !this.shares
-        ? [this.rows[index].name || "(root)", "within its healthy band", "", ""]
-        : [this.rows[index].name || "(root)", this.wordOf(worst), from < 0 ? "" : number(this.edges[from]), upTo < 0 ? "" : number(this.edges[upTo])];
+      const words = [...new Set(Array.from(codes).filter(ill).map((code) => this.wordOf(code)))].join(", then ");
+      const most = codes.reduce((x, y) => Math.max(x, y), 0);
+      const state = words || (this.shares ? this.wordOf(most) : "within its healthy band");
+      return [this.rows[index].name || "(root)", state, ...[from, upTo].map((k) => (k < 0 ? "" : number(this.edges[k])))];
     });
-    return [["layer", "at worst", "first at step", "last at step"], ...body];
+    return [["layer", "what was seen", "first at step", "last at step"], ...body];
   }
 }
 

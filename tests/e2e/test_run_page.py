@@ -8,7 +8,10 @@ from trainvitals.app.store import Store
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 MAP = "[data-figure=vitals]"
-PAINTED = "Object.fromEntries([...document.querySelectorAll('[data-painted]')].map(e => [e.dataset.figure ?? e.dataset.key, +e.dataset.painted]))"
+PAINTED = (
+    "Object.fromEntries([...document.querySelectorAll('[data-painted]')]"
+    ".map(e => [e.dataset.figure ?? e.dataset.key, Number(e.dataset.painted)]))"
+)
 NAN = (181, 0, 126)
 
 
@@ -48,7 +51,10 @@ def test_the_curves_of_a_live_page_are_those_of_a_page_opened_later(open_page, g
     page = open_page("/runs/live")
     for step in range(150, 170):
         grow(step)
-    curve = "[...document.querySelector('[data-figure=loss]').data].map(t => [Array.from(t.x), Array.from(t.y, v => Number.isNaN(v) ? null : v)])"
+    curve = (
+        "[...document.querySelector('[data-figure=loss]').data].map(t => "
+        "[Array.from(t.x), Array.from(t.y, v => Number.isNaN(v) ? null : v)])"
+    )
     open_page.until(page, "document.querySelector('[data-figure=loss]').data[0].x.at(-1) === 169")
     later = open_page("/runs/live")
     assert page.evaluate(curve) == later.evaluate(curve)
