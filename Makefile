@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers-installed
 ARGS ?=
 
-.PHONY: help demo test quick lint bench bench-overhead bench-ui compatibility screenshots clean
+.PHONY: help demo test quick lint bench bench-overhead bench-ui bench-alerts compatibility screenshots clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -49,6 +49,9 @@ bench-overhead: $(PEERS)  ## what watching costs, beside wandb and TensorBoard (
 bench-ui: $(PEERS)  ## what the pages cost in a browser, beside TensorBoard (ARGS=--quick)
 	@bash .ci/browser
 	$(BIN)/python -m benchmarks.ui $(ARGS)
+
+bench-alerts: $(STAMP)  ## 50 kills of the server, an hour without receivers: is any alert lost or doubled?
+	$(BIN)/python -m benchmarks.alerts $(ARGS)
 
 compatibility: $(STAMP)  ## measure again what is recorded under which condition: docs/compatibility.md
 	$(BIN)/python -m pytest tests/zoo --write-compatibility $(ARGS)

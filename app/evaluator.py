@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from trainvitals.app.alerts import channels_from
-from trainvitals.app.alerts.dispatch import Dispatcher
+from trainvitals.app.alerts.dispatch import Courier, Dispatcher
 from trainvitals.app.alerts.plan import plan
+from trainvitals.app.alerts.watchman import Watchman
 from trainvitals.app.rules.engine import Engine, StateError
 from trainvitals.app.settings import Settings
 from trainvitals.app.store import Conflict, NotFound, Store, StoreError
@@ -49,6 +50,7 @@ class Evaluator:
         self._dispatcher = Dispatcher(
             self._store, channels_from(settings), link_base=settings.link_base
         )
+        self._watchman = Watchman(self._store, time.time())
         self._skip_until: dict[str, float] = {}
 
     def close(self) -> None:
@@ -111,13 +113,18 @@ class Evaluator:
             return {}, Engine()
 
     def run_forever(self, stop: threading.Event) -> None:
-        """Judge and deliver until `stop` is set. A slow channel delays no judgement."""
-        delivery = threading.Thread(target=self._deliver, args=(stop,), name="delivery")
-        delivery.start()
+        """Judge and deliver until `stop` is set. A slow channel delays no judgement and no other channel."""
+        deliveries = [
+            threading.Thread(target=_deliver, args=(courier, stop), name=f"delivery-{courier.name}")
+            for courier in self._dispatcher.couriers
+        ]
+        for thread in deliveries:
+            thread.start()
         try:
             while not stop.is_set():
                 try:
                     judged = self.evaluate(time.time())
+                    self._watchman.tick(time.time())
                 except StoreError:
                     logger.exception("The database could not be read or written.")
                     stop.wait(TROUBLE_S)
@@ -126,15 +133,18 @@ class Evaluator:
                     stop.wait(IDLE_S)
         finally:
             stop.set()
-            delivery.join()
+            for thread in deliveries:
+                thread.join()
 
-    def _deliver(self, stop: threading.Event) -> None:
-        while not stop.wait(IDLE_S):
-            try:
-                self._dispatcher.tick(time.time())
-            except Exception:
-                logger.exception("Alerts could not be delivered; trying again.")
-                stop.wait(TROUBLE_S)
+
+def _deliver(courier: Courier, stop: threading.Event) -> None:
+    """Send what is due on one channel until `stop` is set: no channel waits for another."""
+    while not stop.wait(IDLE_S):
+        try:
+            courier.tick(time.time())
+        except Exception:  # a channel's library may raise anything; the next message is another try
+            logger.exception("Alerts could not be delivered to %s; trying again.", courier.name)
+            stop.wait(TROUBLE_S)
 
 
 def main() -> None:

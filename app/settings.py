@@ -59,6 +59,14 @@ class Settings:
     slack_webhook: str = _declare("", "Slack incoming webhook that alerts go to.", secret=True)
     webhook_url: str = _declare("", "Address that alerts are posted to as JSON.", secret=True)
     webhook_secret: str = _declare("", "Key that signs what is posted there.", secret=True)
+    smtp_url: str = _declare(
+        "", "Mail server, smtp[s]://user:password@host:port, that alerts go out by.", secret=True
+    )
+    email_to: tuple[str, ...] = _declare((), "Mailboxes that alerts go to (comma-separated).")
+    email_from: str = _declare("", "Sender of these mails; by default the user of the mail server.")
+    apprise_url: str = _declare(
+        "", "Apprise URL that alerts go to (needs trainvitals[apprise]).", secret=True
+    )
     workers: int = _declare(2, "Server processes.")
     threads: int = _declare(16, "Threads of each server process.")
 
@@ -71,8 +79,17 @@ class Settings:
                 raise SettingsError(f"{name} is {getattr(self, name)}; expected {low} to {high}.")
         for name in ("base_url", "slack_webhook", "webhook_url"):
             value = getattr(self, name)
-            if value and not _is_web_address(value):
+            if value and not _is_address(value, {"http", "https"}):
                 raise SettingsError(f"{name} is no address; expected http://… or https://….")
+        if self.smtp_url and not _is_address(self.smtp_url, {"smtp", "smtps"}):
+            raise SettingsError("smtp_url is no address; expected smtp://… or smtps://….")
+        if self.apprise_url and "://" not in self.apprise_url:
+            raise SettingsError("apprise_url is no address; expected service://….")
+        for mailbox in (*self.email_to, *([self.email_from] if self.email_from else [])):
+            if "@" not in mailbox or not mailbox.isprintable():
+                raise SettingsError(f"{mailbox[:80]!r} is no mailbox; expected name@host.")
+        if bool(self.smtp_url) != bool(self.email_to):
+            raise SettingsError("smtp_url and email_to belong together; one of them is missing.")
         for name in ("token", "read_token"):
             value = getattr(self, name)
             if value and not (value.isascii() and value.isprintable() and " " not in value):
@@ -159,9 +176,9 @@ def _parse(setting: Setting, text: str) -> object:
             return text
 
 
-def _is_web_address(text: str) -> bool:
+def _is_address(text: str, schemes: set[str]) -> bool:
     try:
         parts = urlsplit(text)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False

@@ -75,10 +75,15 @@ class Client:
         self._timeout = timeout
         self._connection: http.client.HTTPConnection | None = None
 
-    def post(self, run: str, body: bytes) -> Answer:
-        """Send one batch. Never raises for what the network or the server does."""
+    def post(self, run: str, body: bytes, *, behind: bool = False) -> Answer:
+        """Send one batch. Never raises for what the network or the server does.
+
+        behind: whether more is waiting after it, so that the server lets others go first.
+        """
         path = f"{self._parts.path.rstrip('/')}/api/v1/runs/{run}/batches"
         headers = {"Content-Type": CONTENT_TYPE}
+        if behind:
+            headers[limits.BEHIND_HEADER] = "1"
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         kept_alive = self._connection is not None
@@ -100,6 +105,8 @@ class Client:
         self._connection.request("POST", path, body, headers)
         response = self._connection.getresponse()
         content = response.read(1 << 20)
+        if response.length:  # http.client takes the end of the connection for the end of the answer
+            raise http.client.IncompleteRead(content, response.length)
         if not response.isclosed() or response.will_close:
             self.close()
         return _interpret(response.status, response.getheader("Retry-After"), content)

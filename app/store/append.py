@@ -8,10 +8,11 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from trainvitals.app.store import catalog, groups, tiles
+from trainvitals.app.store import catalog, compaction, groups, tiles
+from trainvitals.app.store.compression import compress, decompress
 from trainvitals.app.store.connection import Database
 from trainvitals.app.store.groups import Group
-from trainvitals.app.store.types import InvalidRecord, Receipt, SequenceGap
+from trainvitals.app.store.types import InvalidRecord, Receipt, RunDeleted, SequenceGap
 from trainvitals.hooks.wire.codec import WireError, unpack_counts
 from trainvitals.hooks.wire.records import (
     Batch,
@@ -42,7 +43,7 @@ log_decoder = msgspec.msgpack.Decoder(list[Record])
 def append(database: Database, batch: Batch, received: float) -> Receipt:
     """Store what is new of `batch`, which came at `received` (Unix seconds).
 
-    Raises SequenceGap, InvalidRecord (both leave everything as it was), StoreError.
+    Raises SequenceGap, InvalidRecord, RunDeleted (which leave everything as it was), StoreError.
     """
     for offset, record in enumerate(batch.records):
         if record.seq != batch.first + offset:
@@ -50,13 +51,17 @@ def append(database: Database, batch: Batch, received: float) -> Receipt:
                 f"Record {offset} has sequence number {record.seq}; expected {batch.first + offset}."
             )
     with database.write() as connection:
+        if catalog.is_deleted(connection, batch.run):
+            raise RunDeleted(
+                f"Run {batch.run!r} was deleted on this server, which takes nothing more of it."
+            )
         expected = catalog.next_seq(connection, batch.run, batch.attempt, batch.rank)
         if batch.records and batch.first > expected:
             raise SequenceGap(expected)
         records = batch.records[expected - batch.first :] if batch.records else []
         if records:
             _Appender(connection, batch, expected, received).store(records)
-        catalog.touch(connection, batch.run, received, changed=bool(records))
+        catalog.touch(connection, batch, received, changed=bool(records))
         return Receipt(expected + len(records), len(records))
 
 
@@ -195,7 +200,7 @@ class _Appender:
                     histograms.kind,
                     record.step,
                     record.seq,
-                    tiles.compress(histograms.counts),
+                    compress(histograms.counts),
                 ),
             )
 
@@ -226,7 +231,7 @@ class _Appender:
     def _flush(self, new: _New) -> None:
         body = tiles.pack_scalars(new.scalars) if new.scalars else b"".join(new.values)
         steps = np.array(new.steps, "<i8")
-        groups.extend(self._connection, new.group, steps, body)
+        compaction.extend(self._connection, new.group, steps, body)
 
     def _log(self, records: list[Record]) -> None:
         connection, stream = self._connection, self._stream
@@ -251,10 +256,10 @@ class _Appender:
             "SELECT body FROM log WHERE stream = ? AND last >= ? ORDER BY last", where
         ).fetchall()
         self._connection.execute("DELETE FROM log WHERE stream = ? AND last >= ?", where)
-        return [record for (body,) in rows for record in log_decoder.decode(tiles.decompress(body))]
+        return [record for (body,) in rows for record in log_decoder.decode(decompress(body))]
 
     def _insert_log(self, records: list[Record]) -> None:
-        body = tiles.compress(_encoder.encode(records))
+        body = compress(_encoder.encode(records))
         self._connection.execute(
             "INSERT INTO log (stream, last, count, body) VALUES (?, ?, ?, ?)",
             (self._stream, records[-1].seq, len(records), body),

@@ -7,7 +7,7 @@ import msgspec
 
 from trainvitals.app.store import groups
 from trainvitals.app.store.groups import Group
-from trainvitals.app.store.types import NotFound, Run
+from trainvitals.app.store.types import NotFound, Run, StreamState
 from trainvitals.hooks.wire import limits
 from trainvitals.hooks.wire.records import Batch, Event, Layout, Start, Value
 
@@ -78,8 +78,28 @@ def _run(connection: sqlite3.Connection, row: tuple) -> Run:  # type: ignore[typ
 
 
 def delete_run(connection: sqlite3.Connection, run_id: str) -> bool:
-    """Remove a run and, as all other rows refer to it, all that there is of it."""
-    return connection.execute("DELETE FROM runs WHERE id = ?", (run_id,)).rowcount > 0
+    """Remove a run and, as all other rows refer to it, all that there is of it; its id stays known as deleted."""
+    if connection.execute("DELETE FROM runs WHERE id = ?", (run_id,)).rowcount == 0:
+        return False
+    connection.execute("INSERT OR REPLACE INTO gone (id, time) VALUES (?, unixepoch())", (run_id,))
+    return True
+
+
+def is_deleted(connection: sqlite3.Connection, run_id: str) -> bool:
+    """Whether a run of that id was deleted."""
+    found = connection.execute("SELECT 1 FROM gone WHERE id = ?", (run_id,)).fetchone()
+    return found is not None
+
+
+def streams(connection: sqlite3.Connection, run_id: str) -> list[StreamState]:
+    """How far each process of a run is, by attempt and rank."""
+    rows = connection.execute(
+        "SELECT s.attempt, s.rank, s.next, COALESCE(s.last_step, -1), s.last_seen, s.end_status "
+        "FROM streams s JOIN runs r ON r.key = s.run WHERE r.id = ? ORDER BY s.attempt, s.rank",
+        (run_id,),
+    )
+    names = StreamState.__struct_fields__
+    return [StreamState(**dict(zip(names, row, strict=True))) for row in rows]
 
 
 def next_seq(connection: sqlite3.Connection, run_id: str, attempt: str, rank: int) -> int:
@@ -147,11 +167,19 @@ def configure(connection: sqlite3.Connection, run: int, values: Mapping[str, Val
         connection.execute("UPDATE runs SET config = ? WHERE key = ?", (merged, run))
 
 
-def touch(connection: sqlite3.Connection, run_id: str, now: float, *, changed: bool) -> None:
-    """Note that a run was heard of, and whether it brought anything new."""
+def touch(connection: sqlite3.Connection, batch: Batch, now: float, *, changed: bool) -> None:
+    """Note that a run and one of its processes were heard of, and whether that brought anything new.
+
+    The clock may have been put back since the last time; what it says now is what silence is measured by.
+    """
     connection.execute(
-        "UPDATE runs SET last_seen = MAX(last_seen, ?), version = version + ? WHERE id = ?",
-        (now, int(changed), run_id),
+        "UPDATE runs SET last_seen = ?, version = version + ? WHERE id = ?",
+        (now, int(changed), batch.run),
+    )
+    connection.execute(
+        "UPDATE streams SET last_seen = ? WHERE attempt = ? AND rank = ? "
+        "AND run = (SELECT key FROM runs WHERE id = ?)",
+        (now, batch.attempt, batch.rank, batch.run),
     )
 
 

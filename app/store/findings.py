@@ -16,18 +16,20 @@ _cursor_decoder = msgspec.msgpack.Decoder(dict[str, int])
 _WAITING = """
     SELECT DISTINCT r.key, r.id FROM runs r JOIN streams s ON s.run = r.key AND s.next > s.read
     LEFT JOIN evaluations e ON e.run = r.key
-    WHERE e.run IS NULL OR e.owner IN ('', ?) OR e.leased_until <= ?
+    WHERE e.run IS NULL OR e.owner IN ('', ?) OR e.leased_until NOT BETWEEN ? AND ?
     ORDER BY r.key
 """
 
 
 def claim(database: Database, owner: str, ttl_s: float, now: float) -> list[str]:
     """Lease the runs that wait; see `Store.claim`."""
+    # A lease that ends later than it could was given before the clock was put back, and holds no longer.
+    live = (owner, now, now + ttl_s)
     with database.read() as connection:
-        if connection.execute(_WAITING, (owner, now)).fetchone() is None:
+        if connection.execute(_WAITING, live).fetchone() is None:
             return []  # the common case takes no lock
     with database.write() as connection:
-        waiting = connection.execute(_WAITING, (owner, now)).fetchall()
+        waiting = connection.execute(_WAITING, live).fetchall()
         connection.executemany(
             "INSERT INTO evaluations (run, owner, leased_until) VALUES (?, ?, ?) "
             "ON CONFLICT (run) DO UPDATE SET owner = excluded.owner, "

@@ -1,16 +1,14 @@
-"""Groups: their layouts, the tail they grow by, and its compaction to tiles and summaries."""
+"""Groups: their layouts, and the tail they grow by."""
 
 import sqlite3
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from trainvitals.app.store import pyramid, tiles
-from trainvitals.app.store.pyramid import FAN, FIRST_WIDTH, Nodes
 from trainvitals.app.store.types import InvalidRecord
 from trainvitals.hooks.wire.records import Layout
 
@@ -19,9 +17,7 @@ SCALARS: Final = -1
 BLOCK: Final = 256
 """Records that are compacted together, fewer for groups of very many rows."""
 _BLOCK_VALUES: Final = 4 << 20
-"""Values in a block at most, which bounds the memory that compaction takes."""
-_SLICE: Final = 512
-"""Scalars compacted at a time."""
+"""Values in a block at most, as far as it holds more than one node: bounds the memory that compaction takes."""
 
 _layout_decoder = msgspec.msgpack.Decoder(Layout)
 
@@ -49,6 +45,16 @@ class Group:
     def dtype(self) -> str:
         """numpy's name of its values' type."""
         return "<f8" if self.scalar else "<f4"
+
+    def blocks(self, level: int) -> int:
+        """How many whole blocks there are of `level`."""
+        return self.compacted // self.block // pyramid.spread(level)
+
+    def nodes(self, level: int) -> int:
+        """Nodes in a block of `level`; of level 0 its records."""
+        if level == 0:
+            return self.block
+        return pyramid.FIRST_SPAN * self.block // pyramid.FIRST_WIDTH
 
     @property
     def layout(self) -> Layout:
@@ -90,7 +96,7 @@ def lay_out(
             return current
     size = len(layout.rows) * len(layout.columns)
     block = BLOCK
-    while block > FIRST_WIDTH and block * size > _BLOCK_VALUES:
+    while block > pyramid.FIRST_WIDTH and block * size > _BLOCK_VALUES:
         block //= 2
     return _create(
         connection,
@@ -124,30 +130,25 @@ def _create(connection: sqlite3.Connection, stream: int, group: Group) -> Group:
     return group
 
 
-def extend(
-    connection: sqlite3.Connection, group: Group, steps: npt.NDArray[np.int64], body: bytes
-) -> None:
-    """Add records to the tail, and compact it when there are enough for a block."""
-    _insert_tail(connection, group, group.count, steps, body)
-    group.count += len(steps)
-    if group.count - group.compacted >= group.block:
-        _compact(connection, group)
-    connection.execute(
-        "UPDATE groups SET count = ?, compacted = ? WHERE key = ?",
-        (group.count, group.compacted, group.key),
-    )
-
-
-def _insert_tail(
+def insert_tail(
     connection: sqlite3.Connection,
     group: Group,
     first: int,
     steps: npt.NDArray[np.int64],
     body: bytes,
 ) -> None:
+    """Add records to the tail, of which the first is number `first` of the group."""
     connection.execute(
         "INSERT INTO tail (grp, first, count, steps, body) VALUES (?, ?, ?, ?, ?)",
         (group.key, first, len(steps), steps.astype("<i8").tobytes(), body),
+    )
+
+
+def note_size(connection: sqlite3.Connection, group: Group) -> None:
+    """Keep `count` and `compacted`."""
+    connection.execute(
+        "UPDATE groups SET count = ?, compacted = ? WHERE key = ?",
+        (group.count, group.compacted, group.key),
     )
 
 
@@ -172,11 +173,24 @@ class Tail:
         return dense
 
 
+def tail_steps(connection: sqlite3.Connection, group: Group) -> npt.NDArray[np.int64]:
+    """The steps of the records that are not in blocks yet; shape (n,)."""
+    rows = connection.execute(
+        "SELECT steps FROM tail WHERE grp = ? ORDER BY first", (group.key,)
+    ).fetchall()
+    return np.frombuffer(b"".join(row[0] for row in rows), "<i8").astype(np.int64)
+
+
 def read_tail(connection: sqlite3.Connection, group: Group) -> Tail:
     """The tail of `group`."""
     rows = connection.execute(
         "SELECT count, steps, body FROM tail WHERE grp = ? ORDER BY first", (group.key,)
     ).fetchall()
+    return parse_tail(group, rows)
+
+
+def parse_tail(group: Group, rows: list[tuple[int, bytes, bytes]]) -> Tail:
+    """A tail of pieces in their order: how many records, their steps, their values."""
     steps = np.frombuffer(b"".join(row[1] for row in rows), "<i8").astype(np.int64)
     no_index, no_scalars = np.empty(0, np.int64), np.empty(0, np.float64)
     if not group.scalar:
@@ -193,146 +207,4 @@ def read_tail(connection: sqlite3.Connection, group: Group) -> Tail:
     no_values = np.empty((len(steps), 0, 0), np.float32)
     return Tail(
         steps, no_values, np.concatenate(record), np.concatenate(column), np.concatenate(scalar)
-    )
-
-
-def _compact(connection: sqlite3.Connection, group: Group) -> None:
-    tail = read_tail(connection, group)
-    connection.execute("DELETE FROM tail WHERE grp = ?", (group.key,))
-    ready = len(tail.steps) // group.block * group.block
-    for first in range(0, ready, group.block):
-        part = slice(first, first + group.block)
-        number = group.compacted // group.block
-        if group.scalar:
-            inside = (tail.record >= first) & (tail.record < first + group.block)
-            matrices = _scalar_matrices(
-                tail.record[inside] - first, tail.column[inside], tail.scalar[inside], group.block
-            )
-        else:
-            # (records, rows, columns) to (columns, rows, records)
-            by_column = np.ascontiguousarray(tail.values[part].transpose(2, 1, 0))
-            matrices = enumerate(by_column)
-        _write_block(connection, group, number, tail.steps[part], matrices)
-        group.compacted += group.block
-    if ready < len(tail.steps):
-        if group.scalar:
-            rest = tail.record >= ready
-            counts = np.bincount(tail.record[rest] - ready, minlength=len(tail.steps) - ready)
-            body = tiles.join_scalars(counts, tail.column[rest], tail.scalar[rest])
-        else:
-            body = tail.values[ready:].tobytes()
-        _insert_tail(connection, group, group.compacted, tail.steps[ready:], body)
-
-
-def _scalar_matrices(
-    record: npt.NDArray[np.int64],
-    column: npt.NDArray[np.int64],
-    scalar: npt.NDArray[np.float64],
-    block: int,
-) -> Iterable[tuple[int, npt.NDArray[Any]]]:
-    """Each scalar that was recorded, and its values of shape (1, block)."""
-    names, index = np.unique(column, return_inverse=True)
-    for low in range(0, len(names), _SLICE):
-        held = names[low : low + _SLICE]
-        dense = np.full((len(held), block), tiles.MISSING["<f8"])
-        inside = (index >= low) & (index < low + _SLICE)
-        dense[index[inside] - low, record[inside]] = scalar[inside]
-        for position, name in enumerate(held):
-            yield int(name), dense[position : position + 1]
-
-
-def _write_block(
-    connection: sqlite3.Connection,
-    group: Group,
-    number: int,
-    steps: npt.NDArray[np.int64],
-    matrices: Iterable[tuple[int, npt.NDArray[Any]]],
-) -> None:
-    """Write records as tiles, and what they add to the pyramid. matrices: (rows, records) by column."""
-    _insert_block(connection, group, 0, number, steps, int(steps.min()), int(steps.max()))
-    rows = []
-    missing = tiles.MISSING[group.dtype]
-    for column, values in matrices:
-        for tile, low in enumerate(range(0, group.rows, tiles.TILE_ROWS)):
-            body = tiles.pack_values(values[low : low + tiles.TILE_ROWS])
-            rows.append((group.key, 0, column, tile, number, body))
-        nodes = pyramid.coarsen(pyramid.leaves(values, missing), FIRST_WIDTH)
-        rows += _node_rows(group, 1, column, number, nodes)
-    _insert_tiles(connection, rows)
-    firsts = steps.reshape(-1, FIRST_WIDTH).min(axis=1)
-    _insert_block(connection, group, 1, number, firsts, int(steps.min()), int(steps.max()))
-    level = 1
-    while (number + 1) % FAN == 0:
-        number //= FAN
-        level += 1
-        _write_level(connection, group, level, number)
-
-
-def _write_level(connection: sqlite3.Connection, group: Group, level: int, number: int) -> None:
-    """Sum up the blocks of the level below that make up block `number` of `level`."""
-    below = (group.key, level - 1, FAN * number, FAN * number + FAN - 1)
-    found = connection.execute(
-        "SELECT low, high, steps FROM blocks WHERE grp = ? AND level = ? AND block BETWEEN ? AND ? "
-        "ORDER BY block",
-        below,
-    ).fetchall()
-    steps = np.concatenate([tiles.unpack_steps(row[2]) for row in found])
-    firsts = steps.reshape(-1, FAN).min(axis=1)
-    low, high = min(row[0] for row in found), max(row[1] for row in found)
-    _insert_block(connection, group, level, number, firsts, low, high)
-    parts: dict[tuple[int, int], dict[int, bytes]] = {}
-    for column, tile, block, body in connection.execute(
-        "SELECT col, tile, block, body FROM blocks JOIN tiles USING (grp, level, block) "
-        "WHERE grp = ? AND level = ? AND block BETWEEN ? AND ?",
-        below,
-    ):
-        parts.setdefault((column, tile), {})[block] = body
-    count = group.block // FIRST_WIDTH
-    rows = []
-    for (column, tile), bodies in sorted(parts.items()):
-        height = min(tiles.NODE_ROWS, group.rows - tile * tiles.NODE_ROWS)
-        none = tiles.pack_nodes(pyramid.empty(height, count), group.dtype)
-        ordered = [bodies.get(block, none) for block in range(below[2], below[3] + 1)]
-        nodes = tiles.unpack_nodes(ordered, group.dtype, height, count)
-        body = tiles.pack_nodes(pyramid.coarsen(nodes, FAN), group.dtype)
-        rows.append((group.key, level, column, tile, number, body))
-    _insert_tiles(connection, rows)
-
-
-def _node_rows(
-    group: Group, level: int, column: int, number: int, nodes: Nodes
-) -> list[tuple[int, int, int, int, int, bytes]]:
-    return [
-        (
-            group.key,
-            level,
-            column,
-            tile,
-            number,
-            tiles.pack_nodes(nodes[low : low + tiles.NODE_ROWS], group.dtype),
-        )
-        for tile, low in enumerate(range(0, group.rows, tiles.NODE_ROWS))
-    ]
-
-
-def _insert_tiles(
-    connection: sqlite3.Connection, rows: list[tuple[int, int, int, int, int, bytes]]
-) -> None:
-    connection.executemany(
-        "INSERT INTO tiles (grp, level, col, tile, block, body) VALUES (?, ?, ?, ?, ?, ?)", rows
-    )
-
-
-def _insert_block(
-    connection: sqlite3.Connection,
-    group: Group,
-    level: int,
-    number: int,
-    steps: npt.NDArray[np.int64],
-    low: int,
-    high: int,
-) -> None:
-    connection.execute(
-        "INSERT INTO blocks (grp, level, block, low, high, steps) VALUES (?, ?, ?, ?, ?, ?)",
-        (group.key, level, number, low, high, tiles.pack_steps(steps)),
     )

@@ -1,10 +1,12 @@
 """The schema, as numbered steps. A step that was released never changes: what is new goes into the next one."""
 
 import sqlite3
+from collections.abc import Callable
 
+from trainvitals.app.store.repack import repack
 from trainvitals.app.store.types import StoreError
 
-MIGRATIONS: tuple[str, ...] = (
+MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     """
     -- One training.
     CREATE TABLE runs (
@@ -165,6 +167,64 @@ MIGRATIONS: tuple[str, ...] = (
     -- Nothing to change: from here on the log may hold `scalars` records and histograms may hold varints, which
     -- an earlier release cannot read.
     """,
+    """
+    -- Tiles and nodes in fewer bytes (`floats`), nodes in blocks of their own size (`pyramid`).
+    -- Nodes of level 1 that wait for a block.
+    CREATE TABLE fresh (
+        grp INTEGER NOT NULL REFERENCES groups (key) ON DELETE CASCADE,
+        col INTEGER NOT NULL,
+        block INTEGER NOT NULL,              -- of the records they sum up
+        body BLOB NOT NULL,                  -- see tiles.pack_fresh
+        PRIMARY KEY (grp, col, block)
+    );
+    """,
+    repack,
+    """
+    -- When each process was last heard of: a rank that hangs is silent while the others go on.
+    ALTER TABLE streams ADD COLUMN last_seen REAL NOT NULL DEFAULT 0;
+
+    -- Ids of runs that were deleted for good: their processes may still be sending.
+    CREATE TABLE gone (
+        id TEXT PRIMARY KEY,
+        time REAL NOT NULL
+    ) WITHOUT ROWID;
+    """,
+    """
+    -- What people said of a finding. A row stays when the finding is gone, as it may come back.
+    CREATE TABLE handled (
+        run INTEGER NOT NULL REFERENCES runs (key) ON DELETE CASCADE,
+        grp TEXT NOT NULL,                   -- key of the finding
+        acknowledged REAL,                   -- when, and the onset of what was acknowledged then
+        first_step INTEGER,
+        muted_until REAL,
+        PRIMARY KEY (run, grp)
+    ) WITHOUT ROWID;
+
+    -- Times in which nothing was heard of a run (rank -1) or of one rank of it.
+    CREATE TABLE silences (
+        run INTEGER NOT NULL REFERENCES runs (key) ON DELETE CASCADE,
+        rank INTEGER NOT NULL,
+        since REAL NOT NULL,
+        step INTEGER NOT NULL,               -- the last one before
+        heard REAL,                          -- when it was over
+        PRIMARY KEY (run, rank, since)
+    ) WITHOUT ROWID;
+
+    -- Until when nothing more is sent on a channel.
+    CREATE TABLE holds (
+        channel TEXT PRIMARY KEY,
+        held_until REAL NOT NULL
+    ) WITHOUT ROWID;
+
+    -- What the list of runs shows of each run, as it was made for a version of it. Made anew when it is missing.
+    CREATE TABLE cards (
+        run INTEGER PRIMARY KEY REFERENCES runs (key) ON DELETE CASCADE,
+        version INTEGER NOT NULL,
+        updated REAL NOT NULL,
+        body BLOB NOT NULL                   -- JSON
+    );
+    CREATE INDEX alerts_by_age ON alerts (not_before);
+    """,
 )
 
 
@@ -179,9 +239,12 @@ def migrate(connection: sqlite3.Connection) -> None:
             f"The database has schema version {version}; this release knows {len(MIGRATIONS)}. "
             "Bring trainvitals to the release that wrote it."
         )
-    for number, script in enumerate(MIGRATIONS[version:], version + 1):
-        for statement in _statements(script):
-            connection.execute(statement)
+    for number, step in enumerate(MIGRATIONS[version:], version + 1):
+        if callable(step):
+            step(connection)
+        else:
+            for statement in _statements(step):
+                connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {number}")
 
 

@@ -1,7 +1,8 @@
 """Summaries of records at several widths. Pure: arrays in, arrays out.
 
 A node sums up consecutive records of one row: the smallest, largest, mean and last value, how many were finite
-and how many were not. Level 1 has nodes of 16 records, each further level of four times as many.
+and how many were not. Level 1 has nodes of 32 records, each further level of four times as many. Nodes are kept in
+blocks, of 64 as a rule: one of level 1 sums up 8 blocks of records, one of any other level 4 blocks of the level below.
 """
 
 from collections.abc import Sequence
@@ -11,10 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-FIRST_WIDTH = 16
+FIRST_WIDTH = 32
 """Records in a node of level 1."""
+FIRST_SPAN = 8
+"""Blocks of records in a block of level 1."""
 FAN = 4
-"""Nodes of a level in one node of the next."""
+"""Nodes of a level in one node of the next, and blocks in one block."""
+
+Numbers = npt.NDArray[np.floating[Any]]
+Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,23 +31,26 @@ class Nodes:
     where nothing was recorded.
     """
 
-    min: npt.NDArray[np.float64]
-    max: npt.NDArray[np.float64]
-    mean: npt.NDArray[np.float64]
-    last: npt.NDArray[np.float64]
-    finite: npt.NDArray[np.int64]
-    nonfinite: npt.NDArray[np.int64]
+    min: Numbers
+    max: Numbers
+    mean: Numbers
+    last: Numbers
+    finite: Counts
+    nonfinite: Counts
+
+    @property
+    def fields(self) -> tuple[npt.NDArray[Any], ...]:
+        """All arrays, in the order in which a `Nodes` is made of them."""
+        return (self.min, self.max, self.mean, self.last, self.finite, self.nonfinite)
 
     def __getitem__(self, index: Any) -> "Nodes":
         """The same selection of every array."""
-        return Nodes(
-            self.min[index],
-            self.max[index],
-            self.mean[index],
-            self.last[index],
-            self.finite[index],
-            self.nonfinite[index],
-        )
+        return Nodes(*(field[index] for field in self.fields))
+
+    def put(self, place: Any, nodes: "Nodes") -> None:
+        """Write `nodes` to the selection `place` of every array."""
+        for own, new in zip(self.fields, nodes.fields, strict=True):
+            own[place] = new
 
 
 def width(level: int) -> int:
@@ -49,26 +58,63 @@ def width(level: int) -> int:
     return FIRST_WIDTH * FAN ** (level - 1) if level else 1
 
 
-def level_for(records: int, points: int) -> int:
-    """The coarsest level that still gives `points` nodes for so many records."""
+def spread(level: int) -> int:
+    """Blocks of records that one block of `level` sums up."""
+    return FIRST_SPAN * FAN ** (level - 1) if level else 1
+
+
+def level_for(bucket: int) -> int:
+    """The highest level whose nodes are not wider than a bucket of so many records."""
     level = 0
-    while records >= points * width(level + 1):
+    while width(level + 1) <= bucket:
         level += 1
     return level
 
 
-def leaves(values: npt.NDArray[Any], missing: np.floating[Any]) -> Nodes:
-    """Each value of shape (rows, n) as a node of its own; the bit pattern `missing` is no value."""
+def recorded(values: Numbers, missing: np.floating[Any]) -> npt.NDArray[np.bool_]:
+    """Where there is a value, NaN included: the bit pattern `missing` is none."""
     bits = f"<u{values.dtype.itemsize}"
-    recorded = values.view(bits) != missing.view(bits)
-    finite = np.isfinite(values)
-    with np.errstate(invalid="ignore"):  # a signalling NaN, which a sender is free to send
-        wide = values.astype(np.float64)
-    shown = np.where(finite, wide, np.nan)
-    last = np.where(recorded, wide, np.nan)
+    held: npt.NDArray[np.bool_] = values.view(bits) != missing.view(bits)
+    return held
+
+
+def of_records(values: Numbers, missing: np.floating[Any]) -> Nodes:
+    """Nodes of level 1 of records of shape (n * FIRST_WIDTH, cells); all arrays have shape (n, cells)."""
+    parts = values.reshape(-1, FIRST_WIDTH, values.shape[1])
+    finite = np.isfinite(parts)
+    if finite.all():
+        mean = np.add.reduce(parts / np.float64(FIRST_WIDTH), axis=1)
+        count = np.full(mean.shape, FIRST_WIDTH)
+        return Nodes(
+            parts.min(axis=1), parts.max(axis=1), mean, parts[:, -1], count, np.zeros_like(count)
+        )
+    shown = np.where(finite, parts, np.nan)
+    present = recorded(values, missing).reshape(parts.shape)
+    count = finite.sum(axis=1)
+    shares = np.where(finite, parts, 0.0) / np.maximum(count, 1.0)[:, None]
+    last = np.full_like(parts[:, 0], np.nan)
+    for place in range(FIRST_WIDTH):
+        np.copyto(last, parts[:, place], where=present[:, place])
     return Nodes(
-        shown, shown, shown, last, finite.astype(np.int64), (recorded & ~finite).astype(np.int64)
+        np.fmin.reduce(shown, axis=1),
+        np.fmax.reduce(shown, axis=1),
+        np.where(count > 0, np.add.reduce(shares, axis=1), np.nan),
+        last,
+        count,
+        present.sum(axis=1) - count,
     )
+
+
+def leaves(values: Numbers, missing: np.floating[Any]) -> Nodes:
+    """Each value of shape (rows, n) as a node of its own."""
+    finite = np.isfinite(values)
+    count = finite.astype(np.int64)
+    if finite.all():
+        return Nodes(values, values, values, values, count, np.zeros_like(count))
+    present = recorded(values, missing)
+    shown = np.where(finite, values, np.nan)
+    last = np.where(present, values, np.nan)
+    return Nodes(shown, shown, shown, last, count, (present & ~finite).astype(np.int64))
 
 
 def merge(nodes: Nodes, starts: npt.NDArray[np.intp]) -> Nodes:
@@ -76,29 +122,34 @@ def merge(nodes: Nodes, starts: npt.NDArray[np.intp]) -> Nodes:
 
     starts: rising, the first one 0.
     """
-    count = nodes.finite.shape[1]
+    total = nodes.finite.shape[1]
+    if len(starts) == total:
+        return nodes
+    stops = np.append(starts[1:], total)
     finite = np.add.reduceat(nodes.finite, starts, axis=1)
-    recorded = (nodes.finite + nodes.nonfinite) > 0
-    latest = np.maximum.reduceat(np.where(recorded, np.arange(count), -1), starts, axis=1)
-    last = np.take_along_axis(nodes.last, np.maximum(latest, 0), axis=1)
-    return Nodes(
-        np.fmin.reduceat(nodes.min, starts, axis=1),
-        np.fmax.reduceat(nodes.max, starts, axis=1),
-        _mean(nodes, starts, finite),
-        np.where(latest < 0, np.nan, last),
-        finite,
-        np.add.reduceat(nodes.nonfinite, starts, axis=1),
-    )
-
-
-def _mean(
-    nodes: Nodes, starts: npt.NDArray[np.intp], finite: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
+    nonfinite = np.add.reduceat(nodes.nonfinite, starts, axis=1)
     # Weights first: a sum of values near the largest float would overflow where their mean does not.
-    ends = np.append(starts[1:], nodes.finite.shape[1])
-    total = np.repeat(np.maximum(finite, 1), ends - starts, axis=1)
-    parts = np.where(nodes.finite > 0, nodes.mean * (nodes.finite / total), 0.0)
-    return np.where(finite > 0, np.add.reduceat(parts, starts, axis=1), np.nan)
+    weights = nodes.finite / np.repeat(np.maximum(finite, 1), stops - starts, axis=1)
+    present = nodes.finite + nodes.nonfinite > 0
+    if present.all():
+        last = nodes.last[:, stops - 1]
+    else:
+        latest = np.maximum.reduceat(np.where(present, np.arange(total), -1), starts, axis=1)
+        last = np.take_along_axis(nodes.last, np.maximum(latest, 0), axis=1)
+        last = np.where(latest < 0, np.nan, last)
+    some = nodes.finite > 0
+    whole = bool(some.all())
+    shares = nodes.mean * weights if whole else np.where(some, nodes.mean, 0.0) * weights
+    mean = np.add.reduceat(shares, starts, axis=1)
+    lowest, highest = (np.minimum, np.maximum) if whole else (np.fmin, np.fmax)
+    return Nodes(
+        lowest.reduceat(nodes.min, starts, axis=1),
+        highest.reduceat(nodes.max, starts, axis=1),
+        mean if whole else np.where(finite > 0, mean, np.nan),
+        last,
+        finite,
+        nonfinite,
+    )
 
 
 def coarsen(nodes: Nodes, factor: int) -> Nodes:
@@ -115,14 +166,10 @@ def empty(rows: int, count: int) -> Nodes:
 
 def join(parts: Sequence[Nodes]) -> Nodes:
     """Nodes one after the other, of the same rows."""
-    return Nodes(
-        np.concatenate([part.min for part in parts], axis=1),
-        np.concatenate([part.max for part in parts], axis=1),
-        np.concatenate([part.mean for part in parts], axis=1),
-        np.concatenate([part.last for part in parts], axis=1),
-        np.concatenate([part.finite for part in parts], axis=1),
-        np.concatenate([part.nonfinite for part in parts], axis=1),
-    )
+    if len(parts) == 1:
+        return parts[0]
+    fields = zip(*(part.fields for part in parts), strict=True)
+    return Nodes(*(np.concatenate(field, axis=1) for field in fields))
 
 
 def combine(earlier: Nodes, later: Nodes) -> Nodes:

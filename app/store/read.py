@@ -6,15 +6,16 @@ import numpy as np
 import numpy.typing as npt
 
 from trainvitals.app.store import catalog, groups, tiles
+from trainvitals.app.store.compression import decompress
+from trainvitals.app.store.cover import Steps
+from trainvitals.app.store.gather import Buckets, Reader
 from trainvitals.app.store.groups import Group
-from trainvitals.app.store.plan import Buckets, plan
+from trainvitals.app.store.plan import plan
 from trainvitals.app.store.pyramid import Nodes
-from trainvitals.app.store.types import HistogramSeries, Matrix, Series
+from trainvitals.app.store.types import HistogramSeries, Matrix, News, Series
 from trainvitals.hooks.wire.bins import BINS
 from trainvitals.hooks.wire.codec import unpack_row_of_counts
 from trainvitals.hooks.wire.records import GroupKind, HistogramKind, Layout, Row
-
-_FIRST = np.zeros(1, np.intp)
 
 
 def series(
@@ -24,27 +25,26 @@ def series(
     start: int | None,
     stop: int | None,
     points: int,
-) -> dict[str, Series]:
+    since: str,
+) -> News[dict[str, Series]]:
     """Scalars over the steps; see `Store.series`."""
     run = catalog.find_key(connection, run_id)
     if run is None:
-        return {}
+        return News({}, "", True)
     known = catalog.names(connection, run)
-    answer = plan(connection, run, "scalar", start, stop, points)
-    found = {}
-    for name in names:
-        if name in known:
-            buckets = Buckets(1, answer.edges)
-            for segment in answer.segments:
-                nodes = segment.nodes(connection, known[name], 0, 1)
-                buckets.add(_FIRST, segment.steps, nodes)
-            found[name] = _series(answer.edges, buckets.nodes)
-    return found
+    wanted = [name for name in dict.fromkeys(names) if name in known]
+    answer = plan(connection, run, "scalar", start, stop, points, since)
+    buckets = Buckets(len(wanted), answer.edges)
+    for segment in answer.segments if wanted else ():
+        nodes = Reader(connection, segment).row([known[name] for name in wanted], 0)
+        buckets.add(np.arange(len(wanted)), segment.steps, nodes)
+    found = {name: _series(answer.edges, buckets.nodes, row) for row, name in enumerate(wanted)}
+    return News(found, answer.cursor, answer.whole)
 
 
-def _series(edges: npt.NDArray[np.int64], nodes: Nodes) -> Series:
-    kept = (nodes.finite[0] + nodes.nonfinite[0]) > 0
-    own = nodes[0, kept]
+def _series(edges: Steps, nodes: Nodes, row: int) -> Series:
+    kept = (nodes.finite[row] + nodes.nonfinite[row]) > 0
+    own = nodes[row, kept]
     return Series(edges[kept], own.min, own.max, own.mean, own.last, own.nonfinite)
 
 
@@ -56,33 +56,33 @@ def matrix(
     start: int | None,
     stop: int | None,
     buckets: int,
-) -> Matrix:
+    since: str,
+) -> News[Matrix]:
     """One statistic of all rows over the steps; see `Store.matrix`."""
     run = catalog.find_key(connection, run_id)
     rows = {} if run is None else _rows(connection, run, kind, statistic)
     position = {name: index for index, name in enumerate(rows)}
     if run is None or not rows:
-        gathered = Buckets(0, np.empty(0, np.int64))
-        edges = np.empty(0, np.int64)
-    else:
-        answer = plan(connection, run, kind, start, stop, buckets)
-        edges = answer.edges
-        gathered = Buckets(len(rows), edges)
-        for segment in answer.segments:
-            layout = segment.group.layout
-            if statistic not in layout.columns:
-                continue
-            column = layout.columns.index(statistic)
-            targets = np.array([position[row.name] for row in layout.rows])
-            for low in range(0, len(targets), tiles.NODE_ROWS):
-                high = min(low + tiles.NODE_ROWS, len(targets))
-                nodes = segment.nodes(connection, column, low, high)
-                gathered.add(targets[low:high], segment.steps, nodes)
+        return News(_matrix([], Buckets(0, np.empty(0, np.int64))), "", True)
+    answer = plan(connection, run, kind, start, stop, buckets, since)
+    gathered = Buckets(len(rows), answer.edges)
+    for segment in answer.segments:
+        layout = segment.reach.group.layout
+        if statistic not in layout.columns:
+            continue
+        column = layout.columns.index(statistic)
+        targets = np.array([position[row.name] for row in layout.rows])
+        for low, high, nodes in Reader(connection, segment).column(column):
+            gathered.add(targets[low:high], segment.steps, nodes)
+    return News(_matrix(list(rows.values()), gathered), answer.cursor, answer.whole)
+
+
+def _matrix(rows: list[Row], gathered: Buckets) -> Matrix:
     nodes = gathered.nodes
     with np.errstate(over="ignore", invalid="ignore"):
         return Matrix(
-            list(rows.values()),
-            edges,
+            rows,
+            gathered.edges,
             nodes.min.astype(np.float32),
             nodes.max.astype(np.float32),
             nodes.mean.astype(np.float32),
@@ -124,23 +124,28 @@ def row(
     start: int | None,
     stop: int | None,
     points: int,
-) -> dict[str, Series]:
+    since: str,
+) -> News[dict[str, Series]]:
     """All statistics of one row over the steps; see `Store.row`."""
     run = catalog.find_key(connection, run_id)
     if run is None:
-        return {}
-    answer = plan(connection, run, kind, start, stop, points)
-    found: dict[str, Buckets] = {}
+        return News({}, "", True)
+    answer = plan(connection, run, kind, start, stop, points, since)
+    parts = []
     for segment in answer.segments:
-        layout = segment.group.layout
+        layout = segment.reach.group.layout
         index = next((i for i, row in enumerate(layout.rows) if row.name == name), None)
-        if index is None:
-            continue
-        for column, statistic in enumerate(layout.columns):
-            nodes = segment.nodes(connection, column, index, index + 1)
-            buckets = found.setdefault(statistic, Buckets(1, answer.edges))
-            buckets.add(_FIRST, segment.steps, nodes)
-    return {statistic: _series(answer.edges, buckets.nodes) for statistic, buckets in found.items()}
+        if index is not None:
+            parts.append((segment, layout.columns, index))
+    statistics = list(dict.fromkeys(column for _, columns, _ in parts for column in columns))
+    position = {statistic: place for place, statistic in enumerate(statistics)}
+    buckets = Buckets(len(statistics), answer.edges)
+    for segment, columns, index in parts:
+        nodes = Reader(connection, segment).row(range(len(columns)), index)
+        targets = np.array([position[column] for column in columns])
+        buckets.add(targets, segment.steps, nodes)
+    found = {key: _series(answer.edges, buckets.nodes, place) for key, place in position.items()}
+    return News(found, answer.cursor, answer.whole)
 
 
 def histograms(
@@ -188,7 +193,7 @@ def histograms(
             "SELECT body FROM histograms WHERE grp = ? AND kind = ? AND step = ? AND seq = ?",
             (key, kind, step, seq),
         ).fetchone()
-        counts[position] = unpack_row_of_counts(tiles.decompress(body), rows, index)
+        counts[position] = unpack_row_of_counts(decompress(body), rows, index)
     filled = counts.any(axis=1)  # a row of zeros is "none"
     return HistogramSeries(steps[filled], counts[filled])
 
@@ -250,16 +255,16 @@ class Records:
         ).fetchone()
         values = np.empty((group.columns, group.rows, group.block), "<f4")
         for column in range(group.columns):
-            for tile, low in enumerate(range(0, group.rows, tiles.TILE_ROWS)):
-                (body,) = self._connection.execute(
+            bodies = [
+                body
+                for tile in range(-(-group.rows // tiles.TILE_ROWS))
+                for (body,) in self._connection.execute(
                     "SELECT body FROM tiles WHERE grp = ? AND level = 0 AND col = ? AND tile = ? "
                     "AND block = ?",
                     (group.key, column, tile, block),
-                ).fetchone()
-                height = min(tiles.TILE_ROWS, group.rows - low)
-                values[column, low : low + height] = tiles.unpack_values(
-                    body, "<f4", height, group.block
                 )
+            ]
+            values[column] = tiles.unpack_tiles(bodies, "<f4", group.rows, group.block)
         return tiles.unpack_steps(steps), np.ascontiguousarray(values.transpose(2, 1, 0))
 
 

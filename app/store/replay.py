@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from trainvitals.app.store import tiles
 from trainvitals.app.store.append import REFERENCE, log_decoder
+from trainvitals.app.store.compression import decompress
 from trainvitals.app.store.read import Records
 from trainvitals.app.store.types import Stream
 from trainvitals.hooks.wire.records import Record, Sample, Scalars, Step
@@ -47,7 +47,7 @@ def _logged(connection: sqlite3.Connection, stream: int, first: int) -> Iterator
         "SELECT body FROM log WHERE stream = ? AND last >= ? ORDER BY last", (stream, first)
     )
     for (body,) in rows:
-        for record in log_decoder.decode(tiles.decompress(body)):
+        for record in log_decoder.decode(decompress(body)):
             if record.seq >= first:
                 yield record
 

@@ -1,109 +1,147 @@
-"""Arrays to bytes and back: bytes shuffled by place, then zstd, which does well on them."""
+"""What the tables hold as bytes: tiles of records and of nodes, steps, rows of scalars."""
 
-import threading
+import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import zstandard
 
+from trainvitals.app.store import floats
+from trainvitals.app.store.compression import compress, decompress
 from trainvitals.app.store.pyramid import Nodes
 from trainvitals.hooks.wire.columns import MISSING_BITS
 
-TILE_ROWS = 8
-"""Rows in a tile of records: few, as a page of one layer reads one row of all columns."""
-NODE_ROWS = 32
-"""Rows in a tile of nodes."""
-MISSING_BITS_64 = 0x7FF8_0000_0000_DEAD
+TILE_ROWS: Final = 8
+"""Rows in a tile: few, as a page of one layer reads one row of all columns."""
+MISSING_BITS_64: Final = 0x7FF8_0000_0000_DEAD
 """float64 bit pattern for "not recorded at this step", apart from a real NaN."""
 
-MISSING: dict[str, np.floating[Any]] = {
+MISSING: Final[dict[str, np.floating[Any]]] = {
     "<f4": np.array([MISSING_BITS], "<u4").view("<f4")[0],
     "<f8": np.array([MISSING_BITS_64], "<u8").view("<f8")[0],
 }
 
-
-class _Codecs(threading.local):
-    """zstd contexts are costly to make, and may not be shared by threads."""
-
-    def __init__(self) -> None:
-        self.compress = zstandard.ZstdCompressor(level=1).compress
-        self.decompress = zstandard.ZstdDecompressor().decompress
+_LENGTH: Final = struct.Struct("<I")
 
 
-_codecs = _Codecs()
+def pack_values(values: npt.NDArray[Any]) -> list[bytes]:
+    """Values of shape (rows, records) as tiles of `TILE_ROWS` rows; every bit is kept."""
+    return [body for part in _by_tile(values) for body in floats.pack(part)]
 
 
-def compress(data: bytes) -> bytes:
-    """zstd, level 1."""
-    return _codecs.compress(data)
+def _by_tile(values: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """(rows, n) as (tiles, TILE_ROWS, n), and what is left of the rows as a tile of its own."""
+    rows = len(values)
+    whole = rows // TILE_ROWS * TILE_ROWS
+    parts = []
+    if whole:
+        parts.append(values[:whole].reshape(-1, TILE_ROWS, values.shape[1]))
+    if whole < rows:
+        parts.append(values[None, whole:])
+    return parts
 
 
-def decompress(data: bytes) -> bytes:
-    """The inverse of `compress`."""
-    return _codecs.decompress(data)
-
-
-def shuffle(array: npt.NDArray[Any]) -> bytes:
-    """First all lowest bytes of the values, then all second-lowest, ..."""
-    flat = np.ascontiguousarray(array).reshape(-1)
-    return flat.view(np.uint8).reshape(flat.size, flat.itemsize).T.tobytes()
-
-
-def unshuffle(data: bytes, dtype: str, shape: tuple[int, ...], offset: int = 0) -> npt.NDArray[Any]:
-    """The inverse of `shuffle`, from `offset` bytes on."""
-    kind = np.dtype(dtype)
-    count = int(np.prod(shape))
-    places = np.frombuffer(data, np.uint8, count * kind.itemsize, offset)
-    flat = np.ascontiguousarray(places.reshape(kind.itemsize, count).T)
-    return flat.reshape(-1).view(kind).reshape(shape)
-
-
-def pack_values(values: npt.NDArray[Any]) -> bytes:
-    """Values of shape (rows, records) as a tile; every bit is kept."""
-    return compress(shuffle(values))
+def unpack_tiles(bodies: Sequence[bytes], dtype: str, rows: int, records: int) -> npt.NDArray[Any]:
+    """The inverse of `pack_values`."""
+    whole = rows // TILE_ROWS
+    parts = [floats.unpack(bodies[:whole], dtype, TILE_ROWS, records).reshape(-1, records)]
+    if rows % TILE_ROWS:
+        parts.append(unpack_values(bodies[whole], dtype, rows % TILE_ROWS, records))
+    return np.concatenate(parts)
 
 
 def unpack_values(body: bytes, dtype: str, rows: int, records: int) -> npt.NDArray[Any]:
-    """The inverse of `pack_values`."""
-    return unshuffle(decompress(body), dtype, (rows, records))
+    """Values of one tile, shape (rows, records)."""
+    values: npt.NDArray[Any] = floats.unpack([body], dtype, rows, records)[0]
+    return values
 
 
-def pack_nodes(nodes: Nodes, dtype: str) -> bytes:
-    """Nodes of shape (rows, n), their numbers as `dtype`."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        numbers = np.stack([nodes.min, nodes.max, nodes.mean, nodes.last]).astype(dtype)
-    counts = np.stack([nodes.finite, nodes.nonfinite]).astype("<u4")
-    return compress(shuffle(numbers) + shuffle(counts))
+def pack_nodes(nodes: Nodes, dtype: str, width: int) -> list[bytes]:
+    """Nodes of `width` records each, shape (rows, n), as tiles of `TILE_ROWS` rows, their numbers as `dtype`."""
+    numbers = [
+        field.astype(dtype, copy=False) for field in (nodes.min, nodes.max, nodes.mean, nodes.last)
+    ]
+    packed = []
+    parts = [_by_tile(field) for field in (*numbers, nodes.finite, nodes.nonfinite)]
+    for low, high, mean, last, finite, nonfinite in zip(*parts, strict=True):
+        bodies = floats.pack(np.concatenate([low, high, mean, last], axis=1))
+        full = (finite == width).all(axis=(1, 2)) & (nonfinite == 0).all(axis=(1, 2))
+        for index, body in enumerate(bodies):
+            # No counts where every record is finite, as nearly everywhere.
+            counts = b"" if full[index] else _pack_counts(finite[index], nonfinite[index])
+            packed.append(_LENGTH.pack(len(body)) + body + counts)
+    return packed
 
 
-def unpack_nodes(bodies: Sequence[bytes], dtype: str, rows: int, count: int) -> Nodes:
-    """The inverse of `pack_nodes` for blocks one after the other: shape (rows, blocks * count)."""
-    blocks, size = len(bodies), np.dtype(dtype).itemsize
-    data = np.frombuffer(b"".join(map(decompress, bodies)), np.uint8).reshape(blocks, -1)
-    split = 4 * rows * count * size
+def _pack_counts(finite: npt.NDArray[np.int64], nonfinite: npt.NDArray[np.int64]) -> bytes:
+    return compress(_shuffle(np.stack([finite, nonfinite]).astype("<u4")))
 
-    def whole(places: npt.NDArray[np.uint8], kind: str, fields: int) -> npt.NDArray[Any]:
-        # (blocks, bytes of a value, fields, rows, count) to (fields, rows, blocks, count, bytes)
-        shaped = places.reshape(blocks, np.dtype(kind).itemsize, fields, rows, count)
-        values = np.ascontiguousarray(shaped.transpose(2, 3, 0, 4, 1)).view(kind)
-        return values.reshape(fields, rows, blocks * count)
 
-    numbers = whole(data[:, :split], dtype, 4).astype(np.float64)
-    counts = whole(data[:, split:], "<u4", 2).astype(np.int64)
-    return Nodes(*numbers, *counts)
+def unpack_nodes(
+    bodies: Sequence[bytes], dtype: str, rows: int, count: int, width: int, row: int | None = None
+) -> Nodes:
+    """Tiles of nodes, arrays of shape (tiles, rows, count), or (tiles, 1, count) of the one `row`."""
+    parts = []
+    full = np.ones(len(bodies), np.bool_)
+    for index, body in enumerate(bodies):
+        (length,) = _LENGTH.unpack_from(body)
+        parts.append(body[_LENGTH.size : _LENGTH.size + length])
+        full[index] = len(body) == _LENGTH.size + length
+    numbers = floats.unpack(parts, dtype, 4 * rows, count).reshape(len(bodies), 4, rows, count)
+    chosen = slice(None) if row is None else slice(row, row + 1)
+    numbers = numbers[:, :, chosen]
+    finite = np.full(numbers[:, 0].shape, width)
+    nonfinite = np.zeros_like(finite)
+    for index in np.flatnonzero(~full).tolist():
+        packed = decompress(bodies[index][_LENGTH.size + len(parts[index]) :])
+        counts = _unshuffle(packed, "<u4", (2, rows, count))[:, chosen]
+        finite[index], nonfinite[index] = counts
+    low, high, mean, last = numbers.transpose(1, 0, 2, 3)
+    return Nodes(low, high, mean, last, finite, nonfinite)
+
+
+def pack_fresh(nodes: Nodes, dtype: str) -> bytes:
+    """Nodes of shape (rows, n) that wait for a block of their own, as they are."""
+    numbers = np.stack([nodes.min, nodes.max, nodes.mean, nodes.last]).astype(dtype)
+    counts = np.stack([nodes.finite, nodes.nonfinite]).astype("<u2")
+    return numbers.tobytes() + counts.tobytes()
+
+
+def unpack_fresh(bodies: Sequence[bytes], dtype: str, rows: int) -> Nodes:
+    """The inverse of `pack_fresh` for several of as many nodes each: arrays of shape (bodies, rows, n)."""
+    size = 4 * np.dtype(dtype).itemsize
+    count = len(bodies[0]) // rows // (size + 4)
+    data = np.frombuffer(b"".join(bodies), np.uint8).reshape(len(bodies), -1)
+    split = size * rows * count
+    numbers = np.ascontiguousarray(data[:, :split]).view(dtype)
+    counts = np.ascontiguousarray(data[:, split:]).view("<u2")
+    shape = (len(bodies), -1, rows, count)
+    return Nodes(
+        *numbers.reshape(shape).transpose(1, 0, 2, 3),
+        *counts.astype(np.int64).reshape(shape).transpose(1, 0, 2, 3),
+    )
+
+
+def _shuffle(array: npt.NDArray[Any]) -> bytes:
+    """First all lowest bytes of the values, then all second-lowest, ..."""
+    return array.reshape(-1).view(np.uint8).reshape(-1, array.itemsize).T.tobytes()
+
+
+def _unshuffle(data: bytes, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    places = np.frombuffer(data, np.uint8).reshape(np.dtype(dtype).itemsize, -1)
+    return np.ascontiguousarray(places.T).reshape(-1).view(dtype).reshape(shape)
 
 
 def pack_steps(steps: npt.NDArray[np.int64]) -> bytes:
     """Steps, which mostly rise by a constant."""
-    return compress(shuffle(np.diff(steps, prepend=np.int64(0)).astype("<i8")))
+    return compress(_shuffle(np.diff(steps, prepend=np.int64(0)).astype("<i8")))
 
 
 def unpack_steps(body: bytes) -> npt.NDArray[np.int64]:
     """The inverse of `pack_steps`."""
     data = decompress(body)
-    return np.cumsum(unshuffle(data, "<i8", (len(data) // 8,)), dtype=np.int64)
+    return np.cumsum(_unshuffle(data, "<i8", (len(data) // 8,)), dtype=np.int64)
 
 
 def pack_scalars(records: Sequence[dict[int, float]]) -> bytes:

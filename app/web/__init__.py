@@ -6,17 +6,25 @@ from flask import Flask
 
 from trainvitals.app.settings import Settings
 from trainvitals.app.web import (
+    admission,
+    alertpages,
     api,
     assets,
+    channels_api,
+    compare,
     compression,
     db,
     errors,
     figures_api,
+    findings_api,
     ingest,
     login,
+    overview,
     pages,
+    report,
     runpages,
     security,
+    sharing,
 )
 
 _ROOT = Path(__file__).parents[2]
@@ -45,7 +53,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     compression.register(app)
     db.register(app, settings)
     security.register(app, settings)
+    admission.register(app, settings)
     errors.register(app)
-    for module in (ingest, api, login, pages, runpages, figures_api):
+    for module in (
+        *(ingest, api, findings_api, overview, channels_api, figures_api),
+        *(login, pages, alertpages, runpages, compare, report),
+    ):
         app.register_blueprint(module.bp)
+    sharing.register(app)
     return app

@@ -1,4 +1,4 @@
-"""Data as JSON: runs, findings, series, matrices, events, rule states, the delivery log, health."""
+"""Data as JSON: runs, series, matrices, events, rule states, the delivery log, health."""
 
 import time
 from importlib.metadata import version as package_version
@@ -6,10 +6,9 @@ from importlib.metadata import version as package_version
 from flask import Blueprint, Response, request
 
 from trainvitals.app.rules.engine import Engine, StateError
-from trainvitals.app.rules.finding import Finding
 from trainvitals.app.store import NotFound, Store
-from trainvitals.app.store.status import status
-from trainvitals.app.store.types import Delivery, Run, Series
+from trainvitals.app.store.status import heard, status
+from trainvitals.app.store.types import Delivery, Run, Series, StreamState
 from trainvitals.app.web.db import get_store
 from trainvitals.app.web.errors import ApiError
 from trainvitals.app.web.params import choice, known_run, step_range, whole
@@ -63,6 +62,7 @@ def show_run(run_id: str) -> Response:
         {"group": layout.group, "kind": layout.kind, "columns": layout.columns, "rows": layout.rows}
         for layout in store.layouts(run_id)
     ]
+    now = time.time()
     details = {
         "config": plain(run.config),
         "environment": run.environment,
@@ -70,8 +70,9 @@ def show_run(run_id: str) -> Response:
         "judged": _is_judged(store, run),
         "scalars": store.scalar_names(run_id),
         "groups": groups,
+        "streams": [_stream(item, now) for item in store.streams(run_id)],
     }
-    return json_response(_summary(run, time.time()) | details)
+    return json_response(_summary(run, now) | details)
 
 
 @bp.delete("/api/v1/runs/<run_id>")
@@ -81,13 +82,6 @@ def delete_run(run_id: str) -> Response:
     if not get_store().delete_run(run_id):
         raise NotFound(f"Run {run_id!r} is gone already.")
     return json_response({"deleted": run_id})
-
-
-@bp.get("/api/v1/runs/<run_id>/findings")
-def list_findings(run_id: str) -> Response:
-    """What the rules found, as they rank it."""
-    known_run(run_id)
-    return json_response({"findings": [_finding(item) for item in get_store().findings(run_id)]})
 
 
 @bp.get("/api/v1/runs/<run_id>/states")
@@ -203,6 +197,16 @@ def _summary(run: Run, now: float) -> dict[str, object]:
     }
 
 
+def _stream(item: StreamState, now: float) -> dict[str, object]:
+    return {
+        "attempt": item.attempt,
+        "rank": item.rank,
+        "status": item.status_reported or heard(item.last_seen, now),
+        "last_seen": timestamp(item.last_seen or None),
+        "last_step": item.last_step,
+    }
+
+
 def _is_judged(store: Store, run: Run) -> bool:
     """Whether the rules have read every record that is stored."""
     cursor = store.evaluation(run.id).cursor
@@ -212,10 +216,6 @@ def _is_judged(store: Store, run: Run) -> bool:
         for attempt in run.attempts
         for rank in ranks
     )
-
-
-def _finding(item: Finding) -> dict[str, object]:
-    return {field: plain(getattr(item, field)) for field in item.__struct_fields__}
 
 
 def _delivery(item: Delivery) -> dict[str, object]:

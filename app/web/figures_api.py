@@ -60,7 +60,7 @@ def live(run_id: str) -> Response:
 
 
 def _charts_of(run: Run, which: str) -> list[Chart]:
-    charts = Charts(get_store(), run, _look())
+    charts = Charts(get_store(), run, look_of_request())
     if which == "run":
         return [{"key": "loss", **charts.loss()}, *charts.metrics()]
     line = known_line(run.id, request.args.get("layer", ""))
@@ -85,14 +85,14 @@ def _news(charts: list[Chart], held: dict[str, str]) -> dict[str, Any]:
 @bp.get("/api/v1/runs/<run_id>/figures/loss")
 def loss(run_id: str) -> Response:
     """Training and validation loss with event lines."""
-    figure = Charts(get_store(), known_run(run_id), _look()).loss()
+    figure = Charts(get_store(), known_run(run_id), look_of_request()).loss()
     return json_response(figure | {"token": deltas.token(figure)})
 
 
 @bp.get("/api/v1/runs/<run_id>/figures/metrics")
 def metrics(run_id: str) -> Response:
     """Every other scalar as a small chart: `figures`, each with key, title, data and layout."""
-    return _all(Charts(get_store(), known_run(run_id), _look()).metrics())
+    return _all(Charts(get_store(), known_run(run_id), look_of_request()).metrics())
 
 
 @bp.get("/api/v1/runs/<run_id>/figures/layer")
@@ -100,7 +100,7 @@ def layer(run_id: str) -> Response:
     """The small multiples of the layer `name`: `figures`, each with key, title, data and layout."""
     run = known_run(run_id)
     line = known_line(run_id, request.args.get("name", ""))
-    return _all(Charts(get_store(), run, _look()).layer(line))
+    return _all(Charts(get_store(), run, look_of_request()).layer(line))
 
 
 @bp.get("/api/v1/runs/<run_id>/figures/histogram")
@@ -110,7 +110,7 @@ def histogram(run_id: str) -> Response:
     run = known_run(run_id)
     line = known_line(run_id, request.args.get("name", ""))
     kind = choice("kind", list(HISTOGRAMS))
-    figure = Charts(get_store(), run, _look()).histogram(
+    figure = Charts(get_store(), run, look_of_request()).histogram(
         line, kind, choice("form", FORMS, "heatmap")
     )
     return json_response(figure | {"token": deltas.token(figure)})
@@ -189,7 +189,8 @@ def known_line(run_id: str, name: str) -> Line:
     raise ApiError(404, "no_such_layer", f"This run has no layer {name[:80]!r}.")
 
 
-def _look() -> Look:
+def look_of_request() -> Look:
+    """What the query parameters ask to look at. Raises ApiError 400."""
     start, stop = step_range()
     smoothing = optional_whole("smooth", 0, 99)
     scale = choice("scale", SCALES, "auto")

@@ -1,19 +1,16 @@
 """The pages of all runs and alerts, and what every template may use."""
 
-import time
 from datetime import UTC, datetime
 from typing import Any
 
 from flask import Blueprint, render_template, request
 from markupsafe import Markup
 
-from trainvitals.app.alerts.message import layer_names
+from trainvitals.app.alerts.message import finding_id, layer_names
 from trainvitals.app.figures.sparkline import spark
 from trainvitals.app.figures.text import evidence, number, percent, shorten
 from trainvitals.app.rules.finding import SEVERITIES, Finding
 from trainvitals.app.web import assets, runview
-from trainvitals.app.web.db import get_store
-from trainvitals.app.web.params import whole
 
 bp = Blueprint("pages", __name__)
 bp.register_blueprint(assets.bp)
@@ -24,49 +21,8 @@ MAX_RUNS = 200
 
 @bp.get("/")
 def runs() -> str:
-    """All runs, the newest first."""
-    return render_template("runs.html", rows=_run_rows(), address=request.host_url.rstrip("/"))
-
-
-@bp.get("/runs")
-def run_rows() -> str:
-    """The rows of the list alone, for the live update of the list."""
-    return render_template("_runs.html", rows=_run_rows(), address=request.host_url.rstrip("/"))
-
-
-@bp.get("/alerts")
-def alerts() -> str:
-    """What people were told: root findings of all runs, and the log of deliveries."""
-    store = get_store()
-    known = store.runs(limit=MAX_RUNS)
-    inbox = [
-        (item, finding, [f for f in findings if f.cause == finding.key])
-        for item in known
-        if (findings := store.findings(item.id))
-        for finding in findings
-        if finding.root and finding.severity != "info"
-    ]
-    deliveries = store.deliveries(None, limit=whole("limit", 100, 1, 1000))
-    names = {item.id: item for item in known}
-    return render_template("alerts.html", inbox=inbox, deliveries=deliveries, names=names)
-
-
-def _run_rows() -> list[dict[str, Any]]:
-    store = get_store()
-    now = time.time()
-    rows = []
-    for item in store.runs(limit=MAX_RUNS):
-        shown = runview.view(store, item, now)
-        values, last = runview.loss_curve(store, item)
-        rows.append(
-            {"run": item, "view": shown, "spark": spark(values), "loss": last}
-            | {"open": _open(shown)}
-        )
-    return rows
-
-
-def _open(shown: runview.View) -> list[Finding]:
-    return [f for f in shown.roots if f.state == "firing" and f.severity != "info"]
+    """All runs; the page asks for them itself."""
+    return render_template("runs.html", address=request.host_url.rstrip("/"))
 
 
 @bp.app_context_processor
@@ -76,6 +32,7 @@ def _tools() -> dict[str, Any]:
         "plotly_address": f"/assets/plotly-{assets.plotly_version()}.min.js",
         "layer_address": runview.layer_address,
         "layer_names": layer_names,
+        "finding_id": finding_id,
         "finding_spark": finding_spark,
         "severities": SEVERITIES,
     }

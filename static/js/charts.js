@@ -2,7 +2,7 @@
 
 import { colour } from "./colours.js";
 import { opened, patched } from "./deltas.js";
-import { bucketOf, number, percent } from "./format.js";
+import { bucketOf, number, percent, unpack } from "./format.js";
 import { paint, plain } from "./painter.js";
 
 const drawn = new Map(); // element -> { figure (opened), view }
@@ -191,7 +191,8 @@ function hover(element, event) {
     return;
   }
   const heat = figure.data.find((trace) => trace.type === "heatmap");
-  showTip(event, heat ? aboutBin(figure, heat, view, px, py) : aboutStep(figure, view.x.from(px)));
+  const about = figure.layout.meta?.lines ? aboutRatio : aboutBin;
+  showTip(event, heat ? about(figure, heat, view, px, py) : aboutStep(figure, view.x.from(px)));
 }
 
 export function node(tag, text, className = "") {
@@ -240,6 +241,16 @@ function aboutBin(figure, heat, view, px, py) {
     node("b", `${percent(share)} of the values`),
     node("div", `about ${number(meta.bins[row])} · step ${number(meta.steps[bucket])}`, "hint"),
   ];
+}
+
+/** A cell of the comparison of two runs. */
+function aboutRatio({ layout: { meta } }, heat, view, px, py) {
+  const bucket = bucketOf(meta.steps, view.x.from(px));
+  const row = Math.min(Math.max(Math.round(view.y.from(py)), 0), meta.lines.length - 1);
+  const size = (meta.unpacked ??= unpack(meta.ratio))[row]?.[bucket];
+  const times = size == null || Number.isNaN(size) ? "not recorded in both" : `${number(10 ** Math.abs(size))} times ${size < 0 ? "smaller" : "larger"} in the first`;
+  const name = meta.lines[row];
+  return [node("b", name.length > 120 ? `${name.slice(0, 80)}…${name.slice(-30)}` : name), node("div", `${times} · step ${number(meta.steps[bucket])}`, "hint")];
 }
 
 /** The values of a chart as rows of text: the first is the head. */

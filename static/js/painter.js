@@ -28,6 +28,10 @@ export function paint(context, figure, width, height, ticksOfX) {
     message(context, layout, width, height);
     return null;
   }
+  if (layout.plot_bgcolor?.startsWith("--")) {
+    context.fillStyle = colour(layout.plot_bgcolor);
+    context.fillRect(box.left, box.top, box.right - box.left, box.bottom - box.top);
+  }
   axisY(context, layout.yaxis, y, box);
   axisX(context, ticksOfX?.(x, box) ?? stepTicks(layout.xaxis, x, box), x, box);
   context.save();

@@ -136,7 +136,7 @@ def open_page(chromium, site):
         page.on("console", message)
         page.on("pageerror", lambda error: trouble.append(f"page: {error}"))
         page.goto((base or site.url) + path)
-        if drawn and "/runs/" in path:
+        if drawn:
             page.wait_for_selector("body[data-drawn]")
         return page
 

@@ -91,10 +91,10 @@ def test_what_was_closed_stays_closed_when_news_arrive(open_page, grow):
 
 def test_a_server_that_goes_away_is_told_and_forgiven(open_page, site):
     page = open_page("/")
-    page.route("**/runs", lambda route: route.abort())
+    page.route("**/overview*", lambda route: route.abort())
     page.wait_for_selector("#offline:not([hidden])")
     assert "can't be reached" in page.inner_text("#offline")
-    page.unroute("**/runs")
+    page.unroute("**/overview*")
     page.wait_for_selector("#offline", state="hidden")
     open_page.trouble[:] = [line for line in open_page.trouble if "ERR_FAILED" not in line]
 
@@ -208,6 +208,7 @@ def test_hostile_names_are_text_in_pages_and_charts(open_page, site, fill, made_
         assert page.evaluate("window.hacked") is None
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.goto(site.url)
+    page.wait_for_selector("body[data-drawn]")
     assert "<script>" in page.inner_text("main")
     assert page.evaluate("window.hacked") is None
 

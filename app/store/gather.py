@@ -1,0 +1,181 @@
+"""What a plan asks for, read and gathered in its buckets."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from trainvitals.app.store import floats, groups, pyramid, tiles
+from trainvitals.app.store.cover import Mask, Span, Steps
+from trainvitals.app.store.plan import Piece, Segment
+from trainvitals.app.store.pyramid import Nodes
+
+CELLS: Final = 1 << 21
+"""Nodes that are read at a time, about, which bounds the memory that an answer takes."""
+
+
+class Buckets:
+    """Nodes gathered in buckets; arrays have shape (rows, buckets)."""
+
+    def __init__(self, rows: int, edges: Steps) -> None:
+        self.edges = edges
+        self.nodes = pyramid.empty(rows, len(edges))
+
+    def add(self, rows: npt.NDArray[np.intp], steps: Steps, nodes: Nodes) -> None:
+        """Add `nodes` of shape (rows, n), which come after those that were added to the same rows before.
+
+        steps: of each node; those of a bucket go from its edge to before the next one.
+        """
+        bucket = np.searchsorted(self.edges, steps, side="right") - 1
+        if np.any(np.diff(bucket) < 0):  # steps that went back
+            order = np.argsort(bucket, kind="stable")
+            bucket, nodes = bucket[order], nodes[:, order]
+        starts = np.flatnonzero(np.diff(bucket, prepend=-1))
+        new = pyramid.merge(nodes, starts)
+        place = np.ix_(rows, bucket[starts])
+        held = self.nodes[place]
+        if held.finite.any() or held.nonfinite.any():
+            new = pyramid.combine(held, new)
+        self.nodes.put(place, new)
+
+
+class Reader:
+    """Reads the nodes of one segment."""
+
+    def __init__(self, connection: sqlite3.Connection, segment: Segment) -> None:
+        self._connection = connection
+        self._segment = segment
+        self._group = segment.reach.group
+        self._tail: groups.Tail | None = None
+
+    def row(self, columns: Sequence[int], row: int) -> Nodes:
+        """One row of some columns (scalars by the keys of their names): shape (columns, runs of the segment)."""
+        tile, place = divmod(row, tiles.TILE_ROWS)
+        return self._read(columns, tile, tile, place)
+
+    def column(self, column: int) -> Iterator[tuple[int, int, Nodes]]:
+        """All rows of a column, some at a time: from which row to before which, their nodes as in `row`."""
+        rows = self._group.rows
+        widest = max(self._nodes(piece) for piece in self._segment.pieces)
+        many = max(1, CELLS // widest // tiles.TILE_ROWS)
+        whole = rows // tiles.TILE_ROWS  # a last tile of fewer rows goes alone
+        for tile in [*range(0, whole, many), *([whole] if rows % tiles.TILE_ROWS else [])]:
+            last = tile if tile == whole else min(tile + many, whole) - 1
+            low, high = tile * tiles.TILE_ROWS, min((last + 1) * tiles.TILE_ROWS, rows)
+            yield low, high, self._read([column], tile, last, None)
+
+    def _nodes(self, piece: Piece) -> int:
+        """How many nodes of a row are read for a piece."""
+        span = piece.span
+        if span is None:
+            return self._segment.reach.tail_records
+        return (span.last - span.first + 1) * self._group.nodes(span.level)
+
+    def _read(self, columns: Sequence[int], first: int, last: int, place: int | None) -> Nodes:
+        """Tiles `first` to `last`, which are equally high, or row `place` of them: shape (cells, runs)."""
+        parts = []
+        for piece in self._segment.pieces:
+            if piece.span is None:
+                nodes = self._from_tail(columns, first, last, place)
+            elif piece.span.fresh:
+                nodes = self._fresh(piece.span, columns, first, last, place)
+            else:
+                nodes = self._from_tiles(piece.span, columns, first, last, place)
+            parts.append(pyramid.merge(nodes, piece.starts))
+        return pyramid.join(parts)
+
+    def _rows(self, first: int, last: int, place: int | None) -> slice:
+        low = first * tiles.TILE_ROWS
+        if place is not None:
+            return slice(low + place, low + place + 1)
+        return slice(low, min((last + 1) * tiles.TILE_ROWS, self._group.rows))
+
+    def _from_tail(self, columns: Sequence[int], first: int, last: int, place: int | None) -> Nodes:
+        if self._tail is None:
+            self._tail = groups.read_tail(self._connection, self._group)
+        kept = self._segment.reach.tail_kept
+        if self._group.scalar:
+            values: npt.NDArray[Any] = np.concatenate(
+                [self._tail.scalars_of(column) for column in columns]
+            )
+        else:
+            chosen = self._tail.values[:, self._rows(first, last, place)][:, :, list(columns)]
+            values = chosen.transpose(2, 1, 0).reshape(-1, len(kept))
+        return self._leaves(values, kept)
+
+    def _leaves(self, values: npt.NDArray[Any], kept: Mask | None) -> Nodes:
+        chosen = values if kept is None or kept.all() else values[:, kept]
+        return pyramid.leaves(np.ascontiguousarray(chosen), tiles.MISSING[self._group.dtype])
+
+    def _fresh(
+        self, span: Span, columns: Sequence[int], first: int, last: int, place: int | None
+    ) -> Nodes:
+        group, blocks = self._group, span.last - span.first + 1
+        count = group.block // pyramid.FIRST_WIDTH
+        rows = self._rows(first, last, place)
+        nodes = pyramid.empty((rows.stop - rows.start) * len(columns), blocks * count)
+        for index, column in enumerate(columns):
+            found = self._connection.execute(
+                "SELECT block, body FROM fresh WHERE grp = ? AND col = ? AND block BETWEEN ? AND ?",
+                (group.key, column, span.first, span.last),
+            ).fetchall()
+            if not found:
+                continue
+            read = tiles.unpack_fresh([body for _, body in found], group.dtype, group.rows)
+            height = rows.stop - rows.start
+            for (block, _), one in zip(found, range(len(found)), strict=True):
+                at = (block - span.first) * count
+                where = slice(index * height, (index + 1) * height), slice(at, at + count)
+                nodes.put(where, read[one, rows])
+        return nodes
+
+    def _from_tiles(
+        self, span: Span, columns: Sequence[int], first: int, last: int, place: int | None
+    ) -> Nodes:
+        group, blocks = self._group, span.last - span.first + 1
+        places, bodies = [], []
+        cell = 0
+        for column in columns:
+            for tile in range(first, last + 1):
+                for block, body in self._connection.execute(
+                    "SELECT block, body FROM tiles "
+                    "WHERE grp = ? AND level = ? AND col = ? AND tile = ? AND block BETWEEN ? AND ? "
+                    "ORDER BY block",
+                    (group.key, span.level, column, tile, span.first, span.last),
+                ):
+                    places.append(cell * blocks + block - span.first)
+                    bodies.append(body)
+                cell += 1
+        height = min(tiles.TILE_ROWS, group.rows - first * tiles.TILE_ROWS)
+        shown, count = 1 if place is not None else height, group.nodes(span.level)
+        shape = (cell, blocks, shown, count)
+        if not bodies:
+            nothing = pyramid.empty(cell * shown, blocks * count)
+            return nothing if span.kept is None else nothing[:, span.kept]
+        if span.level == 0:
+            missing = tiles.MISSING[group.dtype]
+            values = floats.unpack(bodies, group.dtype, height, count, place)
+            return self._leaves(_in_rows(values, places, shape, missing), span.kept)
+        width = pyramid.width(span.level)
+        nodes = tiles.unpack_nodes(bodies, group.dtype, height, count, width, place)
+        return Nodes(
+            *(_in_rows(field, places, shape, np.nan) for field in nodes.fields[:4]),
+            *(_in_rows(field, places, shape, 0) for field in nodes.fields[4:]),
+        )
+
+
+def _in_rows(
+    field: npt.NDArray[Any], places: list[int], shape: tuple[int, int, int, int], missing: Any
+) -> npt.NDArray[Any]:
+    """Tiles of shape (rows, n) as (cells * rows, blocks * n); `missing` where there is no tile.
+
+    places: of each tile, cells first. shape: (cells, blocks, rows, n).
+    """
+    cells, blocks, rows, count = shape
+    whole = field
+    if len(field) < cells * blocks:
+        whole = np.full((cells * blocks, rows, count), missing, field.dtype)
+        whole[places] = field
+    return whole.reshape(shape).transpose(0, 2, 1, 3).reshape(cells * rows, blocks * count)
