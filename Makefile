@@ -46,12 +46,12 @@ bench: $(STAMP)  ## benchmarks in their short form, printed as ratios
 bench-overhead: $(PEERS)  ## what watching costs, beside wandb and TensorBoard (ARGS=--quick)
 	$(BIN)/python -m benchmarks.overhead $(ARGS)
 
-bench-alerts: $(STAMP)  ## 50 kills of the server, an hour without receivers: is any alert lost or doubled?
-	$(BIN)/python -m benchmarks.alerts $(ARGS)
-
 bench-ui: $(PEERS)  ## what the pages cost in a browser, beside TensorBoard (ARGS=--quick)
 	@bash .ci/browser
 	$(BIN)/python -m benchmarks.ui $(ARGS)
+
+bench-alerts: $(STAMP)  ## 50 kills of the server, an hour without receivers: is any alert lost or doubled?
+	$(BIN)/python -m benchmarks.alerts $(ARGS)
 
 compatibility: $(STAMP)  ## measure again what is recorded under which condition: docs/compatibility.md
 	$(BIN)/python -m pytest tests/zoo --write-compatibility $(ARGS)

@@ -146,7 +146,7 @@ def packed(made: Picture, first: int = 0) -> dict[str, Any]:
 def told(lines: Sequence[Line], codes: Codes, steps: Ints, shares: bool) -> str:
     """The map in words."""
     text = f"{number(len(lines))} layers up to step {number(int(steps[-1]))}"
-    broken = codes >= GRADIENT_NONFINITE
+    broken: Flags = codes >= GRADIENT_NONFINITE
     parts = []
     if broken.any():
         bucket = int(np.flatnonzero(broken.any(axis=0))[0])
@@ -172,7 +172,8 @@ def _frozen(lines: Sequence[Line], gradients: Floats) -> Flags:
     """Cells of layers with parameters that have no gradient where another layer has one."""
     has = np.isfinite(gradients)
     owns = np.array([bool(line.weights) for line in lines])[:, None]
-    return owns & ~has & has.any(axis=0)[None, :]
+    others: Flags = np.logical_or.reduce(has, axis=0)
+    return owns & ~has & others[None, :]
 
 
 def _sizes(cells: Cells) -> Cells:

@@ -6,7 +6,7 @@ from typing import Any
 from flask import Blueprint, render_template, request
 from markupsafe import Markup
 
-from trainvitals.app.alerts.message import layer_names
+from trainvitals.app.alerts.message import finding_id, layer_names
 from trainvitals.app.figures.sparkline import spark
 from trainvitals.app.figures.text import evidence, number, percent, shorten
 from trainvitals.app.rules.finding import SEVERITIES, Finding
@@ -32,6 +32,7 @@ def _tools() -> dict[str, Any]:
         "plotly_address": f"/assets/plotly-{assets.plotly_version()}.min.js",
         "layer_address": runview.layer_address,
         "layer_names": layer_names,
+        "finding_id": finding_id,
         "finding_spark": finding_spark,
         "severities": SEVERITIES,
     }

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from trainvitals.app.alerts.contact import findings_of
+from trainvitals.app.alerts.plan import is_acknowledged
 from trainvitals.app.figures.cells import Line
 from trainvitals.app.figures.text import number
 from trainvitals.app.figures.types import Mark
@@ -18,7 +19,7 @@ from trainvitals.app.rules.engine import Engine
 from trainvitals.app.rules.finding import Finding, RuleState
 from trainvitals.app.store import Store
 from trainvitals.app.store.status import status
-from trainvitals.app.store.types import Run
+from trainvitals.app.store.types import Handling, Run
 from trainvitals.app.web.verdict import Verdict, verdict
 from trainvitals.hooks.wire.records import Layout
 
@@ -41,6 +42,13 @@ class Fact(msgspec.Struct, frozen=True):
     more: str = ""
 
 
+class Said(msgspec.Struct, frozen=True):
+    """What people said of a finding; Unix seconds, None for nothing that still holds."""
+
+    acknowledged: float | None
+    muted_until: float | None
+
+
 class View(msgspec.Struct, frozen=True):
     """Everything about a run that the page's text shows."""
 
@@ -49,6 +57,8 @@ class View(msgspec.Struct, frozen=True):
     verdict: Verdict
     findings: list[Finding]
     states: list[RuleState]
+    said: dict[str, Said] = {}
+    """What people said of findings, by their keys."""
 
     @property
     def roots(self) -> list[Finding]:
@@ -69,7 +79,19 @@ def view(store: Store, run: Run, now: float) -> View:
     findings, states = remembered(store, run, "findings", lambda: _judged(store, run))
     current = status(run, now)
     judged = verdict(findings, states, current, last_step(run), run.end_message)
-    return View(run, current, judged, findings, states)
+    handled = remembered(store, run, "handled", lambda: store.handling(run.id))
+    said = {
+        item.key: _said(item, handled[item.key], now) for item in findings if item.key in handled
+    }
+    return View(run, current, judged, findings, states, said)
+
+
+def _said(item: Finding, handled: Handling, now: float) -> Said:
+    until = handled.muted_until
+    return Said(
+        handled.acknowledged if is_acknowledged(item, handled) else None,
+        until if until is not None and until > now else None,
+    )
 
 
 def _judged(store: Store, run: Run) -> tuple[list[Finding], list[RuleState]]:

@@ -1,8 +1,11 @@
 // The list of findings: opening, keys, "show me there".
 
+import { send } from "./api.js";
 import { bind, localTimes } from "./page.js";
+import { toast } from "./toast.js";
 
 const list = document.getElementById("findings");
+const DAY_MS = 86400e3;
 const COLOURS = { critical: "--crit", warning: "--warn", info: "--muted" };
 
 /** Where findings stand: by layer name { n, color }. */
@@ -57,8 +60,8 @@ export function stepsAround(first, last) {
   return [Math.max(0, first - margin), last + margin];
 }
 
-/** Keys of the list, and `show(layer, steps)` when someone wants to see a finding in the charts. */
-export function bindFindings(show) {
+/** Keys of the list, `refresh()` after something was said of a finding, and `show(layer, steps)` when someone wants to see a finding in the charts. */
+export function bindFindings(show, refresh) {
   bind({ j: () => step(1), k: () => step(-1) });
   const go = (item) => {
     const layers = JSON.parse(item.dataset.layers);
@@ -68,6 +71,20 @@ export function bindFindings(show) {
   list.addEventListener("click", (event) => {
     const button = event.target.closest("button[data-show]");
     if (button) go(button.closest(".finding"));
+  });
+  list.addEventListener("click", async (event) => {
+    const button = event.target.closest("button[data-do]");
+    if (!button) return;
+    button.disabled = true; // the next news bring the list anew
+    const what = button.dataset.do;
+    const body = what === "mute" ? { until: new Date(Date.now() + DAY_MS).toISOString() } : null;
+    try {
+      await send("POST", `/api/v1/findings/${encodeURIComponent(button.closest(".finding").dataset.finding)}/${what}`, body);
+      refresh();
+    } catch (error) {
+      button.disabled = false;
+      toast(error.message);
+    }
   });
   bind({ s: () => {
     const item = document.activeElement?.closest?.(".finding") ?? list.querySelector(".finding[open]");

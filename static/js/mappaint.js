@@ -100,3 +100,17 @@ function hatch(context, from, y, to, height) {
   context.stroke();
   context.restore();
 }
+
+/** `text` with its middle left out where it is wider than `room`. */
+export function fit(context, text, room) {
+  const short = text.length > 80 ? `${text.slice(0, 30)}…${text.slice(-49)}` : text;
+  if (context.measureText(short).width <= room) return short;
+  let cut = short.length;
+  const head = Math.min(6, Math.floor(cut / 3));
+  let made = short;
+  while (cut > 6 && context.measureText(made).width > room) {
+    cut -= 1;
+    made = `${short.slice(0, head)}…${short.slice(short.length - (cut - head))}`;
+  }
+  return made;
+}

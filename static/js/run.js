@@ -169,7 +169,7 @@ bind({ "/": () => search.focus(), w: () => worst.click() });
 bindFindings((layer, steps) => {
   setRange(steps);
   if (layer !== null) map.reveal(layer);
-});
+}, ask);
 picked.row = (row) => location.assign(withView(layerAddress(run, row.name), location.search));
 chooseStatistic(statistic);
 follow(showAll, () => lastStep);

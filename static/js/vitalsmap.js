@@ -2,18 +2,18 @@
 // cursor of its own for the keyboard.
 
 import { getJson } from "./api.js";
-import { axis, fitted, follow, moveCursor, node, picked, showTip } from "./charts.js";
+import { axis, fitted, follow, moveCursor, picked, showTip } from "./charts.js";
 import { colour } from "./colours.js";
 import { grownCodes } from "./deltas.js";
-import { bucketOf, number, percent } from "./format.js";
-import { paintCells, paintMarks, palette } from "./mappaint.js";
-import { bucketsOf, CODES, pathTo, severity, tree, visible, worstOf } from "./maprows.js";
+import { bucketOf, number } from "./format.js";
+import { about, printable, tableOf, wordOf } from "./mapabout.js";
+import { fit, paintCells, paintMarks, palette } from "./mappaint.js";
+import { bucketsOf, pathTo, severity, tree, visible, worstOf } from "./maprows.js";
 import { roundTicks, scaleOf } from "./scale.js";
 
 const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
 const AXIS = 24;
 const NAMED = 11; // height from which every row has its name
-const WORDS = { [CODES.nonfinite]: "NaN or infinity", [CODES.gradient]: "NaN or infinity in gradients", [CODES.frozen]: "frozen, no gradient", [CODES.missing]: "not recorded" };
 
 export class VitalsMap {
   /** `element` holds the map; `rowAddress(name)` gives the values of a row; `say` tells screen readers. */
@@ -342,33 +342,7 @@ export class VitalsMap {
       document.getElementById("tip").hidden = true;
       return;
     }
-    showTip(event, this.about(under, () => this.hover(event)));
-  }
-
-  /** What the tip says of a cell; calls `again` when its values have come. */
-  about({ line, bucket }, again) {
-    const shown = this.lines[line];
-    const rows = shown.node.rows;
-    if (rows.length > 1) {
-      const sick = rows.filter((row) => this.severities[row] > 0).length;
-      const title = `${shown.node.label}: ${number(rows.length)} layers`;
-      const state = bucket === null ? "" : ` · step ${number(this.edges[bucket])}: ${this.wordOf(this.codesOf(shown)[bucket])}`;
-      return [node("b", printable(title)), node("div", `${sick ? `${sick} not healthy at times` : "all healthy"}${state}`, "hint"), node("div", "click to unfold", "hint")];
-    }
-    const row = this.rows[rows[0]];
-    const name = row.name.length > 120 ? `${row.name.slice(0, 80)}…${row.name.slice(-30)}` : row.name;
-    if (bucket === null) return [node("b", name || "(root)"), node("div", row.type, "hint")];
-    const code = this.codesOf(shown)[bucket];
-    const [from, upTo] = [this.edges[bucket], this.edges[bucket + 1]];
-    const steps = upTo > from + 1 ? `steps ${number(from)}–${number(upTo - 1)}` : `step ${number(from)}`;
-    const head = [node("b", name || "(root)"), node("div", `${row.type} · ${steps}`, "hint"), node("div", this.wordOf(code), Math.abs(code) >= CODES.edge && code > CODES.frozen ? "bad" : "")];
-    const values = this.values.get(row.name);
-    if (!values) {
-      clearTimeout(this.asking);
-      this.asking = setTimeout(() => this.ask(row.name, again), 80);
-      return head;
-    }
-    return [...head, tableOf(values, from, upTo)];
+    showTip(event, about(this, under, () => this.hover(event)));
   }
 
   async ask(name, again) {
@@ -378,13 +352,6 @@ export class VitalsMap {
     } catch {
       // the banner says that the server is away; the tip stays without numbers
     }
-  }
-
-  wordOf(code) {
-    if (WORDS[code]) return WORDS[code];
-    if (this.shares) return `${code} % at most`;
-    if (Math.abs(code) < CODES.edge) return "within its healthy band";
-    return code > 0 ? "too large" : "too small, or dead";
   }
 
   key(event) {
@@ -400,7 +367,7 @@ export class VitalsMap {
       const shown = this.lines[this.at.line];
       const step = this.edges[this.at.bucket];
       moveCursor(step);
-      this.say(`${shown.node.label}, step ${number(step)}: ${this.wordOf(this.codesOf(shown)[this.at.bucket])}`);
+      this.say(`${shown.node.label}, step ${number(step)}: ${wordOf(this, this.codesOf(shown)[this.at.bucket])}`);
       this.later();
     } else return;
     event.preventDefault();
@@ -414,49 +381,8 @@ export class VitalsMap {
     else if (top + this.height > scrollTop + this.seen) this.scroller.scrollTop = top + this.height - this.seen;
   }
 
-  /** The map as rows of text: layers that were not healthy first, with the first and last such step. */
+  /** The map as rows of text. */
   table() {
-    const ill = (code) => code >= CODES.gradient || (code > CODES.frozen && Math.abs(code) >= CODES.edge);
-    const order = this.rows.map((_, index) => index).sort((a, b) => this.severities[b] - this.severities[a]);
-    const body = order.slice(0, 300).map((index) => {
-      const codes = this.codes[index];
-      const from = codes.findIndex(ill);
-      const upTo = codes.findLastIndex(ill);
-      const words = [...new Set(Array.from(codes).filter(ill).map((code) => this.wordOf(code)))].join(", then ");
-      const most = codes.reduce((x, y) => Math.max(x, y), 0);
-      const state = words || (this.shares ? this.wordOf(most) : "within its healthy band");
-      return [this.rows[index].name || "(root)", state, ...[from, upTo].map((k) => (k < 0 ? "" : number(this.edges[k])))];
-    });
-    return [["layer", "what was seen", "first at step", "last at step"], ...body];
+    return tableOf(this);
   }
-}
-
-function tableOf(values, from, upTo) {
-  const table = document.createElement("table");
-  for (const [key, { title, steps, mean, max }] of Object.entries(values.statistics)) {
-    if (["dead_positions", "unchanged", "nonfinite", "weight_nonfinite", "grad_nonfinite"].includes(key)) continue;
-    const at = bucketOf(steps, upTo - 1);
-    if (steps.length === 0 || mean[at] === null || steps[at] + (upTo - from) < from) continue;
-    const write = (value) => (key.endsWith("fraction") ? percent(value) : number(value));
-    const line = table.insertRow();
-    line.insertCell().textContent = title;
-    line.insertCell().textContent = Math.abs(max[at] - mean[at]) > 0.02 * Math.abs(mean[at]) ? `${write(mean[at])}, up to ${write(max[at])}` : write(mean[at]);
-  }
-  return table;
-}
-
-/** Names may hold anything: control characters and direction overrides become spaces. */
-const printable = (text) => text.replace(/[\p{Cc}\p{Cf}\u2028\u2029]/gu, " ");
-
-function fit(context, text, room) {
-  const short = text.length > 80 ? `${text.slice(0, 30)}…${text.slice(-49)}` : text;
-  if (context.measureText(short).width <= room) return short;
-  let cut = short.length;
-  const head = Math.min(6, Math.floor(cut / 3));
-  let made = short;
-  while (cut > 6 && context.measureText(made).width > room) {
-    cut -= 1;
-    made = `${short.slice(0, head)}…${short.slice(short.length - (cut - head))}`;
-  }
-  return made;
 }

@@ -104,3 +104,15 @@ def test_the_model_tree_rolls_health_and_sizes_up(open_page):
     page.click("#model-sick")
     assert not page.locator("li[data-name=block1]").is_visible()
     assert page.locator("li[data-name='block2.conv1']").is_visible()
+
+
+def test_a_finding_is_acknowledged_and_muted_where_it_is_read(open_page):
+    page = open_page("/runs/sick")
+    page.click(".finding[open] [data-do=acknowledge]")
+    page.wait_for_selector(".finding[open] [data-do=unacknowledge]")
+    page.click(".finding[open] [data-do=mute]")
+    page.wait_for_selector(".finding[open] [data-do=unmute]")
+    again = open_page("/runs/sick")
+    assert "Acknowledged" in again.inner_text(".finding[open]")
+    again.click(".finding[open] [data-do=unmute]")
+    again.wait_for_selector(".finding[open] [data-do=mute]")
