@@ -64,7 +64,7 @@ function rangeY({ data, layout }) {
 function stepTicks(axis, x, box) {
   if (axis?.tickvals) return axis.tickvals.map((value, k) => [value, plain(axis.ticktext[k])]);
   const count = Math.min(axis?.nticks ?? 7, Math.max(2, (box.right - box.left) / 90));
-  return roundTicks(x.range[0], x.range[1], count).map((value) => [value, axis?.tickformat ? number(value) : number(value)]);
+  return roundTicks(x.range[0], x.range[1], count).map((value) => [value, number(value)]);
 }
 
 function tickText(axis, value) {
