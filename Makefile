@@ -9,6 +9,7 @@ ARGS ?=
 # every target below is a task, none is a file
 .PHONY: $(shell grep -oE '^[a-z-]+:' $(firstword $(MAKEFILE_LIST)) | tr -d :)
 .PHONY: help demo test quick lint bench bench-overhead bench-stream compatibility screenshots clean
+.PHONY: help demo test quick lint bench bench-overhead bench-ui bench-alerts compatibility screenshots clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,6 +56,12 @@ bench-store: $(PEERS)  ## the store: charts' times, size, rate, beside TensorBoa
 	$(BIN)/python -m benchmarks.store $(ARGS)
 bench-stream: $(STAMP)  ## ingest at full load, kills of servers and trainings, a hundred viewers (ARGS=--quick)
 	$(BIN)/python -m benchmarks.stream $(ARGS)
+bench-ui: $(PEERS)  ## what the pages cost in a browser, beside TensorBoard (ARGS=--quick)
+	@bash .ci/browser
+	$(BIN)/python -m benchmarks.ui $(ARGS)
+
+bench-alerts: $(STAMP)  ## 50 kills of the server, an hour without receivers: is any alert lost or doubled?
+	$(BIN)/python -m benchmarks.alerts $(ARGS)
 
 compatibility: $(STAMP)  ## measure again what is recorded under which condition: docs/compatibility.md
 	$(BIN)/python -m pytest tests/zoo --write-compatibility $(ARGS)

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from trainvitals.app.alerts import channels_from
-from trainvitals.app.alerts.dispatch import Dispatcher
+from trainvitals.app.alerts.dispatch import Courier, Dispatcher
 from trainvitals.app.alerts.plan import plan
+from trainvitals.app.alerts.watchman import Watchman
 from trainvitals.app.janitor import Janitor
 from trainvitals.app.policyfile import PolicyFile
 from trainvitals.app.rules.engine import Engine, StateError
@@ -60,6 +61,7 @@ class Evaluator:
         self._dispatcher = Dispatcher(
             self._store, channels_from(settings), link_base=settings.link_base
         )
+        self._watchman = Watchman(self._store, time.time())
         self._skip_until: dict[str, float] = {}
 
     def close(self) -> None:
@@ -143,12 +145,15 @@ class Evaluator:
         self._anew.pop(run, None)
 
     def run_forever(self, stop: threading.Event) -> None:
-        """Judge and deliver until `stop` is set. A slow channel delays no judgement."""
-        delivery = threading.Thread(target=self._deliver, args=(stop,), name="delivery")
+        """Judge, deliver and tidy up until `stop` is set. A slow channel delays no judgement and no other channel."""
         janitor = Janitor(self._store, self._settings.policy)
-        upkeep = threading.Thread(target=janitor.run_forever, args=(stop,), name="retention")
-        delivery.start()
-        upkeep.start()
+        threads = [
+            threading.Thread(target=_deliver, args=(courier, stop), name=f"delivery-{courier.name}")
+            for courier in self._dispatcher.couriers
+        ]
+        threads.append(threading.Thread(target=janitor.run_forever, args=(stop,), name="retention"))
+        for thread in threads:
+            thread.start()
         signed = 0.0
         try:
             while not stop.is_set():
@@ -157,6 +162,7 @@ class Evaluator:
                         signed = time.time()
                         self._store.sign("evaluator", signed)
                     judged = self.evaluate(time.time())
+                    self._watchman.tick(time.time())
                 except StoreError:
                     logger.exception("The database could not be read or written.")
                     stop.wait(TROUBLE_S)
@@ -165,16 +171,18 @@ class Evaluator:
                     stop.wait(IDLE_S)
         finally:
             stop.set()
-            delivery.join()
-            upkeep.join()
+            for thread in threads:
+                thread.join()
 
-    def _deliver(self, stop: threading.Event) -> None:
-        while not stop.wait(IDLE_S):
-            try:
-                self._dispatcher.tick(time.time())
-            except Exception:
-                logger.exception("Alerts could not be delivered; trying again.")
-                stop.wait(TROUBLE_S)
+
+def _deliver(courier: Courier, stop: threading.Event) -> None:
+    """Send what is due on one channel until `stop` is set: no channel waits for another."""
+    while not stop.wait(IDLE_S):
+        try:
+            courier.tick(time.time())
+        except Exception:  # a channel's library may raise anything; the next message is another try
+            logger.exception("Alerts could not be delivered to %s; trying again.", courier.name)
+            stop.wait(TROUBLE_S)
 
 
 def main() -> None:

@@ -68,6 +68,14 @@ class Settings:
     retention: str = _declare(
         "", 'How long runs are kept, such as "days=90 size=20GB"; see docs/database.md.'
     )
+    smtp_url: str = _declare(
+        "", "Mail server, smtp[s]://user:password@host:port, that alerts go out by.", secret=True
+    )
+    email_to: tuple[str, ...] = _declare((), "Mailboxes that alerts go to (comma-separated).")
+    email_from: str = _declare("", "Sender of these mails; by default the user of the mail server.")
+    apprise_url: str = _declare(
+        "", "Apprise URL that alerts go to (needs trainvitals[apprise]).", secret=True
+    )
     workers: int = _declare(2, "Server processes.")
     threads: int = _declare(16, "Threads of each server process.")
 
@@ -80,8 +88,17 @@ class Settings:
                 raise SettingsError(f"{name} is {getattr(self, name)}; expected {low} to {high}.")
         for name in ("base_url", "slack_webhook", "webhook_url"):
             value = getattr(self, name)
-            if value and not _is_web_address(value):
+            if value and not _is_address(value, {"http", "https"}):
                 raise SettingsError(f"{name} is no address; expected http://… or https://….")
+        if self.smtp_url and not _is_address(self.smtp_url, {"smtp", "smtps"}):
+            raise SettingsError("smtp_url is no address; expected smtp://… or smtps://….")
+        if self.apprise_url and "://" not in self.apprise_url:
+            raise SettingsError("apprise_url is no address; expected service://….")
+        for mailbox in (*self.email_to, *([self.email_from] if self.email_from else [])):
+            if "@" not in mailbox or not mailbox.isprintable():
+                raise SettingsError(f"{mailbox[:80]!r} is no mailbox; expected name@host.")
+        if bool(self.smtp_url) != bool(self.email_to):
+            raise SettingsError("smtp_url and email_to belong together; one of them is missing.")
         for name in ("token", "read_token"):
             value = getattr(self, name)
             if value and not (value.isascii() and value.isprintable() and " " not in value):
@@ -179,9 +196,9 @@ def _parse(setting: Setting, text: str) -> object:
             return text
 
 
-def _is_web_address(text: str) -> bool:
+def _is_address(text: str, schemes: set[str]) -> bool:
     try:
         parts = urlsplit(text)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False

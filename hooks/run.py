@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 import torch
@@ -31,6 +31,9 @@ from trainvitals.hooks.settings import (
 from trainvitals.hooks.system import SystemMonitor
 from trainvitals.hooks.watching import Watch
 from trainvitals.hooks.wire.records import EndStatus, NonFinite
+
+if TYPE_CHECKING:
+    from trainvitals.hooks.show import Shown
 
 DELIVERY_SECONDS = 10.0
 """How long `finish` waits for the server at most."""
@@ -135,6 +138,12 @@ class Run:
         if self._settings.mode != "online":
             return ""
         return f"{self._settings.url}/runs/{self._settings.run}"
+
+    def show(self, height: int = 720) -> "Shown":
+        """The run's report as it is now, for the last line of a notebook's cell; `height` in pixels."""
+        from trainvitals.hooks.show import Shown  # with what it takes to ask a server; few need it
+
+        return Shown(self.url, self._settings.token or "", height)
 
     @property
     def recording(self) -> bool:

@@ -4,12 +4,15 @@ from collections.abc import Iterable
 from typing import Literal
 
 from trainvitals.app.rules.finding import SEVERITIES, Finding
-from trainvitals.app.store.types import AlertRow
+from trainvitals.app.store.types import AlertRow, Handling
 
 Kind = Literal["open", "escalated", "resolved"]
 
 WAIT_S = {"critical": 2.0, "warning": 15.0}
 """How long a new root waits for its consequences, so that they arrive as lines of one message, seconds."""
+
+REMIND_S = {"critical": 4 * 3600.0, "warning": 24 * 3600.0}
+"""How often a root that still holds is told again while its run goes on, seconds."""
 
 _ALERTING = SEVERITIES.index("warning")
 
@@ -29,6 +32,35 @@ def plan(
         for finding in after
         for kind in _kinds(earlier.get(finding.key), finding)
     ]
+
+
+def reminder(
+    opening: AlertRow, finding: Finding, said: Handling | None, now: float
+) -> AlertRow | None:
+    """The newest reminder that is due of what `opening` told; None for none, and for what is acknowledged.
+
+    Its id holds its number: however often this is asked, each is one row, and those that were missed are not made up.
+    """
+    if not _is_open(finding) or is_acknowledged(finding, said):
+        return None
+    number = int((now - opening.created) // REMIND_S[finding.severity])
+    if number < 1:
+        return None
+    return AlertRow(
+        id=f"{opening.id.rpartition('/')[0]}/reminder-{number}",
+        run=opening.run,
+        group=opening.group,
+        kind="reminder",
+        created=now,
+        not_before=now,
+    )
+
+
+def is_acknowledged(finding: Finding, said: Handling | None) -> bool:
+    """Whether someone has seen `finding` since it began."""
+    return (
+        said is not None and said.acknowledged is not None and said.first_step == finding.first_step
+    )
 
 
 def open_id(row_id: str) -> str:

@@ -9,6 +9,7 @@ from trainvitals.app.cli.diagnose import diagnose
 from trainvitals.app.cli.doctor import doctor
 from trainvitals.app.cli.export import export
 from trainvitals.app.cli.importing import importing
+from trainvitals.app.cli.report import report
 from trainvitals.app.cli.rules import rules
 from trainvitals.app.cli.runs import runs
 from trainvitals.app.cli.serve import serve
@@ -28,6 +29,7 @@ for command in (
     rules,
     sync,
     runs,
+    report,
     export,
     importing,
     db,

@@ -20,28 +20,33 @@ from trainvitals.app.retention import Policy
 from trainvitals.app.rules.finding import Finding
 from trainvitals.app.store import (
     append,
+    cards,
     catalog,
     census,
     erase,
     export,
     findings,
+    handling,
     histograms,
     outbox,
     read,
     replay,
     retention,
     signs,
+    silences,
     upkeep,
 )
 from trainvitals.app.store.connection import Database
 from trainvitals.app.store.migrations import MIGRATIONS
 from trainvitals.app.store.types import (
     AlertRow,
+    Card,
     Census,
     Conflict,
     Delivery,
     DeliveryState,
     Evaluation,
+    Handling,
     HistogramSeries,
     InvalidRecord,
     Matrix,
@@ -54,9 +59,11 @@ from trainvitals.app.store.types import (
     Series,
     Shelf,
     Sign,
+    Silence,
     StoreError,
     Stream,
     StreamState,
+    Taken,
 )
 from trainvitals.hooks.wire.records import Batch, Event, GroupKind, HistogramKind, Layout, Record
 
@@ -128,6 +135,27 @@ class Store:
         with self._database.read() as connection:
             return catalog.run(connection, run)
 
+    def missing_cards(self, limit: int = 10_000) -> list[str]:
+        """Runs whose card is of an earlier version or not there, the newest first."""
+        with self._database.read() as connection:
+            return cards.missing(connection, limit)
+
+    def put_cards(self, made: Sequence[Card], now: float) -> None:
+        """Keep cards, in place of earlier ones."""
+        with self._database.write() as connection:
+            for card in made:
+                cards.put(connection, card, now)
+
+    def cards(self, since: float, limit: int) -> tuple[list[Card], dict[str, float], int]:
+        """The cards made since `since` of at most `limit` runs, the newest first; when which run was heard of since
+        then; and how many runs there are."""
+        with self._database.read() as connection:
+            return (
+                cards.cards(connection, since, limit),
+                cards.heard(connection, since),
+                cards.count(connection),
+            )
+
     def delete_run(self, run: str, now: float) -> bool:
         """Hide a run, to be purged some time after `now` (Unix seconds); whether there was one to hide."""
         with self._database.write() as connection:
@@ -167,6 +195,11 @@ class Store:
         """The newest events of all ranks in the order of their steps, without those of steps recorded anew."""
         with self._database.read() as connection:
             return catalog.events(connection, run, limit)
+
+    def resumes(self, run: str) -> list[int]:
+        """The steps at which training went on in a new process."""
+        with self._database.read() as connection:
+            return catalog.resumes(connection, run)
 
     def series(
         self,
@@ -331,33 +364,93 @@ class Store:
         with self._database.read() as connection:
             return findings.counts(connection)
 
-    def pending(self, channel: str, now: float, limit: int) -> list[AlertRow]:
-        """The alerts to send on a channel at `now`, in order. One waits for the earlier ones of its group."""
+    def handling(self, run: str) -> dict[str, Handling]:
+        """What people said of the findings of a run, by the findings' keys."""
         with self._database.read() as connection:
-            return outbox.pending(connection, channel, now, limit)
+            return handling.handling(connection, run)
 
-    def mark_delivered(self, alert: str, channel: str, now: float) -> None:
-        """Note that an alert was sent."""
+    def acknowledge(self, run: str, key: str, first_step: int, when: float | None) -> None:
+        """Note that someone has seen the finding `key` with that onset; None: nobody has. Raises NotFound."""
         with self._database.write() as connection:
-            outbox.mark(connection, alert, channel, now, "delivered")
+            handling.acknowledge(connection, run, key, first_step, when)
+
+    def mute(self, run: str, key: str, until: float | None) -> None:
+        """Send nothing about the finding `key` before `until` (Unix seconds, None: at once). Raises NotFound."""
+        with self._database.write() as connection:
+            handling.mute(connection, run, key, until)
+
+    def silences(self, run: str | None = None) -> list[Silence]:
+        """The newest silence of each rank of a run (None: of every run), the earliest first."""
+        with self._database.read() as connection:
+            return silences.silences(connection, run)
+
+    def note_silence(self, silence: Silence, alerts: Sequence[AlertRow]) -> None:
+        """Keep a silence that has begun or is over, and the alerts that it causes. Raises NotFound."""
+        with self._database.write() as connection:
+            silences.note(connection, silence, alerts)
+
+    def add_alerts(self, alerts: Sequence[AlertRow]) -> None:
+        """Put alerts in the outbox, but for those whose id is known. Raises NotFound."""
+        with self._database.write() as connection:
+            outbox.add(connection, alerts)
+
+    def standing_alerts(self, before: float, heard_since: float) -> list[AlertRow]:
+        """Openings of before `before` that nothing has closed, of runs that were heard of since `heard_since`."""
+        with self._database.read() as connection:
+            return outbox.standing(connection, before, heard_since)
+
+    def take_alert(
+        self, channel: str, now: float, lease_s: float = 60.0, pace_s: float = 0.0
+    ) -> Taken | None:
+        """Take the next alert to send on a channel at `now`, so that nobody else takes it; None when none is due.
+
+        Whoever takes it says within `lease_s` what became of it, else it can be taken again. One waits for the earlier
+        ones of its group, and for the end of a mute. The channel is held for `pace_s` after it.
+        """
+        return outbox.take(self._database, channel, now, lease_s, pace_s)
+
+    def mark_delivered(self, alert: str, channel: str, now: float, hold_until: float = 0.0) -> None:
+        """Note that a taken alert was sent. Nothing more is sent on the channel before `hold_until`."""
+        with self._database.write() as connection:
+            outbox.mark(connection, alert, channel, now, "delivered", hold_until=hold_until)
 
     def mark_failed(
-        self, alert: str, channel: str, now: float, error: str, retry_at: float | None
+        self,
+        alert: str,
+        channel: str,
+        now: float,
+        error: str,
+        retry_at: float | None,
+        hold_until: float = 0.0,
     ) -> None:
-        """Note that an alert could not be sent; to be tried again at `retry_at` (Unix seconds), None for never."""
+        """Note that a taken alert could not be sent; to be tried again at `retry_at` (Unix seconds), None for never.
+
+        Nothing more is sent on the channel before `hold_until`.
+        """
         state: DeliveryState = "failed" if retry_at is None else "pending"
         with self._database.write() as connection:
-            outbox.mark(connection, alert, channel, now, state, error=error, retry_at=retry_at)
+            outbox.mark(
+                connection,
+                alert,
+                channel,
+                now,
+                state,
+                error=error,
+                retry_at=retry_at,
+                hold_until=hold_until,
+            )
 
     def cancel(self, alert: str, channel: str | None = None) -> None:
-        """Do not send an alert on `channel`, or on any channel where none is given."""
+        """Do not send a taken alert on `channel`, or on any channel where none is given."""
         with self._database.write() as connection:
             outbox.cancel(connection, alert, channel)
 
-    def deliveries(self, run: str | None = None, limit: int = 200) -> list[Delivery]:
-        """The delivery log, the newest first; of one run where it is given."""
+    def deliveries(
+        self, run: str | None = None, limit: int = 200, alert: str | None = None
+    ) -> list[Delivery]:
+        """The delivery log, the newest first; of one run or one alert where it is given."""
         with self._database.read() as connection:
-            return outbox.deliveries(connection, run, limit)
+            return outbox.deliveries(connection, run, limit, alert)
 
     def removals(self, policy: Policy, now: float) -> list[retention.Removal]:
         """What `policy` removes at `now` (Unix seconds), in the order in which to do it."""

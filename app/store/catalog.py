@@ -247,6 +247,16 @@ def view_ends(connection: sqlite3.Connection, run: int) -> dict[str, int | None]
     return ends
 
 
+def resumes(connection: sqlite3.Connection, run_id: str) -> list[int]:
+    """The first step of each attempt but the first one."""
+    rows = connection.execute(
+        "SELECT s.first_step FROM streams s JOIN runs r ON r.key = s.run "
+        "WHERE r.id = ? AND s.rank = 0 AND s.first_step IS NOT NULL ORDER BY s.attempt",
+        (run_id,),
+    )
+    return [step for (step,) in rows][1:]
+
+
 def events(connection: sqlite3.Connection, run_id: str, limit: int) -> list[Event]:
     """The newest events of all ranks, in the order of their steps, without those of overtaken steps."""
     key = find_key(connection, run_id)

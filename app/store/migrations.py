@@ -204,6 +204,42 @@ MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
         body BLOB NOT NULL                   -- msgpack of a map
     );
     """,
+    """
+    -- What people said of a finding. A row stays when the finding is gone, as it may come back.
+    CREATE TABLE handled (
+        run INTEGER NOT NULL REFERENCES runs (key) ON DELETE CASCADE,
+        grp TEXT NOT NULL,                   -- key of the finding
+        acknowledged REAL,                   -- when, and the onset of what was acknowledged then
+        first_step INTEGER,
+        muted_until REAL,
+        PRIMARY KEY (run, grp)
+    ) WITHOUT ROWID;
+
+    -- Times in which nothing was heard of a run (rank -1) or of one rank of it.
+    CREATE TABLE silences (
+        run INTEGER NOT NULL REFERENCES runs (key) ON DELETE CASCADE,
+        rank INTEGER NOT NULL,
+        since REAL NOT NULL,
+        step INTEGER NOT NULL,               -- the last one before
+        heard REAL,                          -- when it was over
+        PRIMARY KEY (run, rank, since)
+    ) WITHOUT ROWID;
+
+    -- Until when nothing more is sent on a channel.
+    CREATE TABLE holds (
+        channel TEXT PRIMARY KEY,
+        held_until REAL NOT NULL
+    ) WITHOUT ROWID;
+
+    -- What the list of runs shows of each run, as it was made for a version of it. Made anew when it is missing.
+    CREATE TABLE cards (
+        run INTEGER PRIMARY KEY REFERENCES runs (key) ON DELETE CASCADE,
+        version INTEGER NOT NULL,
+        updated REAL NOT NULL,
+        body BLOB NOT NULL                   -- JSON
+    );
+    CREATE INDEX alerts_by_age ON alerts (not_before);
+    """,
 )
 
 

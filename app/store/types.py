@@ -12,11 +12,11 @@ from trainvitals.hooks.wire.records import Row
 T = TypeVar("T")
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
-AlertKind = Literal["open", "escalated", "resolved"]
 Shelf = Literal["active", "archived", "deleted"]
 """Where a run is kept: in sight, put away, or waiting to be purged."""
 SHELVES: tuple[Shelf, ...] = get_args(Shelf)
-DeliveryState = Literal["pending", "delivered", "failed", "cancelled"]
+AlertKind = Literal["open", "escalated", "reminder", "resolved"]
+DeliveryState = Literal["pending", "sending", "delivered", "failed", "cancelled"]
 
 
 class StoreError(Exception):
@@ -145,6 +145,16 @@ class Evaluation(msgspec.Struct, frozen=True):
     """As it was committed last; None before the first evaluation."""
 
 
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    """What the list of runs shows of one run."""
+
+    run: str
+    version: int
+    """Of the run, when the card was made."""
+    body: bytes
+    """JSON."""
+
+
 class AlertRow(msgspec.Struct, frozen=True, kw_only=True):
     """A message to send, as it waits in the outbox."""
 
@@ -160,6 +170,43 @@ class AlertRow(msgspec.Struct, frozen=True, kw_only=True):
     """Unix seconds; sent from then on."""
 
 
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """An alert that a sender has taken from the outbox, to send it on one channel."""
+
+    row: AlertRow
+    due: float
+    """Since when it may be sent, Unix seconds: later than `row.not_before` where it was muted until then."""
+    attempts: int
+    """Tries, this one included."""
+    uncertain: bool
+    """Whether an earlier sender was stopped in the middle of it, so that it may have been sent already."""
+
+
+class Handling(msgspec.Struct, frozen=True, kw_only=True):
+    """What people said of a finding."""
+
+    acknowledged: float | None = None
+    """When, Unix seconds."""
+    first_step: int | None = None
+    """Onset of what was acknowledged: when the finding comes back later, it is not acknowledged again."""
+    muted_until: float | None = None
+    """Unix seconds; may be over."""
+
+
+class Silence(msgspec.Struct, frozen=True, kw_only=True):
+    """A time in which nothing was heard of a run, or of one of its ranks."""
+
+    run: str
+    rank: int
+    """-1 for the whole run."""
+    since: float
+    """When it was heard of last, Unix seconds by the server's clock."""
+    step: int
+    """The last step before, -1 for none."""
+    heard: float | None = None
+    """When it was heard of again, or was known to have ended; None while it is silent."""
+
+
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """A line of the delivery log: one alert on one channel."""
 
@@ -171,7 +218,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """When the alert came into being, Unix seconds."""
     channel: str
     state: DeliveryState
-    """pending: failed so far, to be tried again; failed: given up."""
+    """pending: failed so far, to be tried again; sending: being tried; failed: given up."""
     attempts: int
     error: str
     """What went wrong at the last try, "" for nothing."""

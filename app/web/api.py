@@ -1,4 +1,4 @@
-"""Data as JSON: runs, findings, series, matrices, events, rule states, the delivery log, health."""
+"""Data as JSON: runs, series, matrices, events, rule states, the delivery log, health."""
 
 import time
 from importlib.metadata import version as package_version
@@ -6,7 +6,6 @@ from importlib.metadata import version as package_version
 from flask import Blueprint, Response, request
 
 from trainvitals.app.rules.engine import Engine, StateError
-from trainvitals.app.rules.finding import Finding
 from trainvitals.app.store import Conflict, NotFound, Store
 from trainvitals.app.store.status import heard, status
 from trainvitals.app.store.types import SHELVES, Delivery, Run, Series, StreamState
@@ -112,13 +111,6 @@ def unarchive_run(run_id: str) -> Response:
     if not get_store().unarchive_run(run_id):
         raise Conflict(f"Run {run_id!r} is not archived.")
     return json_response({"unarchived": run_id})
-
-
-@bp.get("/api/v1/runs/<run_id>/findings")
-def list_findings(run_id: str) -> Response:
-    """What the rules found, as they rank it."""
-    known_run(run_id)
-    return json_response({"findings": [_finding(item) for item in get_store().findings(run_id)]})
 
 
 @bp.get("/api/v1/runs/<run_id>/states")
@@ -255,10 +247,6 @@ def _is_judged(store: Store, run: Run) -> bool:
         for attempt in run.attempts
         for rank in ranks
     )
-
-
-def _finding(item: Finding) -> dict[str, object]:
-    return {field: plain(getattr(item, field)) for field in item.__struct_fields__}
 
 
 def _delivery(item: Delivery) -> dict[str, object]:

@@ -83,7 +83,7 @@ def test_alerts_wait_in_the_outbox_with_their_findings(path, sick):
     drain(evaluator, 10.0)
     evaluator.close()
     with Store.open(path) as store:
-        (row,) = store.pending("slack", 1000.0, 10)
+        row = store.take_alert("slack", 1000.0).row
     assert (row.run, row.group, row.kind) == ("run-1", "grad-not-zeroed", "open")
 
 
