@@ -32,8 +32,8 @@ def ignore(call: Call) -> None:
 class Interception:
     """Tells `sink` of calls of modules, and the others of backward passes and of gradient clipping.
 
-    Only calls made while gradients are recorded count; an evaluation under `no_grad` is left alone. All
-    functions pass on what the replaced ones return and raise. What they tell must not raise.
+    Only calls made while gradients are recorded count; of an evaluation under `no_grad` no more than that it
+    happened. All functions pass on what the replaced ones return and raise. What they tell must not raise.
     """
 
     def __init__(
@@ -43,11 +43,13 @@ class Interception:
         before_grad: Callable[[Any], None],
         before_clipping: Callable[[Any], None],
         before_norm_clipping: Callable[[Any], None],
+        without_gradients: Callable[[nn.Module], None],
     ) -> None:
         """`before_backward` tells whether there is nothing to do after it.
 
         `before_clipping` gets lists of the gradients that any clipping is about to change, or a norm to be
-        taken of; `before_norm_clipping` the total norm."""
+        taken of; `before_norm_clipping` the total norm. `without_gradients` gets modules that were called under
+        `no_grad`."""
         self._take: Callable[[Call], None] = ignore
         self._use: Callable[[Callable[[Call], None]], None] | None = None
         self._replaced = [
@@ -63,6 +65,7 @@ class Interception:
         self._before_grad = before_grad
         self._before_clipping = before_clipping
         self._before_norm_clipping = before_norm_clipping
+        self._without_gradients = without_gradients
 
     def attach(self) -> None:
         """Put the replacements in place."""
@@ -90,9 +93,10 @@ class Interception:
         self.send_calls_to(ignore)
         return max(with_us - seconds_of(partial(module._call_impl, argument)), 0.0)
 
-    def _calls(self, original: Callable[..., Any], _: "_Replaced") -> Callable[..., Any]:
+    def _calls(self, original: Callable[..., Any], mine: "_Replaced") -> Callable[..., Any]:
         take = self._take
         is_grad_enabled = torch.is_grad_enabled
+        without_gradients = self._without_gradients
         unwrapped = original is getattr(nn.Module, "_wrapped_call_impl", None)
 
         def use(new: Callable[[Call], None]) -> None:
@@ -105,14 +109,22 @@ class Interception:
                 output = self._compiled_call_impl(*args, **kwargs)
             else:
                 output = self._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
-            if is_grad_enabled() and not is_compiling():
+            if is_compiling():
+                return output
+            if is_grad_enabled():
                 take((self, args, kwargs, output))
+            elif mine.active:
+                without_gradients(self)
             return output
 
         def call_wrapped(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
             output = original(self, *args, **kwargs)
-            if is_grad_enabled() and not is_compiling():
+            if is_compiling():
+                return output
+            if is_grad_enabled():
                 take((self, args, kwargs, output))
+            elif mine.active:
+                without_gradients(self)
             return output
 
         self._use = use

@@ -236,6 +236,7 @@ class Run:
         try:
             target = labels if isinstance(labels, Tensor) else torch.as_tensor(labels)
             self._watch.criteria.see_labels(target)
+            self._watch.observer.tell_labels(target)
         except Exception as error:
             self._problems.caught("batch", error)
         self._watch.accounts.aside += perf_counter() - begin

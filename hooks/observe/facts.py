@@ -1,0 +1,204 @@
+"""What can be said of the models and optimizers before the first step: wiring, initial weights, structure."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
+
+from trainvitals.hooks.observe.modes import drop_rate
+from trainvitals.hooks.observe.reading import Reading, Values
+from trainvitals.hooks.registry import Parameter, Registry, class_name
+from trainvitals.hooks.wire.observed import Facts, GroupFacts
+
+_NAMES = 50
+_UNITS = 16
+"""Rows of a weight that are compared; of each at most `_FAN` elements."""
+_FAN = 1024
+_ADAPTERS = ("lora_", "adapter", "ia3_", "prompt_")
+_SQUASHING = nn.Sigmoid | nn.Tanh
+_PASSING = nn.Dropout | nn.Identity | nn.Flatten
+_NORMS = ("Norm", "Embedding")
+
+
+def ask(registry: Registry, optimizers: Sequence[Optimizer], reading: Reading) -> None:
+    """Ask for what `Facts` tells; `optimizers`: those known so far, and the one that steps."""
+    parameters = [p for p in registry.in_forward_order() if not is_lazy(p.tensor)]
+    groups = [
+        fact for optimizer in optimizers for fact in _groups(optimizer, registry)
+    ]
+    elements = sum(p.tensor.numel() for p in parameters)
+    trained = [p for p in parameters if p.tensor.requires_grad]
+    frozen = [p for p in parameters if not p.tensor.requires_grad]
+    stale = _stale(trained, optimizers, registry)
+    weights = [p for p in trained if _is_matrix(p)]
+    place = reading.ask(torch.stack([_sameness(p.tensor) for p in weights])) if _on_one(weights) else None
+    modules = list(registry.layers)
+    sizes: Counter[str] = Counter()
+    for parameter in parameters:
+        sizes[str(parameter.tensor.dtype).removeprefix("torch.")] += parameter.tensor.numel()
+
+    def part(values: Values) -> dict[str, object]:
+        same = [] if place is None else list(values[place])
+        return {
+            "facts": Facts(
+                groups=groups,
+                elements=elements,
+                frozen=sum(p.tensor.numel() for p in frozen),
+                frozen_names=[p.name for p in frozen[:_NAMES]],
+                stale=[p.name for p in stale[:_NAMES]],
+                stale_share=_share(stale, trained),
+                symmetric=_symmetric(weights, same)[:_NAMES] if same else [],
+                mode=_mode(parameters, frozen),
+                normalised=bool(parameters) and any(word in parameters[0].type for word in _NORMS),
+                has_norm=any("Norm" in class_name(module) for module in modules),
+                dtype=sizes.most_common(1)[0][0] if sizes else "",
+                deep_sigmoids=_deep_sigmoids(registry)[:_NAMES],
+                bare_pairs=[f"{a} → {b}" for a, b in _pairs(registry, nn.Linear | _ConvNd)][:_NAMES],
+                biased_before_norm=[a for a, _ in _pairs(registry, _BatchNorm, biased=True)][:_NAMES],
+                dropout=max(map(drop_rate, modules), default=0.0),
+            )
+        }
+
+    reading.then(part)
+
+
+def _groups(optimizer: Optimizer, registry: Registry) -> Iterator[GroupFacts]:
+    for group in optimizer.param_groups:
+        tensors = group["params"]
+        known = [registry.parameters[id(t)] for t in tensors if id(t) in registry.parameters]
+        betas = group.get("betas")
+        yield GroupFacts(
+            optimizer=type(optimizer).__name__,
+            rate=_number(group.get("lr")),
+            decay=_number(group.get("weight_decay")),
+            momentum=_number(group.get("momentum") or (betas[0] if betas else 0.0)),
+            eps=_number(group.get("eps")),
+            parameters=len(tensors),
+            watched=len(known),
+            small=sum(1 for p in known if p.tensor.dim() < 2 or "Embedding" in p.type),
+        )
+
+
+def _number(value: object) -> float:
+    """Of a setting; 0 for what is none, or lies on a device."""
+    if isinstance(value, Tensor):
+        return float(value.detach().numpy()) if value.is_cpu and value.numel() == 1 else 0.0
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _stale(
+    trained: list[Parameter], optimizers: Iterable[Optimizer], registry: Registry
+) -> list[Parameter]:
+    """Parameters held by no optimizer, where one holds tensors from elsewhere in their very shapes: all of them."""
+    held = [tensor for o in optimizers for group in o.param_groups for tensor in group["params"]]
+    ids = {id(tensor) for tensor in held}
+    missing = [p for p in trained if id(p.tensor) not in ids]
+    foreign = Counter(
+        tuple(t.shape) for t in held if id(t) not in registry.parameters and not is_lazy(t)
+    )
+    wanted = Counter(tuple(p.tensor.shape) for p in missing)
+    return missing if missing and not wanted - foreign else []
+
+
+def _share(some: list[Parameter], of: list[Parameter]) -> float:
+    total = sum(p.tensor.numel() for p in of)
+    return sum(p.tensor.numel() for p in some) / total if total else 0.0
+
+
+def _is_matrix(parameter: Parameter) -> bool:
+    """A dense weight that makes several units of several inputs."""
+    tensor = parameter.tensor
+    return (
+        type(tensor.data) is Tensor
+        and tensor.is_floating_point()
+        and tensor.dim() >= 2
+        and len(tensor) > 1
+        and tensor[0].numel() > 1
+        and parameter.layer != ""
+        and "Embedding" not in parameter.type
+    )
+
+
+def _on_one(weights: list[Parameter]) -> bool:
+    return len({p.tensor.device for p in weights}) == 1
+
+
+def _sameness(tensor: Tensor) -> Tensor:
+    """1 when the first units of a weight are the same but for rounding, 2 when all are zero; else 0."""
+    rows = tensor.detach()[:_UNITS].reshape(min(len(tensor), _UNITS), -1)[:, :_FAN].float()
+    largest = rows.abs().amax()
+    apart = (rows - rows[:1]).abs().amax()
+    return torch.where(largest == 0, 2.0, (apart <= 1e-6 * largest).float())
+
+
+def _symmetric(weights: list[Parameter], same: Sequence[float]) -> list[str]:
+    """The weights whose symmetry nothing breaks: all units of a layer then learn the same for ever.
+
+    Zeros in one weight are a common start (a head, the end of a residual branch, an adapter): its gradient differs from
+    unit to unit as its inputs and what comes after it do. Zeros in a weight and in the next one get no gradient at
+    all. Equal rows keep the units equal wherever they are, but in the last weight, whose labels tell them apart.
+    """
+    found = []
+    last = len(weights) - 1
+    for index, (parameter, score) in enumerate(zip(weights, same, strict=True)):
+        zeros = score == 2 and (
+            (index < last and same[index + 1] == 2) or (index > 0 and same[index - 1] == 2)
+        )
+        if (zeros or (score == 1 and index < last)) and not _is_adapter(parameter.name):
+            found.append(parameter.name)
+    return found
+
+
+def _is_adapter(name: str) -> bool:
+    return any(word in name.lower() for word in _ADAPTERS)
+
+
+def _mode(parameters: list[Parameter], frozen: list[Parameter]) -> str:
+    if any(_is_adapter(p.name) for p in parameters):
+        return "adapter"
+    norms = [p.tensor for p in parameters if "Norm" in p.type and p.name.endswith("weight")]
+    # Norm gains start at 1: others were trained before.
+    moved = any(t.is_cpu and t.dim() == 1 and not bool((t == t[0]).all()) for t in norms)
+    return "fine-tuning" if moved or (frozen and len(frozen) < len(parameters)) else "scratch"
+
+
+def _deep_sigmoids(registry: Registry) -> list[str]:
+    """The longest run of squashing layers in one `Sequential` without a norm, of 4 or more."""
+    longest: list[str] = []
+    for names in _sequentials(registry):
+        run: list[str] = []
+        for name, module in names:
+            if isinstance(module, _SQUASHING):
+                run.append(name)
+            elif any(word in class_name(module) for word in _NORMS):
+                run = []
+            longest = max(longest, list(run), key=len)
+    return longest if len(longest) >= 4 else []
+
+
+def _pairs(
+    registry: Registry, second: object, biased: bool = False
+) -> Iterator[tuple[str, str]]:
+    """Linear or convolution layers that a layer of a kind follows in a `Sequential`, with nothing that bends between."""
+    for names in _sequentials(registry):
+        before: tuple[str, nn.Module] | None = None
+        for name, module in names:
+            if isinstance(module, _PASSING):
+                continue
+            if before is not None and isinstance(module, second):  # type: ignore[arg-type]
+                if not biased or getattr(before[1], "bias", None) is not None:
+                    yield before[0], name
+            before = (name, module) if isinstance(module, nn.Linear | _ConvNd) else None
+
+
+def _sequentials(registry: Registry) -> Iterator[list[tuple[str, nn.Module]]]:
+    for module, name in registry.layers.items():
+        if type(module) is nn.Sequential:
+            prefix = f"{name}." if name else ""
+            yield [(f"{prefix}{key}", child) for key, child in module.named_children()]
+
