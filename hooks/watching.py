@@ -187,7 +187,7 @@ class Watch:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self.observer.end()  # what it replaced lies over what the interception did
+        self.observer.forget()  # first, as what it replaced lies over what the interception did
         self._interception.detach()
         self._data_wait.detach()
         self._end_look()

@@ -8,7 +8,15 @@ from trainvitals.hooks.wire.observed import Observed
 
 GRADIENTS: Final = ("b", "g")
 """What makes gradients: a backward pass, or `autograd.grad`."""
-SAID: Final = {"f": "forward", "b": "backward", "g": "grad", "c": "clip", "u": "unscale", "x": "scale", "l": "scheduler"}
+SAID: Final = {
+    "f": "forward",
+    "b": "backward",
+    "g": "grad",
+    "c": "clip",
+    "u": "unscale",
+    "x": "scale",
+    "l": "scheduler",
+}
 STEP: Final = "s0"
 """The step of the optimizer that counts."""
 
@@ -16,7 +24,8 @@ STEP: Final = "s0"
 def spelled(order: list[str]) -> str:
     """The order as a finding shows it."""
     words = [
-        SAID.get(token, f"zero_grad {token[1:]}" if token[:1] == "z" else f"step {token[1:]}") for token in order
+        SAID.get(token, f"zero_grad {token[1:]}" if token[:1] == "z" else f"step {token[1:]}")
+        for token in order
     ]
     return " → ".join(words[:16]) + (" …" if len(words) > 16 else "")
 
@@ -43,9 +52,15 @@ class CallOrder(ObservedRule):
     """
 
     id: ClassVar[str] = "call-order"
-    expected: ClassVar[str] = "zero_grad → forward → backward → (unscale → clip) → optimizer.step → scheduler.step"
-    remedy: ClassVar[str] = "Put the calls into this order: zero_grad, forward, backward, step, and then the scheduler."
-    diff: ClassVar[str] = "  optimizer.zero_grad()\n  loss.backward()\n  optimizer.step()\n  scheduler.step()"
+    expected: ClassVar[str] = (
+        "zero_grad → forward → backward → (unscale → clip) → optimizer.step → scheduler.step"
+    )
+    remedy: ClassVar[str] = (
+        "Put the calls into this order: zero_grad, forward, backward, step, and then the scheduler."
+    )
+    diff: ClassVar[str] = (
+        "  optimizer.zero_grad()\n  loss.backward()\n  optimizer.step()\n  scheduler.step()"
+    )
     about: ClassVar[str] = "No step was looked at yet."
 
     def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
@@ -59,11 +74,17 @@ class CallOrder(ObservedRule):
             later = any(token in GRADIENTS for token in order)
             if later:  # a closure
                 return FINE
-            return wrong("The optimizer steps without a backward pass: there are no gradients", shown)
+            return wrong(
+                "The optimizer steps without a backward pass: there are no gradients", shown
+            )
         if gradients >= 0 and "z0" in between:
             return wrong("Gradients are cleared between backward and the optimizer's step", shown)
         if gradients >= 0 and "l" in between:
-            return wrong("The scheduler steps before the optimizer: the first learning rate is never used", shown, "warning")
+            return wrong(
+                "The scheduler steps before the optimizer: the first learning rate is never used",
+                shown,
+                "warning",
+            )
         return FINE
 
 
@@ -78,8 +99,12 @@ class ClipBeforeUnscale(ObservedRule):
 
     id: ClassVar[str] = "clip-before-unscale"
     expected: ClassVar[str] = "scaler.unscale_(optimizer) before clipping"
-    remedy: ClassVar[str] = "Call scaler.unscale_(optimizer) after backward and before clip_grad_norm_."
-    diff: ClassVar[str] = "+ scaler.unscale_(optimizer)\n  clip_grad_norm_(model.parameters(), 1.0)\n  scaler.step(optimizer)"
+    remedy: ClassVar[str] = (
+        "Call scaler.unscale_(optimizer) after backward and before clip_grad_norm_."
+    )
+    diff: ClassVar[str] = (
+        "+ scaler.unscale_(optimizer)\n  clip_grad_norm_(model.parameters(), 1.0)\n  scaler.step(optimizer)"
+    )
     about: ClassVar[str] = "No gradient scaler was used together with clipping by norm."
 
     def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
@@ -102,8 +127,12 @@ class ClipAfterStep(ObservedRule):
 
     id: ClassVar[str] = "clip-after-step"
     expected: ClassVar[str] = "backward → clip → optimizer.step"
-    remedy: ClassVar[str] = "Move clip_grad_norm_ between backward and optimizer.step: as it is nothing is clipped."
-    diff: ClassVar[str] = "  loss.backward()\n+ clip_grad_norm_(model.parameters(), 1.0)\n  optimizer.step()"
+    remedy: ClassVar[str] = (
+        "Move clip_grad_norm_ between backward and optimizer.step: as it is nothing is clipped."
+    )
+    diff: ClassVar[str] = (
+        "  loss.backward()\n+ clip_grad_norm_(model.parameters(), 1.0)\n  optimizer.step()"
+    )
     about: ClassVar[str] = "No clipping by norm was seen."
 
     def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
@@ -118,7 +147,11 @@ class ClipAfterStep(ObservedRule):
                 fresh = False
             elif token == "c" and fresh:
                 return FINE
-        return wrong("Gradients are clipped after the optimizer's step, when they have been used", spelled(order), "warning")
+        return wrong(
+            "Gradients are clipped after the optimizer's step, when they have been used",
+            spelled(order),
+            "warning",
+        )
 
 
 class LossDetached(ObservedRule):
@@ -143,21 +176,26 @@ class LossDetached(ObservedRule):
             return SKIP
         cleared = any(token[:1] == "z" for token in seen.order[gradients:])
         if seen.grads == 0 and not cleared:
-            return wrong("No gradient of the backward pass reaches any watched parameter", spelled(seen.order))
+            return wrong(
+                "No gradient of the backward pass reaches any watched parameter",
+                spelled(seen.order),
+            )
         return FINE
 
 
 class AmpWithoutScaler(ObservedRule):
     """float16 autocast without a gradient scaler: small gradients become 0.
 
-    Formula: the model's output is float16, its parameters are float32, and no loss is scaled before backward; 3/3 looks.
-    Default: gradients below 6e-8 are lost in float16. Applies to: float16 autocast. Guards: bfloat16 has the range of
-    float32 and needs no scaler. Sources: PyTorch's notes on automatic mixed precision.
+    Formula: the model's output is float16, its parameters are float32, and no loss is scaled before backward; 3/3
+    looks. Default: gradients below 6e-8 are lost in float16. Applies to: float16 autocast. Guards: bfloat16 has the
+    range of float32 and needs no scaler. Sources: PyTorch's notes on automatic mixed precision.
     """
 
     id: ClassVar[str] = "amp-without-scaler"
     expected: ClassVar[str] = "A GradScaler with float16 autocast"
-    remedy: ClassVar[str] = "Scale the loss with torch.amp.GradScaler, or use bfloat16 where the hardware has it."
+    remedy: ClassVar[str] = (
+        "Scale the loss with torch.amp.GradScaler, or use bfloat16 where the hardware has it."
+    )
     about: ClassVar[str] = "The model's output is not float16."
 
     dtype: str = ""
@@ -168,5 +206,7 @@ class AmpWithoutScaler(ObservedRule):
         if seen.output_dtype != "float16" or self.dtype != "float32" or "b" not in seen.order:
             return SKIP
         if "x" not in seen.order:
-            return wrong("float16 autocast runs without a gradient scaler", spelled(seen.order), "warning")
+            return wrong(
+                "float16 autocast runs without a gradient scaler", spelled(seen.order), "warning"
+            )
         return FINE

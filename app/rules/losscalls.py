@@ -57,7 +57,9 @@ class SoftmaxBeforeCrossEntropy(ObservedRule):
         "is several times as quick, as the gradient no longer vanishes for confident outputs. Or keep it and use "
         "nll_loss of its logarithm. False alarm: a second softmax on purpose."
     )
-    diff: ClassVar[str] = "- loss = F.cross_entropy(logits.softmax(-1), target)\n+ loss = F.cross_entropy(logits, target)"
+    diff: ClassVar[str] = (
+        "- loss = F.cross_entropy(logits.softmax(-1), target)\n+ loss = F.cross_entropy(logits, target)"
+    )
 
     def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
         losses = of_kind(seen, *CROSS_ENTROPY)
@@ -102,13 +104,17 @@ class NllWithoutLog(ObservedRule):
     """
 
     id: ClassVar[str] = "nll-without-log"
-    expected: ClassVar[str] = "Log-probabilities: at most 0, and their exponentials add up to 1 in each row"
+    expected: ClassVar[str] = (
+        "Log-probabilities: at most 0, and their exponentials add up to 1 in each row"
+    )
     remedy: ClassVar[str] = (
         "Give it log_softmax of the scores, or use cross_entropy on the scores. With probabilities the loss lies "
         "between -1 and 0 and its gradient does not depend on how wrong the output is. False alarm: scores that "
         "are unnormalised on purpose."
     )
-    diff: ClassVar[str] = "- loss = F.nll_loss(output.softmax(-1), target)\n+ loss = F.cross_entropy(output, target)"
+    diff: ClassVar[str] = (
+        "- loss = F.nll_loss(output.softmax(-1), target)\n+ loss = F.cross_entropy(output, target)"
+    )
 
     def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
         losses = [loss for loss in of_kind(seen, "nll") if loss.high is not None]
@@ -202,7 +208,9 @@ class SoftmaxWrongDim(ObservedRule):
     diff: ClassVar[str] = "- output.softmax(0)\n+ output.softmax(-1)"
 
     def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
-        losses = [loss for loss in seen.losses if loss.normalised is not None and len(loss.shape) > 1]
+        losses = [
+            loss for loss in seen.losses if loss.normalised is not None and len(loss.shape) > 1
+        ]
         if not losses:
             return SKIP
         for loss in losses:
@@ -321,8 +329,12 @@ class MultilabelLossMismatch(ObservedRule):
     """
 
     id: ClassVar[str] = "multilabel-loss-mismatch"
-    expected: ClassVar[str] = "Cross-entropy where each sample has one class; binary cross-entropy where it may have several"
-    remedy: ClassVar[str] = "With one class a sample use cross_entropy on the scores, with whole-numbered labels."
+    expected: ClassVar[str] = (
+        "Cross-entropy where each sample has one class; binary cross-entropy where it may have several"
+    )
+    remedy: ClassVar[str] = (
+        "With one class a sample use cross_entropy on the scores, with whole-numbered labels."
+    )
 
     def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
         for loss in of_kind(seen, "bce", "bce-logits"):

@@ -16,7 +16,9 @@ RAISED: Final = 0.5
 """The same for an info: a standard deviation of 1."""
 BOUNDED: Final = ("cross-entropy", "bce", "bce-logits", *REGRESSION)
 """Losses that are never negative, their targets being right."""
-CRASHES: Final = re.compile(r"Target (-?\d+) is out of bounds|t >= 0 && t < n_classes|index out of range in self")
+CRASHES: Final = re.compile(
+    r"Target (-?\d+) is out of bounds|t >= 0 && t < n_classes|index out of range in self"
+)
 """What PyTorch says of a label that is no class."""
 
 
@@ -40,7 +42,9 @@ class InitialLossMismatch(ObservedRule):
         "Scale the last layer's weights down (or start it at 0), and check that labels and outputs belong together. "
         "Far below the expected value: a label among the inputs, or weights that were trained before."
     )
-    about: ClassVar[str] = "Judged at the first step of a training from scratch, for (binary) cross-entropy."
+    about: ClassVar[str] = (
+        "Judged at the first step of a training from scratch, for (binary) cross-entropy."
+    )
 
     fine_tuned: bool = False
 
@@ -49,7 +53,11 @@ class InitialLossMismatch(ObservedRule):
             self.fine_tuned = seen.facts.mode != "scratch"
         if view.step != context.first_step or view.step or self.fine_tuned or self.held.count:
             return SKIP
-        judged = [(loss, _guessing(loss)) for loss in seen.losses if loss.before in ("linear", "convolution", "")]
+        judged = [
+            (loss, _guessing(loss))
+            for loss in seen.losses
+            if loss.before in ("linear", "convolution", "")
+        ]
         for loss, guessing in judged:
             if guessing is None or loss.value is None or loss.error is None:
                 continue
@@ -80,10 +88,10 @@ def _surprise(excess: float, error: float, guessing: float) -> Severity | None:
 class LossNegative(ObservedRule):
     """The loss that the training minimises is the negative of a loss that is never negative.
 
-    Formula: what backward begins with is below 0, and minus the loss call's value within 2 %; 3/3 looks. Default: a sum
-    of terms does not hit minus one of them three times. Applies to: cross-entropy, binary cross-entropy and regression losses
-    with one call a step. Guards: densities, lower bounds, policy gradients and adversarial terms have losses of their
-    own sign, and are no such call. Sources: AutoTrainer; guide D, 18.
+    Formula: what backward begins with is below 0, and minus the loss call's value within 2 %; 3/3 looks. Default: a
+    sum of terms does not hit minus one of them three times. Applies to: cross-entropy, binary cross-entropy and
+    regression losses with one call a step. Guards: densities, lower bounds, policy gradients and adversarial terms
+    have losses of their own sign, and are no such call. Sources: AutoTrainer; guide D, 18.
     """
 
     id: ClassVar[str] = "loss-negative"
@@ -94,7 +102,12 @@ class LossNegative(ObservedRule):
     about: ClassVar[str] = "No look has shown a single loss call of a bounded loss."
 
     def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
-        if seen.root is None or len(seen.losses) != 1 or seen.losses[0].kind not in BOUNDED or not seen.losses[0].value:
+        if (
+            seen.root is None
+            or len(seen.losses) != 1
+            or seen.losses[0].kind not in BOUNDED
+            or not seen.losses[0].value
+        ):
             return SKIP
         loss = seen.losses[0]
         own = loss.value or 0.0
@@ -130,7 +143,11 @@ class LossConstant(ObservedRule):
 
     def on_step(self, context: Context, view: StepView) -> None:
         value = view.loss
-        if value is None or not math.isfinite(value) or max(context.rates.values(), default=0.0) <= 0:
+        if (
+            value is None
+            or not math.isfinite(value)
+            or max(context.rates.values(), default=0.0) <= 0
+        ):
             return
         if value == self.before and value != 0:
             self.equal += 1
@@ -139,7 +156,10 @@ class LossConstant(ObservedRule):
         if self.equal < 9:
             self._hold(view.step, None)
             return
-        sight = Sight(f"{context.loss.name} is {value!r} at every step", f"{self.equal + 1} equal losses in a row")
+        sight = Sight(
+            f"{context.loss.name} is {value!r} at every step",
+            f"{self.equal + 1} equal losses in a row",
+        )
         fired = self.held.fired
         self._hold(view.step, sight)
         if not fired:
@@ -156,7 +176,9 @@ class LossReductionSum(ObservedRule):
 
     id: ClassVar[str] = "loss-reduction-sum"
     expected: ClassVar[str] = "The mean over the batch"
-    remedy: ClassVar[str] = "Use the mean, or divide by the batch size; with the sum the last, shorter batch counts less."
+    remedy: ClassVar[str] = (
+        "Use the mean, or divide by the batch size; with the sum the last, shorter batch counts less."
+    )
 
     def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
         losses = [loss for loss in seen.losses if loss.reduction]
@@ -203,8 +225,9 @@ class LabelOutOfRange(ObservedRule):
                     f"Labels from {targets.low:.0f} to {targets.high:.0f}",
                 )
             if loss.kind in ("bce", "bce-logits") and (targets.outside_unit or 0) > 0:
+                share = 100 * (targets.outside_unit or 0)
                 return wrong(
-                    f"{100 * (targets.outside_unit or 0):.3g} % of the targets of {NAMES[loss.kind]} are outside [0, 1]",
+                    f"{share:.3g} % of the targets of {NAMES[loss.kind]} are outside [0, 1]",
                     f"Targets from {targets.low:.3g} to {targets.high:.3g}",
                 )
         return FINE if applies else SKIP
@@ -229,15 +252,24 @@ class IgnoredLabelBatch(ObservedRule):
     k: ClassVar[int] = 1
     n: ClassVar[int] = 1
     expected: ClassVar[str] = "At least one label in every batch"
-    remedy: ClassVar[str] = "Leave such samples out, or take a longer context; with reduction='mean' their loss is 0/0."
+    remedy: ClassVar[str] = (
+        "Leave such samples out, or take a longer context; with reduction='mean' their loss is 0/0."
+    )
 
     def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
-        losses = [loss for loss in of_kind(seen, "cross-entropy", "nll") if loss.targets is not None]
+        losses = [
+            loss for loss in of_kind(seen, "cross-entropy", "nll") if loss.targets is not None
+        ]
         if not losses:
             return SKIP
         for loss in losses:
             targets = loss.targets
-            if targets is not None and targets.ignored and not targets.classes and not targets.negative:
+            if (
+                targets is not None
+                and targets.ignored
+                and not targets.classes
+                and not targets.negative
+            ):
                 return wrong(
                     f"All {targets.count} labels of a batch are to be ignored",
                     f"{targets.ignored} labels with the loss's ignore_index",
@@ -249,10 +281,10 @@ class IgnoredLabelBatch(ObservedRule):
 class LabelScale(ObservedRule):
     """Regression targets whose size no freshly made network gives.
 
-    Formula: standard deviation of the targets above 100; 3/3 looks. Below 0.01 it is an info, as the loss is small then,
-    but learns. Default: two decades; outputs of a new network are about 1. Applies to: regression losses whose targets
-    the graph keeps. Guards: targets that are all the same (residuals of equations). Guide tips: 39.
-    Sources: guide A (0.1 against 1000).
+    Formula: standard deviation of the targets above 100; 3/3 looks. Below 0.01 it is an info, as the loss is small
+    then, but learns. Default: two decades; outputs of a new network are about 1. Applies to: regression losses whose
+    targets the graph keeps. Guards: targets that are all the same (residuals of equations). Guide tips: 39. Sources:
+    guide A (0.1 against 1000).
     """
 
     id: ClassVar[str] = "label-scale"

@@ -30,7 +30,7 @@ def ask(call: Call, reading: Reading) -> None:
 def _ask_inputs(batch: Any, tensor: Tensor, reading: Reading) -> None:
     sums = [str(entry.get("crc32", "")) for entry in fingerprint(batch)]
     base = tensor._base
-    known = {
+    known: dict[str, Any] = {
         "shape": tuple(tensor.shape)[:16],
         "dtype": str(tensor.dtype).removeprefix("torch."),
         "digest": "-".join(sums) if all(sums) else "",

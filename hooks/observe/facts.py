@@ -1,7 +1,9 @@
 """What can be said of the models and optimizers before the first step: wiring, initial weights, structure."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -23,20 +25,28 @@ _ADAPTERS = ("lora_", "adapter", "ia3_", "prompt_")
 _SQUASHING = nn.Sigmoid | nn.Tanh
 _PASSING = nn.Dropout | nn.Identity | nn.Flatten
 _NORMS = ("Norm", "Embedding")
+_UNIFORM = ("Linear", "Conv1d", "Conv2d", "Conv3d")
+"""Layers whose weights PyTorch draws evenly from ±1/√fan-in."""
 
 
 def ask(registry: Registry, optimizers: Sequence[Optimizer], reading: Reading) -> None:
     """Ask for what `Facts` tells; `optimizers`: those known so far, and the one that steps."""
     parameters = [p for p in registry.in_forward_order() if not is_lazy(p.tensor)]
-    groups = [
-        fact for optimizer in optimizers for fact in _groups(optimizer, registry)
-    ]
+    groups = [fact for optimizer in optimizers for fact in _groups(optimizer, registry)]
     elements = sum(p.tensor.numel() for p in parameters)
     trained = [p for p in parameters if p.tensor.requires_grad]
     frozen = [p for p in parameters if not p.tensor.requires_grad]
     stale = _stale(trained, optimizers, registry)
     weights = [p for p in trained if _is_matrix(p)]
-    place = reading.ask(torch.stack([_sameness(p.tensor) for p in weights])) if _on_one(weights) else None
+    place = (
+        reading.ask(torch.stack([_sameness(p.tensor) for p in weights]))
+        if _on_one(weights)
+        else None
+    )
+    kept = [p for p in frozen if _is_matrix(p) and p.type in _UNIFORM]
+    random = (
+        reading.ask(torch.stack([_randomness(p.tensor) for p in kept])) if _on_one(kept) else None
+    )
     modules = list(registry.layers)
     sizes: Counter[str] = Counter()
     for parameter in parameters:
@@ -50,6 +60,13 @@ def ask(registry: Registry, optimizers: Sequence[Optimizer], reading: Reading) -
                 elements=elements,
                 frozen=sum(p.tensor.numel() for p in frozen),
                 frozen_names=[p.name for p in frozen[:_NAMES]],
+                frozen_random=[
+                    p.name
+                    for p, score in zip(
+                        kept, () if random is None else values[random], strict=False
+                    )
+                    if score
+                ][:_NAMES],
                 stale=[p.name for p in stale[:_NAMES]],
                 stale_share=_share(stale, trained),
                 symmetric=_symmetric(weights, same)[:_NAMES] if same else [],
@@ -58,8 +75,12 @@ def ask(registry: Registry, optimizers: Sequence[Optimizer], reading: Reading) -
                 has_norm=any("Norm" in class_name(module) for module in modules),
                 dtype=sizes.most_common(1)[0][0] if sizes else "",
                 deep_sigmoids=_deep_sigmoids(registry)[:_NAMES],
-                bare_pairs=[f"{a} → {b}" for a, b in _pairs(registry, nn.Linear | _ConvNd)][:_NAMES],
-                biased_before_norm=[a for a, _ in _pairs(registry, _BatchNorm, biased=True)][:_NAMES],
+                bare_pairs=list(_bare_pairs(registry))[:_NAMES],
+                biased_before_norm=[
+                    name
+                    for name, layer, _, second in _pairs(registry)
+                    if isinstance(second, _BatchNorm) and layer.bias is not None
+                ][:_NAMES],
                 dropout=max(map(drop_rate, modules), default=0.0),
             )
         }
@@ -136,6 +157,18 @@ def _sameness(tensor: Tensor) -> Tensor:
     return torch.where(largest == 0, 2.0, (apart <= 1e-6 * largest).float())
 
 
+def _randomness(tensor: Tensor) -> Tensor:
+    """1 when a weight fills ±1/√fan-in as evenly as PyTorch's start does, else 0."""
+    bound = math.sqrt(tensor[0].numel())
+    values = tensor.detach().reshape(-1)[: _FAN * _FAN].float() * bound
+    count = values.numel()
+    top = values.abs().amax()
+    # The largest of n even draws is 1 - 1/n on average; the mean square is 1/3 ± sqrt(4/45n).
+    even = (values.square().mean() - 1 / 3).abs() <= 3 * math.sqrt(4 / 45 / count)
+    fills = (top <= 1 + 1e-6) & (top >= 1 - 10 / count)
+    return (fills & even).float()
+
+
 def _symmetric(weights: list[Parameter], same: Sequence[float]) -> list[str]:
     """The weights whose symmetry nothing breaks: all units of a layer then learn the same for ever.
 
@@ -181,19 +214,23 @@ def _deep_sigmoids(registry: Registry) -> list[str]:
     return longest if len(longest) >= 4 else []
 
 
-def _pairs(
-    registry: Registry, second: object, biased: bool = False
-) -> Iterator[tuple[str, str]]:
-    """Linear or convolution layers that a layer of a kind follows in a `Sequential`, with nothing that bends between."""
+def _bare_pairs(registry: Registry) -> Iterator[str]:
+    for first, one, second, two in _pairs(registry):
+        if isinstance(one, nn.Linear) and isinstance(two, nn.Linear):
+            if one.out_features >= min(one.in_features, two.out_features):
+                yield f"{first} → {second}"
+        elif isinstance(two, nn.Linear | _ConvNd):
+            if 1 == getattr(one, "groups", 1) == getattr(two, "groups", 1):
+                yield f"{first} → {second} (convolution)"
+
+
+def _pairs(registry: Registry) -> Iterator[tuple[str, nn.Module, str, nn.Module]]:
+    """Name and module of each Linear or convolution layer in a `Sequential`, and of what follows it."""
     for names in _sequentials(registry):
-        before: tuple[str, nn.Module] | None = None
-        for name, module in names:
-            if isinstance(module, _PASSING):
-                continue
-            if before is not None and isinstance(module, second):  # type: ignore[arg-type]
-                if not biased or getattr(before[1], "bias", None) is not None:
-                    yield before[0], name
-            before = (name, module) if isinstance(module, nn.Linear | _ConvNd) else None
+        parts = [(name, module) for name, module in names if not isinstance(module, _PASSING)]
+        for (first, one), (second, two) in pairwise(parts):
+            if isinstance(one, nn.Linear | _ConvNd):
+                yield first, one, second, two
 
 
 def _sequentials(registry: Registry) -> Iterator[list[tuple[str, nn.Module]]]:
@@ -201,4 +238,3 @@ def _sequentials(registry: Registry) -> Iterator[list[tuple[str, nn.Module]]]:
         if type(module) is nn.Sequential:
             prefix = f"{name}." if name else ""
             yield [(f"{prefix}{key}", child) for key, child in module.named_children()]
-

@@ -4,6 +4,7 @@ The graph says what the training really does, whoever called the loss and by whi
 nothing in torch. Only operations that losses are put together from are followed, never the model's layers.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -26,7 +27,9 @@ _SAME = frozenset(
     "Contiguous Expand Split Unbind Narrow AsStrided Gather MaskedSelect IndexSelect Detach".split()
 )
 """Operations that hand values on as they are, or some of them."""
-_PARTS = _SAME | frozenset("Mul Div Add Sub Neg Sum Mean Where MaskedFill Stack Cat Rsub Min Max".split())
+_PARTS = _SAME | frozenset(
+    "Mul Div Add Sub Neg Sum Mean Where MaskedFill Stack Cat Rsub Min Max".split()
+)
 """What a loss is put together from, after its core."""
 _REDUCTIONS = ("none", "mean", "sum")
 _BEFORE = {
@@ -66,7 +69,7 @@ class Found(NamedTuple):
 
 
 def name_of(node: Any) -> str:
-    """"NllLoss" for NllLossBackward0."""
+    """ "NllLoss" for NllLossBackward0."""
     name: str = node.name()
     return name.rpartition("::")[2].partition("Backward")[0]
 
@@ -94,7 +97,9 @@ def saved(node: Any, name: str) -> Tensor | None:
 def losses_of(roots: Any) -> Iterator[Found]:
     """The loss calls that a backward pass from these tensors begins with."""
     tensors = roots if isinstance(roots, list | tuple) else [roots]
-    nodes = [root.grad_fn for root in tensors if isinstance(root, Tensor) and root.grad_fn is not None]
+    nodes = [
+        root.grad_fn for root in tensors if isinstance(root, Tensor) and root.grad_fn is not None
+    ]
     seen: set[Any] = set()
     while nodes and len(seen) < _MOST:
         node = nodes.pop(0)
@@ -122,9 +127,10 @@ def _core(node: Any, name: str) -> Found:
     wide: tuple[int, ...] = ()
     source = _next(node)
     if source is not None and name_of(source) == "Expand" and kind != "nll":
-        stretched = tuple(int(size) for size in source._saved_self_sym_sizes)
-        if stretched != shape_of(source):
-            wide, source = shape_of(source), _next(source)
+        given, whole = _sizes(source), shape_of(source)
+        if given != whole and _crossed(given, whole, saved(node, "target")):
+            wide = whole
+        source = _next(source)
     shape = shape_of(source) if source is not None else ()
     source = _through(source)
     if kind == "nll" and source is not None and name_of(source) == "LogSoftmax":
@@ -132,8 +138,9 @@ def _core(node: Any, name: str) -> Found:
         normalised = _dimension(source)
         source = _through(_next(source))
     before = _before(source)
-    if before in ("softmax", "log-softmax"):
-        normalised = _dimension(source)
+    inner = _through(_next(source)) if before == "log" else source
+    if _before(inner) in ("softmax", "log-softmax"):
+        normalised = _dimension(inner)
     reduction = getattr(node, "_saved_reduction", None)
     return Found(
         kind,
@@ -143,6 +150,25 @@ def _core(node: Any, name: str) -> Found:
         shape,
         wide,
         _REDUCTIONS[reduction] if reduction in (0, 1, 2) else "",
+    )
+
+
+def _sizes(expand: Any) -> tuple[int, ...]:
+    return tuple(int(size) for size in expand._saved_self_sym_sizes)
+
+
+def _crossed(given: tuple[int, ...], whole: tuple[int, ...], target: Tensor | None) -> bool:
+    """Whether a prediction was stretched against a target that was stretched the other way: each meets each.
+
+    Where the target cannot be seen, whether it became a square. A prediction that somebody stretched on purpose has a
+    target as large as it is, or one that was stretched likewise.
+    """
+    if target is None or tuple(target.shape) != whole:
+        return len(whole) == 2 and whole[0] == whole[1] == math.prod(given)
+    padded = (1,) * (len(whole) - len(given)) + given
+    return any(
+        size > 1 and padded[dimension] == size and target.stride(dimension) == 0
+        for dimension, size in enumerate(whole)
     )
 
 
@@ -166,10 +192,12 @@ def _written_out(node: Any, name: str) -> Found | None:
     if len(sources) != 1:  # two predictions: a distance
         return None
     source, whole = sources[0], shape_of(difference)
-    if name_of(source) == "Expand" and tuple(source._saved_self_sym_sizes) != whole:
+    by_hand = name_of(source) == "Expand"
+    if by_hand:  # or by l1_loss: then only what becomes a square is sure
         source = _next(source)
     shape = shape_of(source) if source is not None else ()
-    wide = whole if shape and shape != whole else ()
+    stretched = shape not in ((), whole)
+    wide = whole if stretched and (not by_hand or _crossed(shape, whole, None)) else ()
     before = _before(_through(source))
     return Found("squares" if square else "absolute", node, before, None, shape, wide, "")
 

@@ -52,7 +52,9 @@ class Loaders:
 
     def _first(self, iterator: Any, batch: Any) -> None:
         step = self._step()
-        again = self._count == 1 and step == self._began + 1 and self._dataset() is iterator._dataset
+        again = (
+            self._count == 1 and step == self._began + 1 and self._dataset() is iterator._dataset
+        )
         self._restarts = self._restarts + 1 if again else 0
         self._current, self._count, self._began = weakref.ref(iterator), 1, step
         self._is_training = False
@@ -109,16 +111,21 @@ class Loaders:
 
 
 def shared(training: Any, other: Any) -> float | None:
-    """Share of the samples of `other` that are in `training`, 0 to 1; None where it is not known."""
+    """Share of the samples of `other` that are in `training`, 0 to 1; None where it is not known.
+
+    The very same data set, or another one over the same tensors, is no mistake but a look at the training's own
+    accuracy: None, too.
+    """
     if training is other:
-        return 1.0
+        return None
     if isinstance(training, Subset) and isinstance(other, Subset):
         if training.dataset is other.dataset:
             return _share(training.indices, other.indices)
         return None
     if isinstance(training, TensorDataset) and isinstance(other, TensorDataset):
         one, two = training.tensors[0], other.tensors[0]
-        if one.shape[1:] == two.shape[1:] and one.dtype == two.dtype:
+        same = one.data_ptr() == two.data_ptr() and one.shape == two.shape
+        if one.shape[1:] == two.shape[1:] and one.dtype == two.dtype and not same:
             one_rows, two_rows = _rows(one), _rows(two)
             if one_rows is not None and two_rows is not None:
                 return _share(one_rows, two_rows)
@@ -134,7 +141,12 @@ def _share(training: Any, other: Any) -> float | None:
 
 def _rows(tensor: Tensor) -> list[int] | None:
     """A checksum of each sample; None where that takes long, or says little: samples of a few numbers repeat."""
-    if not tensor.is_cpu or tensor.dim() < 2 or tensor.nbytes > _ROWS_BYTES or tensor[0].numel() < 8:
+    if (
+        not tensor.is_cpu
+        or tensor.dim() < 2
+        or tensor.nbytes > _ROWS_BYTES
+        or tensor[0].numel() < 8
+    ):
         return None
     rows = tensor.detach().contiguous().reshape(len(tensor), -1).view(torch.uint8).numpy()
     return [crc32(row) for row in rows]

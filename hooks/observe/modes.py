@@ -41,6 +41,10 @@ class Moded:
             ]
         return self._found
 
+    def forget(self) -> None:
+        """Let go of the models."""
+        self._of, self._found = {}, []
+
     def seen(self) -> Modes | None:
         """In which mode they are now, in a backward pass; None when there are none."""
         trained = [(name, module) for name, module in self.layers() if self._is_trained(name)]
@@ -48,7 +52,10 @@ class Moded:
             return None
         still = [(name, module) for name, module in trained if not module.training]
         norms = [module for _, module in still if isinstance(module, _BatchNorm)]
+        moving = [m for _, m in trained if m.training and isinstance(m, _BatchNorm)]
         return Modes(
+            norms_training=len(moving),
+            flat_norms_training=sum(1 for norm in moving if isinstance(norm, nn.BatchNorm1d)),
             training=len(trained) - len(still),
             evaluating=len(still),
             dropout_evaluating=len(still) - len(norms),

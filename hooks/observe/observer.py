@@ -84,6 +84,12 @@ class Observer:
             self._handle = None
         self._reading = None
 
+    def forget(self) -> None:
+        """See nothing more, and let go of the models."""
+        self.end()
+        self._moded.forget()
+        self._losses, self._uncounted = [], None
+
     def fill(self, draft: Draft) -> None:
         """The step is complete: what was seen of it belongs to `draft`."""
         reading = self._reading
@@ -133,7 +139,9 @@ class Observer:
         self._accounts.enter()
         try:
             yield
-        except Exception as error:  # whatever a training's own tensors and layers may raise is not its trouble
+        except (
+            Exception
+        ) as error:  # whatever a training's own tensors and layers may raise is not its trouble
             self._problems.caught(what, error)
         self._accounts.leave()
 

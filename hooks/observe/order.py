@@ -121,7 +121,8 @@ class CallOrder:
 
 def _schedulers() -> list[type]:
     """The schedulers that have a `step` of their own."""
-    found, kinds = [], [LRScheduler]
+    found: list[type] = []
+    kinds: list[type[LRScheduler]] = [LRScheduler]
     while kinds:
         kind = kinds.pop()
         kinds += kind.__subclasses__()

@@ -89,5 +89,3 @@ class Asked:
             low=float(kept.min()) if len(kept) else None,
             high=float(kept.max()) if len(kept) else None,
         )
-
-

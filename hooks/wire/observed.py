@@ -94,6 +94,10 @@ class Modes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of those in evaluation mode, the dropout layers that would drop something."""
     affine_evaluating: int = 0
     """Of those in evaluation mode, the batch norms with trainable weights."""
+    norms_training: int = 0
+    """Batch norms in training mode."""
+    flat_norms_training: int = 0
+    """Of them, those that have only the samples to average over (`BatchNorm1d`)."""
     names: list[str] = []
     """Layers in evaluation mode, at most 20."""
     frozen_moving: list[str] = []
@@ -152,6 +156,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     frozen: int = 0
     """Of all elements of the watched models, those that are not trained."""
     frozen_names: list[str] = []
+    frozen_random: list[str] = []
+    """Frozen weights of linear and convolution layers that are at PyTorch's random start."""
     stale: list[str] = []
     """Watched parameters that no optimizer holds, while one holds a tensor of the same shape from elsewhere."""
     stale_share: float = 0.0
@@ -168,7 +174,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     deep_sigmoids: list[str] = []
     """Sigmoid and tanh layers in a row without norm between, where there are 4 or more."""
     bare_pairs: list[str] = []
-    """Linear or convolution layers that directly follow one in a `Sequential`: "first → second"."""
+    """Linear or convolution layers that directly follow one in a `Sequential`: "first → second", with "(convolution)"
+    where it is not two linear ones. Factorisations and grouped convolutions are left out."""
     biased_before_norm: list[str] = []
     """Layers with a bias directly before a batch norm."""
     dropout: float = 0.0
@@ -183,8 +190,8 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The number that the (first) backward pass began with: the loss as it is minimised, scaled where it is."""
     order: list[str] = []
     """What happened since the end of the step before, in order: "f" forward, "b" backward, "g" `autograd.grad`, "c"
-    clipping of norms, "x" scaling of a loss, "u" unscaling, "z<i>" zero_grad and "s<i>" step of optimizer i, "l" a scheduler's step. At
-    most 64, repetitions of "f" and "l" left out."""
+    clipping of norms, "x" scaling of a loss, "u" unscaling, "z<i>" zero_grad and "s<i>" step of optimizer i, "l" a
+    scheduler's step. At most 64, repetitions of "f" and "l" left out."""
     grads: int = -1
     """Watched parameters with a gradient when the counting optimizer is about to step; -1: not counted."""
     unreached: bool = False
