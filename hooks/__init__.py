@@ -11,10 +11,19 @@ Importing this package loads neither torch nor a server; both wait for the first
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainvitals.hooks.api import batch, current_run, detach, finish, init, log, watch
+    from trainvitals.hooks.api import (
+        batch,
+        current_run,
+        detach,
+        finish,
+        init,
+        log,
+        preflight,
+        watch,
+    )
     from trainvitals.hooks.run import Run
 
-__all__ = ["Run", "batch", "current_run", "detach", "finish", "init", "log", "watch"]
+__all__ = ["Run", "batch", "current_run", "detach", "finish", "init", "log", "preflight", "watch"]
 
 
 def __getattr__(name: str) -> Any:

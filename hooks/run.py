@@ -28,6 +28,7 @@ from trainvitals.hooks.settings import (
 )
 from trainvitals.hooks.system import SystemMonitor
 from trainvitals.hooks.watching import Watch
+from trainvitals.hooks.wire.observed import Observed
 from trainvitals.hooks.wire.records import EndStatus, NonFinite
 
 DELIVERY_SECONDS = 10.0
@@ -222,6 +223,11 @@ class Run:
         """Record scalars of the hooks' own, from any thread."""
         if self._recorder is not None and self._alive():
             self._recorder.step(step=step, scalars=scalars)
+
+    def record(self, observed: Observed) -> None:
+        """Record what was seen of the training besides its steps."""
+        if self._recorder is not None and self._alive():
+            self._recorder.step(step=self.completed, observed=observed)
 
     @property
     def waited(self) -> float | None:

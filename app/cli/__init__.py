@@ -6,6 +6,7 @@ from trainvitals.app.cli.alerts import alerts
 from trainvitals.app.cli.demo import demo
 from trainvitals.app.cli.diagnose import diagnose
 from trainvitals.app.cli.doctor import doctor
+from trainvitals.app.cli.preflight import preflight
 from trainvitals.app.cli.runs import runs
 from trainvitals.app.cli.serve import serve
 from trainvitals.app.cli.sync import sync
@@ -17,5 +18,5 @@ def main() -> None:
     """Live vital signs of PyTorch training: which layer is sick, since when, why, and what to do."""
 
 
-for command in (serve, demo, diagnose, sync, runs, alerts, doctor, version):
+for command in (serve, demo, preflight, diagnose, sync, runs, alerts, doctor, version):
     main.add_command(command)

@@ -53,6 +53,7 @@ from trainvitals.app.rules.optimizer import (
     TrainableNotInOptimizer,
     UnchangedParameter,
 )
+from trainvitals.app.rules.preflight import Preflight
 from trainvitals.app.rules.schedule import LrScheduleMismatch
 from trainvitals.app.rules.updates import UpdateRatioHigh
 from trainvitals.app.rules.wiring import (
@@ -69,6 +70,7 @@ from trainvitals.app.rules.wiring import (
 )
 
 RULES: tuple[type[Rule], ...] = (
+    Preflight,
     NonFiniteLoss,
     NonFiniteGradient,
     NonFiniteActivation,

@@ -49,6 +49,7 @@ WIRED: Final = (
 NOTES: Final = (
     "frozen-bn-updating",
     "bn-small-batch",
+    "preflight",
     "multilabel-loss-mismatch",
     "loss-reduction-sum",
     "class-imbalance",
@@ -95,6 +96,7 @@ the same onset."""
 
 EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys((*DATA, *WIRED), SYMPTOMS),
+    "lr-out-of-family-range": tuple(rule for rule in SYMPTOMS if rule != "update-ratio-high"),
     "optimizer-stale-params": (*SYMPTOMS, "trainable-not-in-optimizer"),
     "unshuffled-data": (*SYMPTOMS, "single-class-batch", "same-order-every-epoch"),
     "input-constant": (*SYMPTOMS, "repeated-batch"),
@@ -110,6 +112,7 @@ EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
         *NONFINITE,
     ),
     "update-ratio-high": (
+        "lr-out-of-family-range",
         "dead-relu-units",
         "gradient-vanishing-depth",
         "gradient-exploding",

@@ -120,50 +120,35 @@ class LossNegative(ObservedRule):
 
 
 class LossConstant(ObservedRule):
-    """The loss is the very same number at every step, bit for bit.
+    """The loss is the very same number in every look, bit for bit.
 
-    Formula: equal in 10 logged losses in a row, not 0, with a learning rate above 0. Default: 10, where DeepDiagnosis
-    takes 5, as losses logged from bfloat16 have 3 digits. Applies to: every logged training loss. Guards: a loss of
-    exactly 0 has nothing left to learn. Sources: DeepDiagnosis (ICSE 2022), unchanged loss.
+    Formula: what backward begins with is equal in 5 looks in a row, not 0, with a learning rate above 0. Default: 5,
+    as DeepDiagnosis has it; looks are steps apart. Applies to: every loss of one element. Guards: a loss of exactly 0
+    has nothing left to learn; the numbers are those of the step, not the rounded ones that are logged. Sources:
+    DeepDiagnosis (ICSE 2022), unchanged loss.
     """
 
     id: ClassVar[str] = "loss-constant"
-    k: ClassVar[int] = 1
-    n: ClassVar[int] = 1
+    k: ClassVar[int] = 4
+    n: ClassVar[int] = 4
     expected: ClassVar[str] = "A loss that differs from step to step, as weights and batches do"
     remedy: ClassVar[str] = (
         "Look for a constant output (a softmax over one value, a dead last layer), a loss that is detached from the "
         "model, or a batch that is always the same together with weights that do not move."
     )
-    about: ClassVar[str] = "No training loss was logged yet."
+    about: ClassVar[str] = "No backward pass was looked at yet."
 
     before: float = math.nan
-    since: int = -1
-    equal: int = 0
 
-    def on_step(self, context: Context, view: StepView) -> None:
-        value = view.loss
-        if (
-            value is None
-            or not math.isfinite(value)
-            or max(context.rates.values(), default=0.0) <= 0
-        ):
-            return
-        if value == self.before and value != 0:
-            self.equal += 1
-        else:
-            self.before, self.since, self.equal = value, view.step, 0
-        if self.equal < 9:
-            self._hold(view.step, None)
-            return
-        sight = Sight(
-            f"{context.loss.name} is {value!r} at every step",
-            f"{self.equal + 1} equal losses in a row",
+    def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
+        if seen.root is None or max(context.rates.values(), default=0.0) <= 0:
+            return SKIP
+        same, self.before = seen.root == self.before != 0, seen.root
+        if not same:
+            return FINE
+        return wrong(
+            f"The loss is {seen.root:.6g} in every look", "Equal to the last bit, look after look"
         )
-        fired = self.held.fired
-        self._hold(view.step, sight)
-        if not fired:
-            self.held.onset = self.since
 
 
 class LossReductionSum(ObservedRule):

@@ -63,11 +63,11 @@ class OptimizerStaleParams(FactsRule):
 class UnintendedFreeze(FactsRule):
     """A layer is frozen in the random state in which it was made.
 
-    Formula: a frozen weight of a linear or convolution layer lies within ±1/√fan-in, fills it to the edge and has the
-    standard deviation of PyTorch's uniform start (within 3 standard errors): nobody trained it. A warning; frozen
-    weights of any other kind are an info with their share. Default: a trained weight leaves that box. Applies to:
-    models with frozen and trained parameters. Guards: adapters, whose frozen part may be a stand-in in tests, and
-    models of which nothing is trained. False alarm: random features on purpose. Sources: guide D, 23; practice.
+    Formula: a frozen weight of a linear or convolution layer behind a trained one lies within ±1/√fan-in, fills it to
+    the edge and has the mean square of PyTorch's uniform start (within 3 standard errors): nobody trained it. A
+    warning; other frozen weights are an info with their share. Default: a trained weight leaves that box. Applies to:
+    models with frozen and trained parameters. Guards: a frozen first part is how fine-tuning looks, also of a
+    stand-in at random; adapters are left out. False alarm: random features on purpose. Guide tips: guide D, 23.
     """
 
     id: ClassVar[str] = "unintended-freeze"

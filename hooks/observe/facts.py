@@ -43,7 +43,11 @@ def ask(registry: Registry, optimizers: Sequence[Optimizer], reading: Reading) -
         if _on_one(weights)
         else None
     )
-    kept = [p for p in frozen if _is_matrix(p) and p.type in _UNIFORM]
+    first = next((i for i, p in enumerate(parameters) if p.tensor.requires_grad), len(parameters))
+    behind = parameters[first:]
+    kept = [
+        p for p in behind if not p.tensor.requires_grad and _is_matrix(p) and p.type in _UNIFORM
+    ]
     random = (
         reading.ask(torch.stack([_randomness(p.tensor) for p in kept])) if _on_one(kept) else None
     )

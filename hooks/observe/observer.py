@@ -22,6 +22,10 @@ from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.registry import Registry
 from trainvitals.hooks.wire.observed import Modes
 
+_CLOSE = 6
+"""First looks in which batches and losses are measured; later in every `_SELDOM`th one."""
+_SELDOM = 4
+
 
 class Observer:
     """Sees the loop in sampled steps, from `begin` to `end`; nothing of it is attached in other steps."""
@@ -62,6 +66,9 @@ class Observer:
         self._batch_seen = False
         self._grads = -1
         self._root: int | None = None
+        self._looks = 0
+        self._measured = False
+        """Whether batches and losses are measured in this look."""
 
     # A step that is looked at
 
@@ -69,6 +76,8 @@ class Observer:
         """See what happens from here to the end of the step."""
         self._reading = Reading()
         self._losses, self._modes, self._labels = [], None, None
+        self._measured = self._looks < _CLOSE or self._looks % _SELDOM == 0
+        self._looks += 1
         self._batch_seen, self._grads, self._root = False, -1, None
         if self._uncounted is not None and not self._told_labels:
             self._see_labels(self._uncounted)
@@ -128,7 +137,7 @@ class Observer:
 
     def _see_batch(self, call: Call) -> None:
         self._order.note("f")
-        if self._batch_seen or self._reading is None:
+        if self._batch_seen or self._reading is None or not self._measured:
             return
         self._batch_seen = True
         with self._looking("looking at a batch"), torch.no_grad():
@@ -149,8 +158,9 @@ class Observer:
         if self._reading is None:
             return
         with self._looking("looking at the loss call"), torch.no_grad():
-            self._see_root(roots, self._reading)
-            self._see_losses(roots, self._reading)
+            if self._measured:
+                self._see_root(roots, self._reading)
+                self._see_losses(roots, self._reading)
             self._modes = self._modes or self._moded.seen()
 
     def _see_root(self, roots: Any, reading: Reading) -> None:
@@ -169,7 +179,7 @@ class Observer:
     def tell_labels(self, labels: Tensor) -> None:
         """The training tells of its labels."""
         self._told_labels = True
-        if self._reading is not None and self._labels is None:
+        if self._reading is not None and self._labels is None and self._measured:
             self._labels = targets.ask(labels.detach(), self._reading)
 
     def see_evaluation(self, module: nn.Module) -> None:

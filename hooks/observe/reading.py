@@ -38,11 +38,15 @@ class Reading:
         """The elements of every tensor, brought here."""
         self._values = values
 
+    def values(self) -> Values:
+        """Of every tensor; those that did not arrive are read where they are."""
+        if self._values is not None:
+            return self._values
+        return [tensor.cpu().to(torch.float64).numpy().tolist() for tensor in self.tensors]
+
     def finish(self) -> Observed | None:
-        """What was seen; None if nothing was. Values that did not arrive are read from the host's memory."""
-        values = self._values
-        if values is None:
-            values = [tensor.to(torch.float64).numpy().tolist() for tensor in self.tensors]
+        """What was seen; None if nothing was."""
+        values = self.values()
         fields: dict[str, object] = {}
         for part in self._parts:
             fields.update(part(values))

@@ -4,6 +4,8 @@ Part of a `Step` record. A server that does not know these fields leaves them ou
 is judged without.
 """
 
+from typing import Literal
+
 import msgspec
 
 
@@ -157,7 +159,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of all elements of the watched models, those that are not trained."""
     frozen_names: list[str] = []
     frozen_random: list[str] = []
-    """Frozen weights of linear and convolution layers that are at PyTorch's random start."""
+    """Frozen weights of linear and convolution layers behind a trained one that are at PyTorch's random start."""
     stale: list[str] = []
     """Watched parameters that no optimizer holds, while one holds a tensor of the same shape from elsewhere."""
     stale_share: float = 0.0
@@ -180,6 +182,19 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Layers with a bias directly before a batch norm."""
     dropout: float = 0.0
     """The largest dropout probability."""
+
+
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of one preflight check."""
+
+    check: str
+    outcome: Literal["pass", "info", "warning", "critical", "skipped"]
+    seen: str
+    """What was measured; for a skipped check why it does not apply."""
+    expected: str = ""
+    remedy: str = ""
+    layers: list[str] = []
+    seconds: float = 0.0
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -207,3 +222,4 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     evaluation: Evaluation | None = None
     loader: LoaderSeen | None = None
     facts: Facts | None = None
+    preflight: list[Checked] = []

@@ -119,8 +119,8 @@ def constant_weights(loop):
     nn.init.zeros_(loop.model[0].bias)
 
 
-def frozen_first(loop):
-    loop.model[0].requires_grad_(False)
+def frozen_head(loop):
+    loop.model[-1].requires_grad_(False)
 
 
 def trained_then_frozen(loop):
@@ -246,7 +246,7 @@ SICK = {
         lambda: Loop(before=rebuilt),
     ],
     "weight-init-symmetric": [lambda: Loop(before=constant_weights)],
-    "unintended-freeze": [lambda: Loop(before=frozen_first)],
+    "unintended-freeze": [lambda: Loop(before=frozen_head)],
     "no-nonlinearity": [
         lambda: Loop(
             model=nn.Sequential(nn.Linear(INPUTS, 32), nn.Linear(32, 32), nn.Linear(32, CLASSES))
