@@ -118,7 +118,7 @@ class Subject:
             return loss
 
         loss: Any = trained.optimizer.step(closure)  # type: ignore[arg-type]  # torch's own type is too narrow
-        return float(loss)
+        return float(loss.detach())
 
 
 def inputs_of(batch: Batch) -> Any:

@@ -116,7 +116,7 @@ def structure(subject: Subject) -> Iterator[Checked]:
     registry.add(trained.model, (), ())
     reading = Reading()
     with torch.no_grad():
-        facts.ask(registry, [trained.optimizer], reading)
+        facts.ask(registry, [trained.optimizer], facts.Weights(registry, reading), reading)
     seen = reading.finish()
     known = seen.facts if seen is not None else None
     if known is None:

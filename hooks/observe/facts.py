@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -24,12 +24,48 @@ _FAN = 1024
 _ADAPTERS = ("lora_", "adapter", "ia3_", "prompt_")
 _SQUASHING = nn.Sigmoid | nn.Tanh
 _PASSING = nn.Dropout | nn.Identity | nn.Flatten
+_NO = torch.zeros(())
 _NORMS = ("Norm", "Embedding")
 _UNIFORM = ("Linear", "Conv1d", "Conv2d", "Conv3d")
 """Layers whose weights PyTorch draws evenly from ±1/√fan-in."""
 
 
-def ask(registry: Registry, optimizers: Sequence[Optimizer], reading: Reading) -> None:
+class Weights:
+    """How the weights of the watched models start: looked at when watching begins, outside of any step."""
+
+    def __init__(self, registry: Registry, reading: Reading) -> None:
+        parameters = [p for p in registry.in_forward_order() if not is_lazy(p.tensor)]
+        trained = [p.tensor.requires_grad for p in parameters]
+        behind = parameters[trained.index(True) :] if any(trained) else []
+        self._matrices = [p for p in parameters if p.tensor.requires_grad and _is_matrix(p)]
+        self._kept = [
+            p for p in behind if not p.tensor.requires_grad and _is_matrix(p) and p.type in _UNIFORM
+        ]
+        self._same = _ask_each(_sameness, self._matrices, reading)
+        self._random = _ask_each(_randomness, self._kept, reading)
+
+    def symmetric(self, values: Values) -> list[str]:
+        """See `Facts.symmetric`."""
+        return [] if self._same is None else _symmetric(self._matrices, values[self._same])
+
+    def frozen_random(self, values: Values) -> list[str]:
+        """See `Facts.frozen_random`."""
+        scores = [] if self._random is None else values[self._random]
+        return [p.name for p, score in zip(self._kept, scores, strict=False) if score]
+
+
+def _ask_each(
+    measure: Callable[[Tensor], Tensor], weights: list[Parameter], reading: Reading
+) -> int | None:
+    """Ask for a number of each weight; None when there are none, or not all are on one device."""
+    if len({p.tensor.device for p in weights}) != 1:
+        return None
+    return reading.ask(torch.stack([measure(p.tensor) for p in weights]))
+
+
+def ask(
+    registry: Registry, optimizers: Sequence[Optimizer], weights: Weights, reading: Reading
+) -> None:
     """Ask for what `Facts` tells; `optimizers`: those known so far, and the one that steps."""
     parameters = [p for p in registry.in_forward_order() if not is_lazy(p.tensor)]
     groups = [fact for optimizer in optimizers for fact in _groups(optimizer, registry)]
@@ -37,43 +73,22 @@ def ask(registry: Registry, optimizers: Sequence[Optimizer], reading: Reading) -
     trained = [p for p in parameters if p.tensor.requires_grad]
     frozen = [p for p in parameters if not p.tensor.requires_grad]
     stale = _stale(trained, optimizers, registry)
-    weights = [p for p in trained if _is_matrix(p)]
-    place = (
-        reading.ask(torch.stack([_sameness(p.tensor) for p in weights]))
-        if _on_one(weights)
-        else None
-    )
-    first = next((i for i, p in enumerate(parameters) if p.tensor.requires_grad), len(parameters))
-    behind = parameters[first:]
-    kept = [
-        p for p in behind if not p.tensor.requires_grad and _is_matrix(p) and p.type in _UNIFORM
-    ]
-    random = (
-        reading.ask(torch.stack([_randomness(p.tensor) for p in kept])) if _on_one(kept) else None
-    )
     modules = list(registry.layers)
     sizes: Counter[str] = Counter()
     for parameter in parameters:
         sizes[str(parameter.tensor.dtype).removeprefix("torch.")] += parameter.tensor.numel()
 
     def part(values: Values) -> dict[str, object]:
-        same = [] if place is None else list(values[place])
         return {
             "facts": Facts(
                 groups=groups,
                 elements=elements,
                 frozen=sum(p.tensor.numel() for p in frozen),
                 frozen_names=[p.name for p in frozen[:_NAMES]],
-                frozen_random=[
-                    p.name
-                    for p, score in zip(
-                        kept, () if random is None else values[random], strict=False
-                    )
-                    if score
-                ][:_NAMES],
+                frozen_random=weights.frozen_random(values)[:_NAMES],
                 stale=[p.name for p in stale[:_NAMES]],
                 stale_share=_share(stale, trained),
-                symmetric=_symmetric(weights, same)[:_NAMES] if same else [],
+                symmetric=weights.symmetric(values)[:_NAMES],
                 mode=_mode(parameters, frozen),
                 normalised=bool(parameters) and any(word in parameters[0].type for word in _NORMS),
                 has_norm=any("Norm" in class_name(module) for module in modules),
@@ -149,16 +164,20 @@ def _is_matrix(parameter: Parameter) -> bool:
     )
 
 
-def _on_one(weights: list[Parameter]) -> bool:
-    return len({p.tensor.device for p in weights}) == 1
-
-
 def _sameness(tensor: Tensor) -> Tensor:
     """1 when the first units of a weight are the same but for rounding, 2 when all are zero; else 0."""
+    if tensor.is_cpu and tensor.dtype is torch.float32 and _differ(tensor):
+        return _NO
     rows = tensor.detach()[:_UNITS].reshape(min(len(tensor), _UNITS), -1)[:, :_FAN].float()
     largest = rows.abs().amax()
     apart = (rows - rows[:1]).abs().amax()
     return torch.where(largest == 0, 2.0, (apart <= 1e-6 * largest).float())
+
+
+def _differ(tensor: Tensor) -> bool:
+    """Whether the first two units of a weight on the host plainly differ: the usual case, seen at once."""
+    one, two = tensor.detach()[:2].flatten(1)[:, :_FAN].numpy()
+    return bool(abs(one - two).max() > 1e-3 * abs(one).max())
 
 
 def _randomness(tensor: Tensor) -> Tensor:

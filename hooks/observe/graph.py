@@ -94,6 +94,17 @@ def saved(node: Any, name: str) -> Tensor | None:
     return tensor.detach() if isinstance(tensor, Tensor) else None
 
 
+def ignored_by(node: Any) -> int | None:
+    """The label that a loss leaves out; None for a loss without classes."""
+    ignored = getattr(node, "_saved_ignore_index", None)
+    return None if ignored is None else _signed(ignored)
+
+
+def _signed(number: Any) -> int:
+    """torch tells negative numbers of a node as unsigned ones of 64 bits."""
+    return int(number) - 2**64 if number >= 2**63 else int(number)
+
+
 def losses_of(roots: Any) -> Iterator[Found]:
     """The loss calls that a backward pass from these tensors begins with."""
     tensors = roots if isinstance(roots, list | tuple) else [roots]
@@ -233,8 +244,5 @@ def _dimension(node: Any) -> tuple[int, int] | None:
     shape = shape_of(node)
     if not shape:
         return None
-    dimension = int(getattr(node, "_saved_dim", -1))
-    if dimension >= 2**63:  # torch tells a negative one as unsigned
-        dimension -= 2**64
-    dimension %= len(shape)
+    dimension = _signed(getattr(node, "_saved_dim", -1)) % len(shape)
     return dimension, shape[dimension]

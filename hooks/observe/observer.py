@@ -22,9 +22,10 @@ from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.registry import Registry
 from trainvitals.hooks.wire.observed import Modes
 
-_CLOSE = 6
-"""First looks in which batches and losses are measured; later in every `_SELDOM`th one."""
-_SELDOM = 4
+_CLOSE = 3
+"""First looks in which batches and losses are measured, with the value of each loss: what the rules ask for to be
+sure. Later in every `_SELDOM`th look, without it."""
+_SELDOM = 2
 
 
 class Observer:
@@ -53,6 +54,8 @@ class Observer:
         self._moded = Moded(registry)
         self._evaluations = Evaluations(registry, self._moded)
         self._loaders = Loaders(step)
+        self._facts = Reading()
+        self._weights: facts.Weights | None = None
         self._told_facts = False
         self._told_labels = False
         """Whether the training tells of its labels itself."""
@@ -76,6 +79,9 @@ class Observer:
         """See what happens from here to the end of the step."""
         self._reading = Reading()
         self._losses, self._modes, self._labels = [], None, None
+        if self._weights is None and not self._told_facts:
+            with torch.no_grad():
+                self._weights = facts.Weights(self._registry, self._facts)
         self._measured = self._looks < _CLOSE or self._looks % _SELDOM == 0
         self._looks += 1
         self._batch_seen, self._grads, self._root = False, -1, None
@@ -171,7 +177,7 @@ class Observer:
         for found in graph.losses_of(roots):
             if len(self._losses) >= losses.MOST_CALLS:
                 return
-            made, target = losses.ask(found, reading)
+            made, target = losses.ask(found, reading, valued=self._looks <= _CLOSE)
             self._losses.append(made)
             if target is not None and len(self._losses) == 1:
                 self._uncounted = target
@@ -225,7 +231,8 @@ class Observer:
         if not any(optimizer is other for other in known):
             known.append(optimizer)
         draft = Draft(self._step())
-        draft.observed = Reading()
-        with torch.no_grad():
-            facts.ask(self._registry, known, draft.observed)
+        draft.observed = self._facts
+        if self._weights is not None:
+            facts.ask(self._registry, known, self._weights, self._facts)
+        self._weights, self._facts = None, Reading()
         self._emit(draft)

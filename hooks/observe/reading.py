@@ -42,7 +42,7 @@ class Reading:
         """Of every tensor; those that did not arrive are read where they are."""
         if self._values is not None:
             return self._values
-        return [tensor.cpu().to(torch.float64).numpy().tolist() for tensor in self.tensors]
+        return [_listed(tensor) for tensor in self.tensors]
 
     def finish(self) -> Observed | None:
         """What was seen; None if nothing was."""
@@ -51,6 +51,13 @@ class Reading:
         for part in self._parts:
             fields.update(part(values))
         return Observed(**fields) if fields else None  # type: ignore[arg-type]
+
+
+def _listed(tensor: Tensor) -> list[float]:
+    if tensor.dtype in (torch.float32, torch.int64, torch.float64) and tensor.is_cpu:
+        numbers: list[float] = tensor.numpy().tolist()
+        return numbers
+    return tensor.cpu().to(torch.float64).numpy().tolist()  # type: ignore[no-any-return]
 
 
 def first(values: Values, place: int | None) -> float | None:

@@ -1,5 +1,6 @@
 """Labels of a batch: classes and their order, or the range of real values."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def _real(target: Tensor, reading: Reading) -> "Asked":
     flat = target.reshape(-1)[:MOST].float()
     if not flat.numel():
         return Asked(0, None)
-    parts = [flat.mean(), flat.std(correction=0), flat.amin(), flat.amax()]
+    parts = [*torch.var_mean(flat, correction=0), *flat.aminmax()]
     parts += [((flat < low) | (flat > 1)).float().mean() for low in (0, -1)]
     if target.dim() == 2 and target.shape[1] > 1:
         rows = target[:_ROWS].float()
@@ -60,12 +61,12 @@ class Asked:
         return self._of_real(numbers) if self._real else self._of_classes(np.array(numbers))
 
     def _of_real(self, numbers: Any) -> Targets:
-        mean, std, low, high, unit, tanh, *rows = map(float, numbers)
+        variance, mean, low, high, unit, tanh, *rows = map(float, numbers)
         return Targets(
             count=self._count,
             real=True,
             mean=mean,
-            std=std,
+            std=math.sqrt(max(variance, 0.0)),
             low=low,
             high=high,
             outside_unit=unit,
@@ -76,7 +77,7 @@ class Asked:
     def _of_classes(self, labels: np.ndarray) -> Targets:
         left_out = labels == self._ignored if self._ignored is not None else labels < 0
         kept = labels[~left_out]
-        classes, counts = np.unique(kept[kept >= 0], return_counts=True)
+        classes, counts = _counted(kept[kept >= 0])
         most = np.argsort(-counts, kind="stable")[:_CLASSES]
         agreeing = int((labels[1:] == labels[:-1]).sum()) if self._single else 0
         return Targets(
@@ -89,3 +90,12 @@ class Asked:
             low=float(kept.min()) if len(kept) else None,
             high=float(kept.max()) if len(kept) else None,
         )
+
+
+def _counted(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Classes in order, and how often each is there."""
+    if not len(labels) or labels.max() > 4096:
+        return np.unique(labels, return_counts=True)
+    counts = np.bincount(labels.astype(np.int64))
+    classes = np.flatnonzero(counts)
+    return classes, counts[classes]

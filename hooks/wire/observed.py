@@ -82,7 +82,6 @@ class BatchSeen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rms: float | None = None
     low: float | None = None
     high: float | None = None
-    nonfinite: int = 0
     constant: float | None = None
     """Share of samples whose values are all the same."""
 
