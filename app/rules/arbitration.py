@@ -46,6 +46,8 @@ WIRED: Final = (
     "amp-without-scaler",
 )
 """Rules that read their cause off the loop itself, the most upstream first."""
+MEASURED: Final = ("train-val-overlap", "eval-mode-leak", "same-order-every-epoch")
+"""Faults of how a training is measured or walked through: its loss does not suffer from them at once."""
 NOTES: Final = (
     "frozen-bn-updating",
     "bn-small-batch",
@@ -95,7 +97,7 @@ UPSTREAM: Final = (
 the same onset."""
 
 EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
-    **dict.fromkeys((*DATA, *WIRED), SYMPTOMS),
+    **{rule: SYMPTOMS for rule in (*DATA, *WIRED) if rule not in MEASURED},
     "lr-out-of-family-range": tuple(rule for rule in SYMPTOMS if rule != "update-ratio-high"),
     "optimizer-stale-params": (*SYMPTOMS, "trainable-not-in-optimizer"),
     "unshuffled-data": (*SYMPTOMS, "single-class-batch", "same-order-every-epoch"),

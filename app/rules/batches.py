@@ -11,7 +11,7 @@ from trainvitals.hooks.wire.observed import BatchSeen, LoaderSeen, Observed, Tar
 
 AGAIN: Final = 5
 """Looks in a row at the very same batch."""
-PART: Final = 4
+PART: Final = 10
 """Times by which the data must be larger than the batch that is always the same."""
 Z: Final = 6.0
 """Standard deviations of the agreement of neighbours. Shuffled labels reach 3.6 in 2000 runs, sorted ones 45 [S]."""
@@ -53,7 +53,7 @@ class RepeatedBatch(ObservedRule):
     """Every step trains on the very same batch.
 
     Formula: equal checksums of the inputs (equal mean, deviation and range where they are not in host memory) in 5
-    looks in a row. Critical where the data are known to be 4 times larger: the loader has more batches, or the inputs
+    looks in a row. Critical where the data are known to be 10 times larger: the loader has more batches, or the inputs
     are a part of a larger tensor. Else an info: training on all data at once, or on one batch as a test. Default: two
     equal batches are chance, five are not. Applies to: models called with a tensor. Guards: a run tagged "overfit" or
     "overfit-test" means it. Guide tips: 55. Sources: guides B and D.

@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 from zlib import crc32
 
@@ -22,9 +23,10 @@ _PROVEN = 20
 class Loaders:
     """Told of every batch that a DataLoader of this process gives; a pass is one iterator."""
 
-    def __init__(self, step: Callable[[], int]) -> None:
-        """`step`: the index of the step under way."""
+    def __init__(self, step: Callable[[], int], spent: Callable[[float], None]) -> None:
+        """`step`: the index of the step under way; `spent` gets the seconds that a new pass has cost."""
         self._step = step
+        self._spent = spent
         self._current: Callable[[], Any] = lambda: None
         self._count = 0
         self._began = -1
@@ -45,10 +47,12 @@ class Loaders:
             if self._count == 2:
                 self._second(iterator)
             return
-        if not torch.is_grad_enabled():
+        begin = perf_counter()
+        if torch.is_grad_enabled():
+            self._first(iterator, batch)
+        else:
             self._compare(iterator._dataset)
-            return
-        self._first(iterator, batch)
+        self._spent(perf_counter() - begin)
 
     def _first(self, iterator: Any, batch: Any) -> None:
         step = self._step()

@@ -26,6 +26,8 @@ _CLOSE = 3
 """First looks in which batches and losses are measured, with the value of each loss: what the rules ask for to be
 sure. Later in every `_SELDOM`th look, without it."""
 _SELDOM = 2
+_FOREIGN = 3
+"""Steps of another optimizer after which the models seem to have none of their own: then it is told of."""
 
 
 class Observer:
@@ -53,10 +55,12 @@ class Observer:
         self._order = CallOrder(optimizers, self._see_backward)
         self._moded = Moded(registry)
         self._evaluations = Evaluations(registry, self._moded)
-        self._loaders = Loaders(step)
+        self._loaders = Loaders(step, self._spent_aside)
         self._facts = Reading()
         self._weights: facts.Weights | None = None
         self._told_facts = False
+        self._foreign = 0
+        """Steps seen of optimizers that hold nothing of the watched models."""
         self._told_labels = False
         """Whether the training tells of its labels itself."""
         self._uncounted: Tensor | None = None
@@ -80,7 +84,7 @@ class Observer:
         self._reading = Reading()
         self._losses, self._modes, self._labels = [], None, None
         if self._weights is None and not self._told_facts:
-            with torch.no_grad():
+            with self._looking("looking at the first weights"), torch.no_grad():
                 self._weights = facts.Weights(self._registry, self._facts)
         self._measured = self._looks < _CLOSE or self._looks % _SELDOM == 0
         self._looks += 1
@@ -140,6 +144,9 @@ class Observer:
             take(call)
 
         return see
+
+    def _spent_aside(self, seconds: float) -> None:
+        self._accounts.aside += seconds
 
     def _see_batch(self, call: Call) -> None:
         self._order.note("f")
@@ -217,7 +224,8 @@ class Observer:
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         with self._looking("looking at an optimizer"):
             place = self._order.index_of(optimizer)
-            if not self._told_facts:
+            self._foreign += place < 0
+            if not self._told_facts and (place >= 0 or self._foreign >= _FOREIGN):
                 self._tell_facts(optimizer)
             self._order.note(f"s{place}")
             if place == 0 and self._grads < 0:

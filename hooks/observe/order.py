@@ -29,7 +29,7 @@ class CallOrder:
         optimizers: Callable[[], Sequence[Optimizer]],
         before_backward: Callable[[Any], None],
     ) -> None:
-        """`optimizers`: those known, in order; others that are met are numbered after them. `before_backward` gets
+        """`optimizers`: those known, in order; others have the number -1. `before_backward` gets
         the tensors that a backward pass begins with."""
         self._before_backward = before_backward
         self._optimizers = optimizers
@@ -64,10 +64,9 @@ class CallOrder:
             tokens.append(token)
 
     def index_of(self, optimizer: Any) -> int:
-        """The place of an optimizer among those known; their number for any other."""
-        known = self._optimizers()
-        places = [place for place, other in enumerate(known) if other is optimizer]
-        return places[0] if places else len(known)
+        """The place of an optimizer among those known; -1 for any other."""
+        places = (p for p, other in enumerate(self._optimizers()) if other is optimizer)
+        return next(places, -1)
 
     def _noting(self, token: str) -> Callable[[_Function, Replaced], _Function]:
         def make(original: _Function, mine: Replaced) -> _Function:

@@ -466,7 +466,7 @@ def sick_batches():
 
 def sick_transformer():
     model = Transformer()
-    return Training(model, [torch.optim.AdamW(model.parameters(), lr=0.1)])
+    return Training(model, [torch.optim.AdamW(model.parameters(), lr=0.1)], interval=10)
 
 
 def sick_carry_cnn():
