@@ -43,13 +43,13 @@ class Interception:
         before_grad: Callable[[Any], None],
         before_clipping: Callable[[Any], None],
         before_norm_clipping: Callable[[Any], None],
-        without_gradients: Callable[[nn.Module], None],
+        without_gradients: Callable[[nn.Module, tuple[Any, ...]], None],
     ) -> None:
         """`before_backward` tells whether there is nothing to do after it.
 
         `before_clipping` gets lists of the gradients that any clipping is about to change, or a norm to be
         taken of; `before_norm_clipping` the total norm. `without_gradients` gets modules that were called under
-        `no_grad`."""
+        `no_grad`, and their arguments."""
         self._take: Callable[[Call], None] = ignore
         self._use: Callable[[Callable[[Call], None]], None] | None = None
         self._replaced = [
@@ -114,7 +114,7 @@ class Interception:
             if is_grad_enabled():
                 take((self, args, kwargs, output))
             elif mine.active:
-                without_gradients(self)
+                without_gradients(self, args)
             return output
 
         def call_wrapped(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -124,7 +124,7 @@ class Interception:
             if is_grad_enabled():
                 take((self, args, kwargs, output))
             elif mine.active:
-                without_gradients(self)
+                without_gradients(self, args)
             return output
 
         self._use = use

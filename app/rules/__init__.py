@@ -6,8 +6,6 @@ from trainvitals.app.rules.batches import (
     ClassImbalance,
     InputConstant,
     InputScale,
-    RepeatedBatch,
-    SameOrderEveryEpoch,
     SingleClassBatch,
     TrainValOverlap,
     UnshuffledData,
@@ -16,7 +14,6 @@ from trainvitals.app.rules.gradients import GradientExploding, GradientVanishing
 from trainvitals.app.rules.loopcalls import (
     AmpWithoutScaler,
     CallOrder,
-    ClipAfterStep,
     ClipBeforeUnscale,
     LossDetached,
 )
@@ -54,6 +51,7 @@ from trainvitals.app.rules.optimizer import (
     UnchangedParameter,
 )
 from trainvitals.app.rules.preflight import Preflight
+from trainvitals.app.rules.repetition import RepeatedBatch, SameOrderEveryEpoch
 from trainvitals.app.rules.schedule import LrScheduleMismatch
 from trainvitals.app.rules.updates import UpdateRatioHigh
 from trainvitals.app.rules.wiring import (
@@ -108,7 +106,6 @@ RULES: tuple[type[Rule], ...] = (
     CallOrder,
     LossDetached,
     ClipBeforeUnscale,
-    ClipAfterStep,
     AmpWithoutScaler,
     TrainModeMissing,
     EvalModeLeak,

@@ -26,7 +26,6 @@ WIRED: Final = (
     "loss-detached",
     "call-order",
     "clip-before-unscale",
-    "clip-after-step",
     "weight-init-symmetric",
     "unintended-freeze",
     "no-nonlinearity",

@@ -1,4 +1,4 @@
-"""Batches: the same again, in order, of one class, constant, badly scaled; samples on both sides of a split."""
+"""Batches: sorted, of one class, constant, badly scaled; samples on both sides of a split."""
 
 import math
 from typing import ClassVar, Final
@@ -7,12 +7,8 @@ import msgspec
 
 from trainvitals.app.rules.context import Context, StepView
 from trainvitals.app.rules.observed import FINE, SKIP, Looked, ObservedRule, wrong
-from trainvitals.hooks.wire.observed import BatchSeen, LoaderSeen, Observed, Targets
+from trainvitals.hooks.wire.observed import Observed, Targets
 
-AGAIN: Final = 5
-"""Looks in a row at the very same batch."""
-PART: Final = 10
-"""Times by which the data must be larger than the batch that is always the same."""
 Z: Final = 6.0
 """Standard deviations of the agreement of neighbours. Shuffled labels reach 3.6 in 2000 runs, sorted ones 45 [S]."""
 PAIRS: Final = 100
@@ -47,96 +43,6 @@ def labels_of(seen: Observed) -> Targets | None:
         if targets is not None and not targets.real and targets.pairs and targets.count == samples:
             return targets
     return None
-
-
-class RepeatedBatch(ObservedRule):
-    """Every step trains on the very same batch.
-
-    Formula: equal checksums of the inputs (equal mean, deviation and range where they are not in host memory) in 5
-    looks in a row. Critical where the data are known to be 10 times larger: the loader has more batches, or the inputs
-    are a part of a larger tensor. Else an info: training on all data at once, or on one batch as a test. Default: two
-    equal batches are chance, five are not. Applies to: models called with a tensor. Guards: a run tagged "overfit" or
-    "overfit-test" means it. Guide tips: 55. Sources: guides B and D.
-    """
-
-    id: ClassVar[str] = "repeated-batch"
-    k: ClassVar[int] = AGAIN - 1
-    n: ClassVar[int] = AGAIN - 1
-    expected: ClassVar[str] = "Another batch at every step"
-    remedy: ClassVar[str] = (
-        "Iterate over the loader (for x, y in loader) instead of taking next(iter(loader)) in every step, and move the "
-        "fetching into the loop. False alarm: a test that overfits one batch; tag the run overfit-test."
-    )
-    diff: ClassVar[str] = "- x, y = next(iter(loader))\n+ for x, y in loader:"
-    about: ClassVar[str] = "No batch was seen yet."
-
-    before: str = ""
-    loader: LoaderSeen | None = None
-
-    def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
-        self.loader = seen.loader or self.loader
-        batch = seen.batch
-        if batch is None:
-            return SKIP
-        print_ = _fingerprint(batch)
-        same, self.before = print_ != "" and print_ == self.before, print_
-        if not same:
-            return FINE
-        meant = any(tag.lower().startswith("overfit") for tag in context.tags)
-        batches = self.loader.batches if self.loader is not None else 0
-        samples = batch.shape[0] if batch.shape else 1
-        larger = batches >= PART or batch.owner >= PART * samples
-        of = (
-            f"one of {batches} of the loader"
-            if batches >= PART
-            else f"{samples} of {batch.owner} samples"
-        )
-        return wrong(
-            "Every step sees the same batch" + (f", {of}" if larger else ""),
-            f"The same inputs in every look (checksum {batch.digest or 'of their range'})",
-            "critical" if larger and not meant else "info",
-        )
-
-
-def _fingerprint(batch: BatchSeen) -> str:
-    if batch.digest:
-        return batch.digest
-    return f"{batch.mean}/{batch.std}/{batch.low}/{batch.high}" if batch.mean is not None else ""
-
-
-class SameOrderEveryEpoch(ObservedRule):
-    """Every pass over the training data begins with the same batch.
-
-    Formula: the first batch of a pass is that of the pass before, twice in a row, of at least 4 batches. Default: by
-    chance 1 in (samples over batch size)². Applies to: training with a DataLoader. Guards: one that gives a single
-    batch a pass, or few, does not count. Guide tips: 37, 135. Sources: PyTorch's documentation of DistributedSampler.
-    """
-
-    id: ClassVar[str] = "same-order-every-epoch"
-    k: ClassVar[int] = 1
-    n: ClassVar[int] = 1
-    expected: ClassVar[str] = "A new order in every pass"
-    remedy: ClassVar[str] = (
-        "DataLoader(shuffle=True); sampler.set_epoch(epoch) with a DistributedSampler; no generator that is seeded "
-        "anew in every epoch. False alarm: a time series that has to stay in order."
-    )
-    diff: ClassVar[str] = (
-        "- DataLoader(data, batch_size=64)\n+ DataLoader(data, batch_size=64, shuffle=True)"
-    )
-    about: ClassVar[str] = "No DataLoader has begun a second pass yet."
-
-    def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
-        loader = seen.loader
-        if loader is None or not loader.batches:
-            return SKIP
-        if loader.same_order < 2:
-            return FINE
-        why = " (shuffle is off)" if loader.sequential else ""
-        return wrong(
-            f"{loader.same_order + 1} passes over the data began with the same batch{why}",
-            f"Equal first batches of {loader.batches} a pass",
-            "warning",
-        )
 
 
 class UnshuffledData(ObservedRule):

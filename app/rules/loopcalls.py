@@ -79,6 +79,12 @@ class CallOrder(ObservedRule):
             )
         if gradients >= 0 and "z0" in between:
             return wrong("Gradients are cleared between backward and the optimizer's step", shown)
+        if _clips_too_late(order):
+            return wrong(
+                "Gradients are clipped after the optimizer's step, when they have been used",
+                shown,
+                "warning",
+            )
         if gradients >= 0 and "l" in between:
             return wrong(
                 "The scheduler steps before the optimizer: the first learning rate is never used",
@@ -86,6 +92,21 @@ class CallOrder(ObservedRule):
                 "warning",
             )
         return FINE
+
+
+def _clips_too_late(order: list[str]) -> bool:
+    """Whether norms are clipped, but never between a backward pass and the step that follows it."""
+    fresh = clipped = False
+    for token in order:
+        if token in GRADIENTS:
+            fresh = True
+        elif token[:1] == "s":
+            fresh = False
+        elif token == "c":
+            clipped = True
+            if fresh:
+                return False
+    return clipped and any(token in GRADIENTS for token in order)
 
 
 class ClipBeforeUnscale(ObservedRule):
@@ -115,43 +136,6 @@ class ClipBeforeUnscale(ObservedRule):
         if "c" in after and "u" not in after[: after.index("c")]:
             return wrong("Gradients are clipped before they are unscaled", spelled(order))
         return FINE
-
-
-class ClipAfterStep(ObservedRule):
-    """Gradients are clipped when the optimizer has used them already.
-
-    Formula: a norm is clipped in a step, but never between a backward pass and a step; 3/3 looks. Default: order does
-    not change. Applies to: loops that clip by norm. Guards: the norm alone (`get_total_norm`) does not count.
-    Sources: TrainCheck; practice.
-    """
-
-    id: ClassVar[str] = "clip-after-step"
-    expected: ClassVar[str] = "backward → clip → optimizer.step"
-    remedy: ClassVar[str] = (
-        "Move clip_grad_norm_ between backward and optimizer.step: as it is nothing is clipped."
-    )
-    diff: ClassVar[str] = (
-        "  loss.backward()\n+ clip_grad_norm_(model.parameters(), 1.0)\n  optimizer.step()"
-    )
-    about: ClassVar[str] = "No clipping by norm was seen."
-
-    def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
-        order = seen.order
-        if "c" not in order or not any(token in GRADIENTS for token in order):
-            return SKIP
-        fresh = False
-        for token in order:
-            if token in GRADIENTS:
-                fresh = True
-            elif token[:1] == "s":
-                fresh = False
-            elif token == "c" and fresh:
-                return FINE
-        return wrong(
-            "Gradients are clipped after the optimizer's step, when they have been used",
-            spelled(order),
-            "warning",
-        )
 
 
 class LossDetached(ObservedRule):

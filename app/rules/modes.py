@@ -19,7 +19,7 @@ SMALL: Final = 8
 class TrainModeMissing(ObservedRule):
     """Dropout and batch norm are in evaluation mode while the model is trained.
 
-    Formula: at backward, every layer with two modes in a trained part of the model is in evaluation mode; 2/2 looks.
+    Formula: at backward, every layer with two modes in a trained part of the model is in evaluation mode; in one look.
     Critical when it was otherwise before (typically until the first evaluation), else a warning. Default:
     deterministic. Applies to: models with active dropout, or batch norm with trainable weights. Guards: only batch
     norms in evaluation mode are an info where the run fine-tunes, as freezing their statistics is common there; frozen
@@ -27,8 +27,8 @@ class TrainModeMissing(ObservedRule):
     """
 
     id: ClassVar[str] = "train-mode-missing"
-    k: ClassVar[int] = 2
-    n: ClassVar[int] = 2
+    k: ClassVar[int] = 1
+    n: ClassVar[int] = 1
     expected: ClassVar[str] = "model.train() before training, and again after every evaluation"
     remedy: ClassVar[str] = (
         "Call model.train() after each evaluation, and at the start where the model comes from a checkpoint. False "

@@ -19,17 +19,22 @@ _CLOSE = {torch.float32: 1e-3, torch.float64: 1e-3}
 """How near 1 probabilities must add up to; 1e-2 for shorter types."""
 
 
-def ask(call: Call, reading: Reading) -> None:
-    """Ask for what `BatchSeen` tells of the inputs, and whether the output's rows are probabilities."""
+def ask(call: Call, reading: Reading, measured: bool) -> None:
+    """Ask for what `BatchSeen` tells of the inputs, and whether the output's rows are probabilities.
+
+    Not `measured`: for what tells the batch from others only.
+    """
     _, args, kwargs, output = call
     given = list(tensors_in((args, kwargs), floating=False))
     if given:
-        _ask_inputs((args, kwargs), given[0].detach(), reading)
+        _ask_inputs((args, kwargs), given[0].detach(), reading, measured)
+    if not measured:
+        return
     for tensor in tensors_in(output, limit=1):
         _ask_output(tensor.detach(), reading)
 
 
-def _ask_inputs(batch: Any, tensor: Tensor, reading: Reading) -> None:
+def _ask_inputs(batch: Any, tensor: Tensor, reading: Reading, measured: bool) -> None:
     sums = [str(entry.get("crc32", "")) for entry in fingerprint(batch)]
     base = tensor._base
     known: dict[str, Any] = {
@@ -39,7 +44,8 @@ def _ask_inputs(batch: Any, tensor: Tensor, reading: Reading) -> None:
         "owner": int(base.shape[0]) if base is not None and base.dim() == tensor.dim() else 0,
     }
     place = None
-    if tensor.is_floating_point() and type(tensor.data) is Tensor:
+    known_otherwise = all(sums) and not measured
+    if tensor.is_floating_point() and type(tensor.data) is Tensor and not known_otherwise:
         place = reading.ask(_moments(tensor))
 
     def part(values: Values) -> dict[str, object]:

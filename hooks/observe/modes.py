@@ -1,8 +1,9 @@
 """Layers that behave otherwise in training than in evaluation, and in which mode they run."""
 
 from collections.abc import Iterator
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -92,14 +93,17 @@ class Evaluations:
         self._phases = self._forwards = 0
         self._training = self._training_phases = 0
         self._names: list[str] = []
+        self._samples = 0
         self._step = self._training_step = -1
         self._told = (0, 0)
 
-    def see(self, module: nn.Module, step: int) -> None:
+    def see(self, module: nn.Module, args: tuple[Any, ...], step: int) -> None:
         """A module was called while no gradients are recorded, before the end of `step`."""
         if not self._registry.is_root(module):
             return
         self._forwards += 1
+        if args and isinstance(args[0], Tensor) and args[0].dim():
+            self._samples = max(self._samples, len(args[0]))
         self._phases += step != self._step
         self._step = step
         moving = [name for name, layer in self._moded.layers() if layer.training]
@@ -122,6 +126,7 @@ class Evaluations:
         return Evaluation(
             phases=self._phases,
             forwards=self._forwards,
+            samples=self._samples,
             training=self._training,
             training_phases=self._training_phases,
             names=list(self._names),

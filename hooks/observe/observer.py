@@ -150,11 +150,11 @@ class Observer:
 
     def _see_batch(self, call: Call) -> None:
         self._order.note("f")
-        if self._batch_seen or self._reading is None or not self._measured:
+        if self._batch_seen or self._reading is None:
             return
         self._batch_seen = True
         with self._looking("looking at a batch"), torch.no_grad():
-            batches.ask(call, self._reading)
+            batches.ask(call, self._reading, self._measured)
 
     @contextmanager
     def _looking(self, what: str) -> Iterator[None]:
@@ -174,7 +174,7 @@ class Observer:
             if self._measured:
                 self._see_root(roots, self._reading)
                 self._see_losses(roots, self._reading)
-            self._modes = self._modes or self._moded.seen()
+            self._modes = self._moded.seen()
 
     def _see_root(self, roots: Any, reading: Reading) -> None:
         if self._root is None and isinstance(roots, Tensor) and roots.numel() == 1:
@@ -195,10 +195,10 @@ class Observer:
         if self._reading is not None and self._labels is None and self._measured:
             self._labels = targets.ask(labels.detach(), self._reading)
 
-    def see_evaluation(self, module: nn.Module) -> None:
+    def see_evaluation(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """A module was called while no gradients are recorded, at any step."""
         try:
-            self._evaluations.see(module, self._step())
+            self._evaluations.see(module, args, self._step())
             if self._evaluations.due:
                 self.flush()
         except Exception as error:

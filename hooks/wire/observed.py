@@ -111,6 +111,8 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     phases: int = 0
     """Spans between two steps with at least one of them."""
     forwards: int = 0
+    samples: int = 0
+    """In the largest of them."""
     training: int = 0
     """Of them, those with dropout or batch norm in training mode."""
     training_phases: int = 0

@@ -229,12 +229,12 @@ SICK = {
         lambda: Loop(step=steps(forward, zero, step)),
         lambda: Loop(step=steps(forward, backward, zero, step)),
         lambda: Loop(step=steps(zero, forward, backward, schedule, step)),
+        lambda: Loop(step=steps(forward, zero, backward, step, clip)),
     ],
     "loss-detached": [
         lambda: Loop(loss=lambda out, y: F.cross_entropy(out.detach().requires_grad_(), y))
     ],
     "clip-before-unscale": [lambda: Loop(step=scaled(False))],
-    "clip-after-step": [lambda: Loop(step=steps(forward, zero, backward, step, clip))],
     "amp-without-scaler": [lambda: Loop(step=half_precision(False))],
     "train-mode-missing": [
         lambda: Loop(model=mlp(dropout=0.3), before=lambda loop: loop.model.eval()),
