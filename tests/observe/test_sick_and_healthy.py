@@ -252,7 +252,6 @@ SICK = {
             model=nn.Sequential(nn.Linear(INPUTS, 32), nn.Linear(32, 32), nn.Linear(32, CLASSES))
         )
     ],
-    "lr-out-of-family-range": [lambda: Loop(optimizer=lambda p: ADAM(p, 1.0))],
     "repeated-batch": [lambda: Loop(step=same_batch)],
     "unshuffled-data": [lambda: Loop(dataset=ordered(), shuffle=False, steps=64)],
     "same-order-every-epoch": [lambda: Loop(shuffle=False, steps=80)],
@@ -368,6 +367,12 @@ def test_a_fault_is_the_root_within_fifty_steps(rule, index, tmp_path):
     roots = [f.rule for f in found.values() if f.root and f.severity != "info"]
     assert roots == [rule]
     assert found[rule].first_step <= 50
+
+
+def test_a_rate_out_of_range_stands_under_what_it_does(tmp_path):
+    found = judge(Loop(optimizer=lambda p: ADAM(p, 1.0)), tmp_path, interval=2)
+    assert found["lr-out-of-family-range"].severity == "warning"
+    assert found["lr-out-of-family-range"].cause == "update-ratio-high"
 
 
 @pytest.mark.filterwarnings("ignore")
