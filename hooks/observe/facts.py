@@ -41,6 +41,8 @@ class Weights:
         self._kept = [
             p for p in behind if not p.tensor.requires_grad and _is_matrix(p) and p.type in _UNIFORM
         ]
+        self.trained_before = any(map(_has_moved_bias, list(registry.layers)[:-1]))
+        """Whether a bias of any layer but the last one is nothing that a new layer begins with."""
         self._same = _ask_each(_sameness, self._matrices, reading)
         self._random = _ask_each(_randomness, self._kept, reading)
 
@@ -89,7 +91,7 @@ def ask(
                 stale=[p.name for p in stale[:_NAMES]],
                 stale_share=_share(stale, trained),
                 symmetric=weights.symmetric(values)[:_NAMES],
-                mode=_mode(parameters, frozen),
+                mode=_mode(parameters, frozen, weights.trained_before),
                 normalised=bool(parameters) and any(word in parameters[0].type for word in _NORMS),
                 has_norm=any("Norm" in class_name(module) for module in modules),
                 dtype=sizes.most_common(1)[0][0] if sizes else "",
@@ -214,13 +216,28 @@ def _is_adapter(name: str) -> bool:
     return any(word in name.lower() for word in _ADAPTERS)
 
 
-def _mode(parameters: list[Parameter], frozen: list[Parameter]) -> str:
+def _has_moved_bias(module: nn.Module) -> bool:
+    """Whether a layer's bias is neither constant nor within ±1/√fan-in, where PyTorch draws it from."""
+    bias = getattr(module, "bias", None)
+    if not isinstance(module, nn.Linear | _ConvNd) or not isinstance(bias, Tensor):
+        return False
+    if is_lazy(bias) or not bias.is_cpu or type(bias.data) is not Tensor or len(bias) < 2:
+        return False
+    values, bound = bias.detach().float(), 1 / math.sqrt(module.weight[0].numel())
+    return bool(values.abs().amax() > bound * 1.000001) and not bool((values == values[0]).all())
+
+
+def _mode(parameters: list[Parameter], frozen: list[Parameter], trained_before: bool) -> str:
     if any(_is_adapter(p.name) for p in parameters):
         return "adapter"
     norms = [p.tensor for p in parameters if "Norm" in p.type and p.name.endswith("weight")]
     # Norm gains start at 1: others were trained before.
     moved = any(t.is_cpu and t.dim() == 1 and not bool((t == t[0]).all()) for t in norms)
-    return "fine-tuning" if moved or (frozen and len(frozen) < len(parameters)) else "scratch"
+    return (
+        "fine-tuning"
+        if moved or trained_before or (frozen and len(frozen) < len(parameters))
+        else "scratch"
+    )
 
 
 def _deep_sigmoids(registry: Registry) -> list[str]:
