@@ -99,6 +99,11 @@ class Loaders:
         if share is not None:  # an evaluation of its own on the training's samples is no leak
             self._shared = share if self._shared is None else min(self._shared, share)
 
+    @property
+    def due(self) -> bool:
+        """Whether there is something that is worth telling at once."""
+        return self._same >= 2 and (self._told is None or self._told.same_order < 2)
+
     def told(self) -> LoaderSeen | None:
         """What is known now; None when that is what was told before."""
         seen = LoaderSeen(

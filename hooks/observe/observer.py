@@ -208,6 +208,8 @@ class Observer:
         """A DataLoader gave a batch, at any step."""
         try:
             self._loaders.see(iterator, batch)
+            if self._loaders.due:
+                self.flush()
         except Exception as error:
             self._problems.caught("looking at a loader", error)
 
