@@ -22,6 +22,7 @@ from trainvitals.hooks.guard import Guard
 from trainvitals.hooks.interception import Interception
 from trainvitals.hooks.light import Seldom
 from trainvitals.hooks.loader import DataWait
+from trainvitals.hooks.observe.observer import Observer
 from trainvitals.hooks.optimizers import Optimizers, has_closure
 from trainvitals.hooks.pace import HISTOGRAM_EVERY, Pace
 from trainvitals.hooks.parameterlook import ParameterLook
@@ -65,7 +66,16 @@ class Watch:
         self._calls = CallWatch(
             self.registry, self.quiet, self.criteria, self._taps, self.accounts, problems
         )
-        self._data_wait = DataWait()
+        self.observer = Observer(
+            self.registry,
+            lambda: self._optimizers.known,
+            self.criteria.see_observed,
+            emitter.emit,
+            lambda: self.completed,
+            self.accounts,
+            problems,
+        )
+        self._data_wait = DataWait(self.observer.see_loaded)
         self._shards = Shards(meeting, emitter.rows["parameter"], problems)
         self._pace = self._shards.pace if meeting else Seldom() if light else Pace()
         self._parameters = ParameterLook(self.registry, self._optimizers, emitter.rows["parameter"])
@@ -87,6 +97,7 @@ class Watch:
             self._backward.before_grad,
             self._before_clipping,
             self._backward.before_norm_clipping,
+            self.observer.see_evaluation,
         )
         self._handles: list[RemovableHandle] = []
         self._first = 0
@@ -173,6 +184,7 @@ class Watch:
         if not self.guard.known_bad(self.completed):
             self.guard.check_last_steps()
         self._backward.look_at_late_losses(wait=True)
+        self.observer.flush()
         self.drop()
         self._emitter.poll(wait=True)
 
@@ -181,6 +193,7 @@ class Watch:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        self.observer.forget()  # first, as what it replaced lies over what the interception did
         self._interception.detach()
         self._data_wait.detach()
         self._end_look()
@@ -208,7 +221,8 @@ class Watch:
         self._parameters.sums = self._shards.begin(sampled)
         if sampled:
             self._taps.begin(self._draft, self._with_histograms())
-            self._interception.send_calls_to(self._calls.in_sample())
+            self.observer.begin()
+            self._interception.send_calls_to(self.observer.seeing(self._calls.in_sample()))
         else:
             self._interception.send_calls_to(*self._calls.in_glance())
 
@@ -224,6 +238,7 @@ class Watch:
 
     def _end_look(self) -> None:
         self._draft = None
+        self.observer.end()
         self._backward.end_look()
         self._parameters.clear(but=self._held)
         self._taps.end()
@@ -379,6 +394,7 @@ class Watch:
             self._follow_models()
         if draft.sampled:
             self._samples += 1
+            self.observer.fill(draft)
         self._close_span(draft)
 
     def _close_span(self, draft: Draft) -> None:

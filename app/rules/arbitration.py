@@ -8,7 +8,76 @@ from trainvitals.app.rules.finding import SEVERITIES, Finding
 
 NONFINITE: Final = ("nonfinite-activation", "nonfinite-loss", "nonfinite-gradient")
 
+DATA: Final = (
+    "label-out-of-range",
+    "ignored-label-batch",
+    "input-constant",
+    "repeated-batch",
+    "unshuffled-data",
+    "single-class-batch",
+    "same-order-every-epoch",
+    "train-val-overlap",
+    "input-scale",
+    "label-scale",
+)
+"""Rules about what the loop is fed with, the most certain first."""
+WIRED: Final = (
+    "optimizer-stale-params",
+    "loss-detached",
+    "call-order",
+    "clip-before-unscale",
+    "weight-init-symmetric",
+    "unintended-freeze",
+    "no-nonlinearity",
+    "softmax-single-unit",
+    "softmax-wrong-dim",
+    "nll-without-log",
+    "softmax-before-cross-entropy",
+    "sigmoid-before-bce-logits",
+    "relu-on-output",
+    "output-range-mismatch",
+    "loss-broadcast",
+    "loss-negative",
+    "train-mode-missing",
+    "eval-mode-leak",
+    "lr-schedule-mismatch",
+    "lr-out-of-family-range",
+    "amp-without-scaler",
+)
+"""Rules that read their cause off the loop itself, the most upstream first."""
+MEASURED: Final = ("train-val-overlap", "eval-mode-leak", "same-order-every-epoch")
+"""Faults of how a training is measured or walked through: its loss does not suffer from them at once."""
+NOTES: Final = (
+    "frozen-bn-updating",
+    "bn-small-batch",
+    "preflight",
+    "multilabel-loss-mismatch",
+    "loss-reduction-sum",
+    "class-imbalance",
+    "deep-sigmoid-stack",
+    "weight-decay-on-norm-bias",
+    "adam-with-l2",
+    "bias-before-norm",
+    "dropout-too-high",
+)
+"""Rules that explain nothing else."""
+SYMPTOMS: Final = (
+    "update-ratio-high",
+    "dead-relu-units",
+    "gradient-vanishing-depth",
+    "gradient-exploding",
+    "loss-divergence",
+    "unchanged-parameter",
+    "loss-stuck-at-prior",
+    "loss-constant",
+    "initial-loss-mismatch",
+    *NONFINITE,
+)
+"""What any fault of data or wiring may end in."""
+
 UPSTREAM: Final = (
+    *DATA,
+    *WIRED,
     "trainable-not-in-optimizer",
     "grad-not-zeroed",
     "update-ratio-high",
@@ -19,11 +88,21 @@ UPSTREAM: Final = (
     "loss-divergence",
     "unchanged-parameter",
     "loss-stuck-at-prior",
+    "loss-constant",
+    "initial-loss-mismatch",
+    *NOTES,
 )
 """Rules from deterministic and upstream to statistical and downstream: decides between causes with
 the same onset."""
 
 EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
+    **{rule: SYMPTOMS for rule in (*DATA, *WIRED) if rule not in MEASURED},
+    "lr-out-of-family-range": tuple(rule for rule in SYMPTOMS if rule != "update-ratio-high"),
+    "optimizer-stale-params": (*SYMPTOMS, "trainable-not-in-optimizer"),
+    "unshuffled-data": (*SYMPTOMS, "single-class-batch", "same-order-every-epoch"),
+    "input-constant": (*SYMPTOMS, "repeated-batch"),
+    "nll-without-log": (*SYMPTOMS, "loss-negative"),
+    "relu-on-output": (*SYMPTOMS, "output-range-mismatch"),
     "trainable-not-in-optimizer": ("unchanged-parameter", "loss-stuck-at-prior"),
     "grad-not-zeroed": (
         "update-ratio-high",
@@ -34,6 +113,7 @@ EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
         *NONFINITE,
     ),
     "update-ratio-high": (
+        "lr-out-of-family-range",
         "dead-relu-units",
         "gradient-vanishing-depth",
         "gradient-exploding",
@@ -78,7 +158,7 @@ SLACK: Final = 50
 """Steps by which a cause may be seen after its consequence: slow signs, samples far apart."""
 OVER: Final = 100
 """Steps after the end of a resolved cause in which it may still take effect."""
-DETERMINISTIC: Final = ("trainable-not-in-optimizer", "grad-not-zeroed")
+DETERMINISTIC: Final = ("trainable-not-in-optimizer", "grad-not-zeroed", *DATA, *WIRED)
 
 
 def arbitrate(findings: list[Finding]) -> list[Finding]:

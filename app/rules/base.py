@@ -25,6 +25,9 @@ class Rule(msgspec.Struct):
     def on_event(self, context: Context, position: tuple[str, int, int], event: Event) -> None:
         """Take an event; `position` is (attempt, step, rank)."""
 
+    def on_end(self, context: Context) -> None:
+        """The process has ended in good order; `context.message` is what it said."""
+
     def findings(self, context: Context) -> list[Finding]:
         """What the rule has found so far, each as if it were a root."""
         raise NotImplementedError

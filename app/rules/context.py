@@ -116,6 +116,8 @@ class StepView:
         self.scalars = record.scalars
         self.loss = loss
         """The training loss, when this record holds it; may be non-finite."""
+        self.observed = record.observed
+        """What the hooks saw of the loop, when they looked at this step."""
         self.activations = activations
         self.parameters = parameters
 
@@ -188,6 +190,8 @@ class Context(msgspec.Struct):
     records: int = 0
     """Step records so far."""
     ended: bool = False
+    message: str = ""
+    """What the process said when it ended."""
     loss: Loss = msgspec.field(default_factory=Loss)
     loss_names: dict[str, int] = msgspec.field(default_factory=dict)
     """Records that held each candidate for the training loss, at most 16 names."""
@@ -209,7 +213,7 @@ class Context(msgspec.Struct):
         """A process life begins."""
         self.project = record.project
         self.tags = list(record.tags)
-        self.ended = False
+        self.ended, self.message = False, ""
 
     def layout(self, record: Layout) -> None:
         """Rows of a group are named, or named anew."""
@@ -221,7 +225,7 @@ class Context(msgspec.Struct):
 
     def end(self, record: End) -> None:
         """The process ended in good order."""
-        self.ended = True
+        self.ended, self.message = True, record.message
 
     def step(self, record: Step) -> float | None:
         """Take a step record; the training loss in it, if any."""

@@ -88,6 +88,8 @@ class Engine:
                     self.feed(stream, step)
             case End():
                 context.end(record)
+                for rule in self._rules:
+                    rule.on_end(context)
 
     def _step(self, record: Step) -> None:
         loss = self._context.step(record)
