@@ -17,8 +17,9 @@ RUNAWAY: Final = 10.0
 SURE: Final = 5
 NOISE: Final = 10.0
 """Median absolute deviations of the loss, as its successive differences show them."""
-GIVEN_BACK: Final = 0.25
-"""Share of the fall since the start that must be lost again. Near zero a loss doubles for nothing."""
+GIVEN_BACK: Final = 0.5
+"""Share of the fall since the start that must be lost again. Near zero a loss doubles for nothing, and harder
+data may cost a quarter of the fall."""
 WINDOW: Final = 200
 
 
@@ -76,7 +77,9 @@ class LossDivergence(Rule):
         else:
             self.over_since = -1
         self.far = self.far + 1 if value > best + RUNAWAY * margin else 0
+        # Of two nets that play against each other one loses what the other wins.
         lasting = self.over_since >= 0 and step - self.over_since >= LASTING and self.since >= 0
+        lasting = lasting and not context.several_models
         if lasting or self.far >= SURE:
             if self.onset < 0:
                 self.onset = self.since if self.since >= 0 else step
@@ -140,7 +143,7 @@ NOTE_AFTER: Final = 100
 WARN_AFTER: Final = 200
 STUCK_AFTER: Final = 500
 BLOCKS: Final = 64
-TRIFLE: Final = 0.002
+TRIFLE: Final = 0.01
 LEARNING: Final = 0.01
 """Fall from the first to the last third of the stretch, as a share of the prior, that is learning."""
 
@@ -237,8 +240,8 @@ class LossStuckAtPrior(Rule):
         if not prior > 0:
             return
         stretch = self._stretch(prior, context.warm_up_end)
-        if stretch and not _learning(stretch, prior):
-            length = stretch[-1].last - stretch[0].start + 1
+        length = stretch[-1].last - stretch[0].start + 1 if stretch else 0
+        if stretch and not _learning(stretch, prior, length):
             if length >= NOTE_AFTER:
                 self.prior, self.source = prior, source
                 self.onset = stretch[0].start if self.onset < 0 or self.resolved else self.onset
@@ -311,11 +314,11 @@ class LossStuckAtPrior(Rule):
         return self._state("ok", f"The loss of guessing is {prior:.4g} ({source}).")
 
 
-def _learning(stretch: list[Block], prior: float) -> bool:
-    """Whether the stretch shows learning: the loss ends below the prior, or still falls towards it.
+def _learning(stretch: list[Block], prior: float, length: int) -> bool:
+    """Whether the stretch of `length` steps shows learning: the loss ends below the prior, or falls towards it.
 
     Both by more than their noise and not by a trifle. Without learning a loss comes down to the
-    prior from above, and stays at it or above it.
+    prior from above, and stays at it or above it; after `STUCK_AFTER` steps a fall alone counts no more.
     """
     third = len(stretch) // 3
     if not third:
@@ -324,6 +327,8 @@ def _learning(stretch: list[Block], prior: float) -> bool:
     end, error = _mean(last)
     if end < prior * (1 - TRIFLE) and end < prior - 3 * error:
         return True
+    if length >= STUCK_AFTER:
+        return False
     start, start_error = _mean(first)
     fall = start - end
     return fall > 2 * math.hypot(error, start_error) and fall > LEARNING * prior

@@ -119,11 +119,16 @@ class TrainableNotInOptimizer(ParameterRule):
 
     id: ClassVar[str] = "trainable-not-in-optimizer"
 
+    head_only: bool = False
+    """Whether the optimizer holds nothing but the last layer: transfer learning, most likely meant so."""
+
     def on_step(self, context: Context, view: StepView) -> None:
         for table in view.parameters:
             group = table.group
             if not group.in_optimizer.any():
                 continue  # no optimizer was seen yet
+            held = group.trainable & group.in_optimizer
+            self.head_only = bool(held.any() and not (held & ~group.head).any())
             gradient = table.column("grad_rms")
             received = gradient > 0
             wrong = group.trainable & ~group.in_optimizer & received
@@ -139,7 +144,7 @@ class TrainableNotInOptimizer(ParameterRule):
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         holds = "holds it" if len(found) == 1 else "holds them"
         finding = self._base(
-            "info" if share < SHARE else "critical",
+            "info" if share < SHARE or self.head_only else "critical",
             f"{first}{more}: gradients arrive at every step, but no optimizer {holds}, so "
             f"{100 * share:.3g} % of the trainable weights never learn",
             f"{len(found)} trainable parameters with a gradient and in no optimizer",
@@ -182,6 +187,8 @@ class UnchangedParameter(ParameterRule):
         severity: Severity = "critical"
         if share < SHARE:
             severity = "info"
+        elif all("expert" in name for name in found):
+            severity = "info"  # no sample was sent to them lately
         elif len(cut_off) == len(found) and share <= 0.5:
             severity = "warning"
         first = next(iter(found))
