@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers-installed
 ARGS ?=
 
-.PHONY: help demo test quick lint bench bench-overhead compatibility screenshots clean
+.PHONY: help demo test quick lint bench bench-overhead bench-diagnosis bench-diagnosis-cost compatibility screenshots clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,6 +45,12 @@ bench: $(STAMP)  ## benchmarks in their short form, printed as ratios
 
 bench-overhead: $(PEERS)  ## what watching costs, beside wandb and TensorBoard (ARGS=--quick)
 	$(BIN)/python -m benchmarks.overhead $(ARGS)
+
+bench-diagnosis: $(STAMP)  ## how right the diagnosis is, over sick and healthy trainings (ARGS=--write)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.diagnosis $(ARGS)
+
+bench-diagnosis-cost: $(STAMP)  ## what judging 20 runs of 200 layers costs
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.diagnosis.cost $(ARGS)
 
 compatibility: $(STAMP)  ## measure again what is recorded under which condition: docs/compatibility.md
 	$(BIN)/python -m pytest tests/zoo --write-compatibility $(ARGS)

@@ -46,6 +46,9 @@ class DeadReluUnits(Rule):
     """Zero values are normal behind a ReLU, also 97 % of them; units that are never active are not."""
 
     id: ClassVar[str] = "dead-relu-units"
+    unless: ClassVar[str] = (
+        "the layer is meant to be sparse and its units take turns over more data than was seen."
+    )
 
     units: dict[str, Unit] = msgspec.field(default_factory=dict)
     """Layers with at least a tenth of dead units, or silent."""

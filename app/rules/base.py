@@ -19,7 +19,7 @@ class Rule(msgspec.Struct):
     """
 
     id: ClassVar[str]
-    unless: ClassVar[str] = ""
+    unless: ClassVar[str]
     """What would make its finding a false alarm: what a user should think of before acting on it."""
 
     def on_step(self, context: Context, view: StepView) -> None:
@@ -68,7 +68,6 @@ class Rule(msgspec.Struct):
                 "expected": expected,
                 "since": first,
                 "where": where or listing(list(layers)),
-                "unless": self.unless,
                 **evidence,
             },
             title=title,

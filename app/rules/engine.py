@@ -94,7 +94,13 @@ class Engine:
 
     def findings(self) -> list[Finding]:
         """All findings, each either a root or under one; most severe first, then earliest."""
-        return arbitrate([found for rule in self._rules for found in rule.findings(self._context)])
+        return arbitrate(
+            [
+                msgspec.structs.replace(found, evidence={**found.evidence, "unless": rule.unless})
+                for rule in self._rules
+                for found in rule.findings(self._context)
+            ]
+        )
 
     def states(self) -> list[RuleState]:
         """Where each rule stands, in the order of the rules."""

@@ -46,6 +46,9 @@ class GradientVanishingDepth(Rule):
     """
 
     id: ClassVar[str] = "gradient-vanishing-depth"
+    unless: ClassVar[str] = (
+        "the layers are not one behind the other, or early ones are meant to learn slowly."
+    )
 
     held: Persistence = msgspec.field(default_factory=Persistence)
     curve: Curve = msgspec.field(default_factory=Curve)
@@ -163,6 +166,9 @@ class GradientExploding(Rule):
     """The global gradient norm leaves its usual range, and the loss suffers from it."""
 
     id: ClassVar[str] = "gradient-exploding"
+    unless: ClassVar[str] = (
+        "the data or the loss changed on purpose at this step: a curriculum, longer sequences."
+    )
 
     held: Persistence = msgspec.field(default_factory=Persistence)
     usual: list[float] = msgspec.field(default_factory=list)

@@ -57,7 +57,9 @@ class LayerRule(Rule):
 
     @property
     def _open(self) -> dict[str, Watched]:
-        return {n: row for n, row in self.watched.items() if row.held.fired and not row.held.resolved}
+        return {
+            n: row for n, row in self.watched.items() if row.held.fired and not row.held.resolved
+        }
 
     def _shown(self) -> list[tuple[str, Watched]]:
         """The rows a finding speaks of, earliest first: the open ones, or all that ever fired."""

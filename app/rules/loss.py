@@ -27,6 +27,9 @@ class LossDivergence(Rule):
     """The smoothed loss doubles over its best, beyond its noise, and does not come back."""
 
     id: ClassVar[str] = "loss-divergence"
+    unless: ClassVar[str] = (
+        "the loss need not fall: rewards, a game of two nets, another task from this step on."
+    )
 
     name: str = ""
     changes: list[float] = msgspec.field(default_factory=list)
@@ -172,6 +175,9 @@ class LossStuckAtPrior(Rule):
     """The loss stays at what a model gets that always predicts the class shares, or the mean."""
 
     id: ClassVar[str] = "loss-stuck-at-prior"
+    unless: ClassVar[str] = (
+        "the task is very hard or the warm-up very long: nothing is learned yet."
+    )
 
     name: str = ""
     blocks: list[Block] = msgspec.field(default_factory=list)
@@ -244,7 +250,8 @@ class LossStuckAtPrior(Rule):
         if stretch and not _learning(stretch, prior, length):
             if length >= NOTE_AFTER:
                 self.prior, self.source = prior, source
-                self.onset = stretch[0].start if self.onset < 0 or self.resolved else self.onset
+                if self.onset < 0 or self.resolved:
+                    self.onset = self._stretch(prior, self.blocks[0].start)[0].start
                 self.last, self.length = stretch[-1].last, max(self.length, length)
                 self.level = sum(b.total for b in stretch) / sum(b.count for b in stretch)
                 self.resolved = False

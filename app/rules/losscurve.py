@@ -151,7 +151,9 @@ class LossSpike(Rule):
     """Single losses far out of their usual range, and above where the training began."""
 
     id: ClassVar[str] = "loss-spike"
-    unless: ClassVar[str] = "the task changed at these steps, or single samples are that different by nature."
+    unless: ClassVar[str] = (
+        "the task changed at these steps, or single samples are that different by nature."
+    )
 
     name: str = ""
     usual: list[float] = msgspec.field(default_factory=list)
@@ -287,4 +289,6 @@ class LossConstant(Rule):
             return self._state("not enough data", "No training loss was logged yet.")
         if self.first < 0:
             return self._state("ok", "The loss differs from step to step.")
-        return self._state("firing" if self.count >= self.in_a_row else "resolved", f"Since {self.first}.")
+        return self._state(
+            "firing" if self.count >= self.in_a_row else "resolved", f"Since {self.first}."
+        )

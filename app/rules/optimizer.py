@@ -118,6 +118,9 @@ class TrainableNotInOptimizer(ParameterRule):
     """A parameter receives gradients, and no optimizer holds it."""
 
     id: ClassVar[str] = "trainable-not-in-optimizer"
+    unless: ClassVar[str] = (
+        "the parameter is trained elsewhere, or left out on purpose and not marked as frozen."
+    )
 
     head_only: bool = False
     """Whether the optimizer holds nothing but the last layer: transfer learning, most likely meant so."""
@@ -164,6 +167,9 @@ class UnchangedParameter(ParameterRule):
     """
 
     id: ClassVar[str] = "unchanged-parameter"
+    unless: ClassVar[str] = (
+        "the branch is not in use at present: an expert, a head of another task."
+    )
 
     def on_step(self, context: Context, view: StepView) -> None:
         rates = list(context.rates.values())
@@ -175,7 +181,9 @@ class UnchangedParameter(ParameterRule):
             moves = max(rates) * size > RESOLUTION * table.column("weight_absmax")
             broken = (table.column("weight_nonfinite") > 0) | (table.column("grad_nonfinite") > 0)
             nothing = (np.isnan(size) | (size == 0)) & ~broken
-            wrong = table.group.trainable & (unchanged == 1) & (moves | nothing) & ~broken
+            # What no optimizer holds is for the rule above to tell.
+            held = table.group.in_optimizer | (not table.group.in_optimizer.any())
+            wrong = table.group.trainable & held & (unchanged == 1) & (moves | nothing) & ~broken
             self._take(view.step, table, wrong, ~np.isnan(unchanged), moves)
 
     def findings(self, context: Context) -> list[Finding]:
@@ -216,6 +224,7 @@ class GradNotZeroed(Rule):
     """Every backward finds the gradients of the step before still there, and adds to them."""
 
     id: ClassVar[str] = "grad-not-zeroed"
+    unless: ClassVar[str] = "gradients are carried from step to step on purpose."
 
     held: Persistence = msgspec.field(default_factory=Persistence)
 

@@ -16,7 +16,9 @@ class LowPrecisionUpdateLost(LayerRule):
     """Weights stored in 16 bits that do not move, as the update is below what they can hold."""
 
     id: ClassVar[str] = "low-precision-update-lost"
-    unless: ClassVar[str] = "a float32 copy of the weights is updated elsewhere, or rounding is stochastic."
+    unless: ClassVar[str] = (
+        "a float32 copy of the weights is updated elsewhere, or rounding is stochastic."
+    )
     warn: ClassVar[float] = 0.9
     """Share of elements. In bfloat16 92 to 93 % stand still at a relative update of 3e-4, where only
     half of the intended change happens; 70 to 78 % at 1e-3, which still trains."""

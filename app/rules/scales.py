@@ -138,7 +138,9 @@ class GradientExplodingDepth(DepthRule):
         self.comparable = types.count(kind)
         with np.errstate(divide="ignore", invalid="ignore"):
             level = np.log10(gradient / weight)
-        places = [r for r, name in zip(rows, types, strict=True) if name == kind and np.isfinite(level[r])]
+        places = [
+            r for r, name in zip(rows, types, strict=True) if name == kind and np.isfinite(level[r])
+        ]
         if len(places) < COMPARABLE:
             return None
         found = level[places]
@@ -184,8 +186,6 @@ class WeightNormGrowth(LayerRule):
     """Times the start, or PyTorch's own start where that is larger."""
 
     start: dict[str, float] = msgspec.field(default_factory=dict)
-    usual_until: int = 0
-    """Last sample in which no matrix was twice as large as at the start."""
 
     def on_step(self, context: Context, view: StepView) -> None:
         for table in view.parameters:
@@ -196,8 +196,6 @@ class WeightNormGrowth(LayerRule):
                 self.start.setdefault(group.rows[index].name, float(max(size[index], usual[index])))
             first = np.array([self.start.get(row.name, math.nan) for row in group.rows])
             ratio = size / first
-            if not (ratio > 2).any() and not self._open:
-                self.usual_until = view.step
             self._take(view.step, table, ratio, ratio > self.note, ratio < self.note / 2, k=2, n=3)
 
     def findings(self, context: Context) -> list[Finding]:
@@ -221,8 +219,9 @@ class WeightNormGrowth(LayerRule):
                 remedy="Lower the learning rate, add weight decay, clip gradients; look for code that changes weights "
                 "outside the optimizer.",
                 ratio=number(row.worst),
-                clear=self.usual_until,
-                curve=row.curve.evidence(f"Weights of {row.layer}, of their start", None, self.note),
+                curve=row.curve.evidence(
+                    f"Weights of {row.layer}, of their start", None, self.note
+                ),
             )
         ]
 

@@ -1,6 +1,5 @@
 """lr-schedule-mismatch: a schedule that ends long before the training does."""
 
-import math
 from typing import ClassVar
 
 import msgspec
@@ -15,7 +14,9 @@ class LrScheduleMismatch(Rule):
     """Every learning rate is zero, or as good as, and the training goes on."""
 
     id: ClassVar[str] = "lr-schedule-mismatch"
-    unless: ClassVar[str] = "the training ends soon, or another optimizer that is not watched still works."
+    unless: ClassVar[str] = (
+        "the training ends soon, or another optimizer that is not watched still works."
+    )
     steps: ClassVar[int] = 50
     share: ClassVar[float] = 0.1
     """Steps at zero: at least so many, and this share of all so far. A schedule that ends with the training
@@ -26,8 +27,8 @@ class LrScheduleMismatch(Rule):
     since: int = -1
     first: int = -1
     last: int = -1
-    before: float = math.nan
-    """Rate before it went to zero."""
+    above: int = 0
+    """Last step at which the rate was seen above zero; it is not recorded at every step."""
     curve: Curve = msgspec.field(default_factory=Curve)
     seen: bool = False
 
@@ -38,12 +39,12 @@ class LrScheduleMismatch(Rule):
         rate = max(context.rates.values())
         self.curve.add(view.step, rate)
         if rate > self.nothing * context.rate_top or context.rate_top <= 0:
-            self.since, self.before = -1, rate
+            self.since, self.above = -1, view.step
             return
         self.since = view.step if self.since < 0 else self.since
         idle = view.step - self.since
         if idle >= max(self.steps, self.share * context.steps):
-            self.first = self.since if self.first < 0 else self.first
+            self.first = self.above + 1 if self.first < 0 else self.first
             self.last = view.step
 
     def findings(self, context: Context) -> list[Finding]:

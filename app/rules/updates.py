@@ -29,6 +29,8 @@ STALLED: Final = 0.8
 LITTLE: Final = 0.4
 """Share of its start by which `AFTER` losses bring down the loss of nearly every training."""
 AFTER: Final = 150
+SETTLED: Final = 10
+"""Steps in which a short burst proves nothing: a quasi-Newton method leaps at its start."""
 CALM: Final = 10
 """Samples below half the limit that resolve it."""
 MOST_DECADES: Final = 3
@@ -41,6 +43,7 @@ class UpdateRatioHigh(Rule):
     """Judges the median over weight matrices, three of them, or one that is ten times over."""
 
     id: ClassVar[str] = "update-ratio-high"
+    unless: ClassVar[str] = "the weights started near zero, or the optimizer is one that leaps."
 
     high: Persistence = msgspec.field(default_factory=Persistence)
     extreme: Persistence = msgspec.field(default_factory=Persistence)
@@ -75,7 +78,7 @@ class UpdateRatioHigh(Rule):
         self.jump.update(context, view)
         self._watch_aftermath(context, view)
         loss = context.loss
-        if self.large >= 3 and loss.count >= AFTER and loss.slow > (1 - LITTLE) * loss.initial > 0:
+        if self.large >= 3 and loss.count >= AFTER and loss.best > (1 - LITTLE) * loss.initial > 0:
             self.stalled = view.step
         for table in view.parameters:
             ratios = self._ratios(table)
@@ -123,8 +126,9 @@ class UpdateRatioHigh(Rule):
             self._note_rate(context, step)
         if step > context.first_step:  # the first step of Adam is the largest of all
             self.large += level > STALLED * HIGH
-        sure = middle > OVERWHELMING or self.answers >= 2
-        replaced = sum(self.recent) > HIGH * WINDOW
+        lost = self.large >= 3 and context.loss.regained > 2 * GIVEN_BACK
+        sure = middle > OVERWHELMING or self.answers >= 2 or lost
+        replaced = sum(self.recent) > HIGH * WINDOW and step >= context.first_step + SETTLED
         self._hold(self.high, step, level, HIGH, 10, sure or replaced)
         self._hold(self.extreme, step, level, EXTREME, 3, sure)
         self.previous = step
@@ -160,8 +164,11 @@ class UpdateRatioHigh(Rule):
 
     def findings(self, context: Context) -> list[Finding]:
         extreme = self.extreme.fired or self._confirmed_late
-        if not (self.high.fired or extreme or self.stalled >= 0):
-            return [self._unsampled(context)] if self.jump.confirmed else []
+        if not (self.high.fired or extreme):
+            if self.jump.confirmed:
+                return [self._unsampled(context)]
+            if self.stalled < 0:
+                return []
         starts = [held.onset for held in (self.high, self.extreme) if held.fired]
         onset = min(starts) if starts else self.burst_step
         onset = context.first_step if onset < 0 else onset

@@ -38,9 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     ]
     if not cases:
         parser.error(f"no case has {options.only!r} in its name")
-    verdicts = all_verdicts(
-        cases, options.seeds, options.keep, options.source, options.processes
-    )
+    verdicts = all_verdicts(cases, options.seeds, options.keep, options.source, options.processes)
     text = report.text(verdicts)
     print(text)
     if options.json:

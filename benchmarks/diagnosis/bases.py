@@ -42,7 +42,9 @@ def adamw(model, lr=1e-3, **more):
 
 def warm(optimizers, steps):
     """Linear warm-up, then constant."""
-    return torch.optim.lr_scheduler.LambdaLR(optimizers[0], lambda step: min(1.0, (step + 1) / steps))
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizers[0], lambda step: min(1.0, (step + 1) / steps)
+    )
 
 
 def mlp_sgd():
@@ -90,7 +92,13 @@ def characters():
     model = nets.CharTransformer(data.VOCABULARY, data.CONTEXT)
     optimizers = adamw(model, 3e-3, weight_decay=0.1)
     return Training(
-        model, optimizers, data.text(), cross_entropy, scheduler=warm(optimizers, 50), clip=1.0, steps=300
+        model,
+        optimizers,
+        data.text(),
+        cross_entropy,
+        scheduler=warm(optimizers, 50),
+        clip=1.0,
+        steps=300,
     )
 
 

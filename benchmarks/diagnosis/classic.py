@@ -13,8 +13,18 @@ from trainvitals.app.rules.context import Context, Group, Table
 from trainvitals.hooks.wire.records import Layout, Record, Step
 
 THRESHOLDS: Final = {
-    "update ratio 1e-3 ± a decade": ("update-ratio-high", "update-ratio-low", "lr-too-high", "lr-too-low"),
-    "std outside 0.5–2.0": ("activation-scale-depth", "saturated-activation", "activation-drift", "input-insensitive"),
+    "update ratio 1e-3 ± a decade": (
+        "update-ratio-high",
+        "update-ratio-low",
+        "lr-too-high",
+        "lr-too-low",
+    ),
+    "std outside 0.5–2.0": (
+        "activation-scale-depth",
+        "saturated-activation",
+        "activation-drift",
+        "input-insensitive",
+    ),
     "gradient below 1e-7": ("gradient-vanishing-depth", "adam-eps-dominates"),
     "zero share over 70 %": ("dead-relu-units",),
     "3σ spike of the loss": ("gradient-exploding", "loss-spike", "loss-divergence"),

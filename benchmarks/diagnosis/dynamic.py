@@ -35,7 +35,19 @@ def linear(training: Training, name: str) -> nn.Module:
     return training.model.get_submodule(name)
 
 
-@into("mlp-sgd", "mlp-adam", "cnn-adam", "transformer", "recurrent", "characters", roots=RATE)
+@into(
+    "mlp-sgd",
+    "mlp-adam",
+    "cnn-adam",
+    "transformer",
+    "recurrent",
+    "characters",
+    "cnn-sgd",
+    "residual",
+    "wine-tanh",
+    "tabular",
+    roots=RATE,
+)
 def rate_times_100(t):
     times_rate(t, 100)
 
@@ -45,12 +57,35 @@ def rate_times_1000(t):
     times_rate(t, 1000)
 
 
-@into("mlp-sgd", "cnn-adam", "recurrent", "tabular", roots=RATE, onset=150)
+@into(
+    "mlp-sgd",
+    "cnn-adam",
+    "recurrent",
+    "tabular",
+    "transformer",
+    "residual",
+    "cnn-sgd",
+    "mlp-adam",
+    roots=RATE,
+    onset=150,
+)
 def rate_jumps(t):
     at(t, 150, lambda: times_rate(t, 300))
 
 
-@into("mlp-sgd", "cnn-adam", "transformer", "regression", roots=SLOW, also=STUCK, steps=800)
+@into(
+    "mlp-sgd",
+    "cnn-adam",
+    "transformer",
+    "regression",
+    "mlp-adam",
+    "recurrent",
+    "characters",
+    "residual",
+    roots=SLOW,
+    also=STUCK,
+    steps=800,
+)
 def rate_over_100000(t):
     times_rate(t, 1e-5)
 
@@ -66,6 +101,7 @@ def deep(t: Training, act: type[nn.Module], depth: int, optimizer=sgd, lr: float
     "mlp-sgd",
     "wine-tanh",
     "regression",
+    "cnn-sgd",
     roots=("gradient-vanishing-depth",),
     also=("deep-sigmoid-stack",),
     places=("fc1", "fc2", "fc3"),
@@ -96,7 +132,16 @@ def rescale(t: Training, factor: float) -> None:
 SCALE = ("activation-scale-depth", "weight-init-scale", "preflight-init-scale")
 
 
-@into("mlp-sgd", "wine-tanh", "regression", roots=(*SCALE, "input-insensitive"), also=STUCK)
+@into(
+    "mlp-sgd",
+    "wine-tanh",
+    "regression",
+    "mlp-adam",
+    "tabular",
+    "cnn-adam",
+    roots=(*SCALE, "gradient-vanishing-depth", "input-insensitive"),
+    also=STUCK,
+)
 def weights_too_small(t):
     deep(t, nn.ReLU, 8)
     rescale(t, 0.25)
@@ -108,10 +153,23 @@ def weights_too_large(t):
     rescale(t, 10.0)
 
 
-@into("wine-tanh", "mlp-sgd", "tabular", roots=("saturated-activation", *SCALE), places=("act*",))
+@into(
+    "wine-tanh",
+    "mlp-sgd",
+    "tabular",
+    "mlp-adam",
+    "regression",
+    "cnn-adam",
+    roots=("saturated-activation", *SCALE),
+    places=("act*",),
+)
 def tanh_saturated(t):
     deep(t, nn.Tanh, 3, lr=0.01)
-    for name in ("fc1", "fc2", "fc3"):  # weights alone would saturate both ends in turn, which is no fault
+    for name in (
+        "fc1",
+        "fc2",
+        "fc3",
+    ):  # weights alone would saturate both ends in turn, which is no fault
         nn.init.normal_(linear(t, name).bias, 0, 20.0)
 
 
@@ -137,7 +195,15 @@ def half_dead(t):
         layer.bias[: int(0.7 * len(layer.bias))] = -50.0
 
 
-@into("mlp-adam", "mlp-sgd", "tabular", roots=("dead-relu-units",), places=("act*",), onset=150, steps=800)
+@into(
+    "mlp-adam",
+    "mlp-sgd",
+    "tabular",
+    roots=("dead-relu-units",),
+    places=("act*",),
+    onset=150,
+    steps=800,
+)
 def penalty_switched_on(t):
     usual, now = t.loss, {"step": 0}
     t.before.append(lambda step: now.update(step=step))
@@ -149,7 +215,16 @@ def penalty_switched_on(t):
     t.loss = loss
 
 
-@into("mlp-sgd", "cnn-sgd", "wine-tanh", roots=("gradient-exploding", "loss-spike"), onset=200)
+@into(
+    "mlp-sgd",
+    "cnn-sgd",
+    "wine-tanh",
+    "residual",
+    "mlp-adam",
+    "recurrent",
+    roots=("gradient-exploding", "loss-spike"),
+    onset=200,
+)
 def broken_batches(t):
     t.corrupt = lambda x, y, step: (x * 3e2, y) if 200 <= step < 206 else (x, y)
 
@@ -159,7 +234,16 @@ def spikes_return(t):
     t.corrupt = lambda x, y, step: (x * 50, y) if step >= 100 and step % 20 == 0 else (x, y)
 
 
-@into("mlp-sgd", "cnn-sgd", "recurrent", roots=("gradient-exploding", *RATE), onset=150)
+@into(
+    "mlp-sgd",
+    "cnn-sgd",
+    "recurrent",
+    "residual",
+    "regression",
+    "wine-tanh",
+    roots=("gradient-exploding", *RATE),
+    onset=150,
+)
 def loss_weight_jumps(t):
     usual, now = t.loss, {"step": 0}
     t.before.append(lambda step: now.update(step=step))
@@ -172,7 +256,9 @@ def few(t: Training, count: int) -> None:
     t.data = Data(d.x[:count], d.y[:count], d.x_val, d.y_val, d.classes)
 
 
-@into("mlp-adam", "regression", "characters", "tabular", roots=("overfitting",), onset=None, steps=900)
+@into(
+    "mlp-adam", "regression", "characters", "tabular", roots=("overfitting",), onset=None, steps=900
+)
 def too_few_samples(t):
     few(t, 48 if t.data.classes != 64 else 24)
     t.validate, t.batch = 15, 16
@@ -192,12 +278,29 @@ def labels_partly_wrong(t):
     t.data, t.validate = Data(d.x, y, d.x_val, d.y_val, d.classes), 15
 
 
-@into("mlp-sgd", "cnn-adam", "transformer", "tabular", roots=(*STUCK, "labels-carry-no-signal"), steps=800)
+@into(
+    "mlp-sgd",
+    "cnn-adam",
+    "transformer",
+    "tabular",
+    "residual",
+    "recurrent",
+    "wine-tanh",
+    roots=(*STUCK, "labels-carry-no-signal"),
+    steps=800,
+)
 def labels_shuffled(t):
     t.corrupt = lambda x, y, step: (x, y[torch.randperm(len(y))])
 
 
-@into("mlp-sgd", "transformer", "residual", roots=("low-precision-update-lost",))
+@into(
+    "mlp-sgd",
+    "transformer",
+    "residual",
+    "mlp-adam",
+    "wine-tanh",
+    roots=("low-precision-update-lost",),
+)
 def weights_in_bfloat16(t):
     t.model.to(torch.bfloat16)
     d = t.data
@@ -207,7 +310,14 @@ def weights_in_bfloat16(t):
     t.optimizers = [t.optimizers]
 
 
-@into("mlp-adam", "cnn-adam", "regression", roots=("adam-eps-dominates",), also=(*SLOW, *STUCK), steps=600)
+@into(
+    "mlp-adam",
+    "cnn-adam",
+    "regression",
+    roots=("adam-eps-dominates",),
+    also=(*SLOW, *STUCK),
+    steps=600,
+)
 def loss_far_too_small(t):
     usual = t.loss
     t.loss = lambda model, x, y: usual(model, x, y) * 1e-8
@@ -215,24 +325,55 @@ def loss_far_too_small(t):
 
 @into("mlp-sgd", "mlp-adam", "transformer", roots=("over-regularised",), also=STUCK, steps=600)
 def decay_far_too_strong(t):
-    kind = torch.optim.AdamW if not isinstance(t.optimizers[0], torch.optim.SGD) else torch.optim.SGD
-    t.optimizers = [kind(t.model.parameters(), lr=t.rate, weight_decay=0.3 if kind is torch.optim.SGD else 20.0)]
+    kind = (
+        torch.optim.AdamW if not isinstance(t.optimizers[0], torch.optim.SGD) else torch.optim.SGD
+    )
+    t.optimizers = [
+        kind(t.model.parameters(), lr=t.rate, weight_decay=0.3 if kind is torch.optim.SGD else 20.0)
+    ]
     t.scheduler = None
 
 
-@into("mlp-sgd", "cnn-adam", "recurrent", roots=("lr-schedule-mismatch",), onset=60, also=("plateau", *SLOW), steps=800)
+@into(
+    "mlp-sgd",
+    "cnn-adam",
+    "recurrent",
+    "residual",
+    "tabular",
+    roots=("lr-schedule-mismatch",),
+    onset=60,
+    also=("plateau", *SLOW),
+    steps=800,
+)
 def schedule_per_batch(t):
     # Made for 60 epochs, stepped at every batch.
-    t.scheduler = torch.optim.lr_scheduler.LambdaLR(t.optimizers[0], lambda step: max(0.0, 1 - step / 60))
+    t.scheduler = torch.optim.lr_scheduler.LambdaLR(
+        t.optimizers[0], lambda step: max(0.0, 1 - step / 60)
+    )
 
 
-@into("mlp-sgd", "cnn-adam", "regression", roots=("loss-divergence",), also=RATE)
+@into(
+    "mlp-sgd",
+    "cnn-adam",
+    "regression",
+    "transformer",
+    "residual",
+    roots=("loss-divergence",),
+    also=RATE,
+)
 def gradient_ascent(t):
     for group in t.groups:
         group["maximize"] = True
 
 
-@into("mlp-sgd", "mlp-adam", "wine-tanh", roots=("activation-drift", "weight-norm-growth"), places=("fc2", "act2", "fc3", "act3", "head"), onset=100)
+@into(
+    "mlp-sgd",
+    "mlp-adam",
+    "wine-tanh",
+    roots=("activation-drift", "weight-norm-growth"),
+    places=("fc2", "act2", "fc3", "act3", "head"),
+    onset=100,
+)
 def a_layer_grows(t):
     def grow(step):
         if step >= 100:
@@ -257,13 +398,32 @@ def stale_copy_is_evaluated(t):
     t.evaluate = evaluate
 
 
-@into("mlp-sgd", "wine-tanh", "regression", roots=("input-insensitive", "saturated-activation"), also=STUCK, places=("fc*", "act*"))
+@into(
+    "mlp-sgd",
+    "wine-tanh",
+    "regression",
+    roots=("input-insensitive", "saturated-activation"),
+    also=STUCK,
+    places=("fc*", "act*"),
+)
 def data_lost_behind_a_bias(t):
     deep(t, nn.Sigmoid, 3, lr=0.01)
     nn.init.constant_(linear(t, "fc2").bias, 40.0)
 
 
-@into("mlp-adam", "residual", "mlp-sgd", roots=(*RATE,), also=("gradient-exploding",), onset=150)
+@into(
+    "mlp-adam",
+    "residual",
+    "mlp-sgd",
+    "cnn-adam",
+    "recurrent",
+    "transformer",
+    "wine-tanh",
+    "tabular",
+    roots=(*RATE,),
+    also=("gradient-exploding",),
+    onset=150,
+)
 def updates_times_50(t):
     # A second optimizer of the same parameters, with a rate of its own, comes in.
     late = torch.optim.SGD(t.model.parameters(), lr=8.0)
@@ -278,7 +438,16 @@ def updates_times_50(t):
     t.update = update
 
 
-@into("mlp-sgd", "regression", "transformer", roots=("gradient-exploding-depth", *SCALE), also=RATE)
+@into(
+    "mlp-sgd",
+    "regression",
+    "transformer",
+    "mlp-adam",
+    "wine-tanh",
+    "tabular",
+    roots=("gradient-exploding-depth", *SCALE),
+    also=RATE,
+)
 def gradients_grow_with_depth(t):
     t.clip = 1.0
     if t.data.y.dim() == 1:

@@ -96,7 +96,9 @@ def heavy_tailed_targets():
     found = data.diabetes()
     y = torch.sinh(2 * found.y) / torch.sinh(2 * found.y).std()
     y_val = torch.sinh(2 * found.y_val) / torch.sinh(2 * found.y).std()
-    return Training(model, adam(model), data.Data(found.x, y, found.x_val, y_val, 0), squared)
+    return Training(
+        model, adam(model, 5e-4), data.Data(found.x, y, found.x_val, y_val, 0), squared, steps=300
+    )
 
 
 @healthy
@@ -341,7 +343,7 @@ def cosine_schedule():
 
 @healthy
 def one_cycle():
-    return _scheduled(lambda o: Schedules.OneCycleLR(o, 0.3, total_steps=500))
+    return _scheduled(lambda o: Schedules.OneCycleLR(o, 0.1, total_steps=500))
 
 
 @healthy

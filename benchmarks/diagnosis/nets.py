@@ -54,12 +54,18 @@ def cnn(width: int = 8, norm: bool = True) -> nn.Sequential:
 class Block(nn.Module):
     """A pre-norm transformer block, written out so that every layer is seen by name."""
 
-    def __init__(self, width: int, heads: int, causal: bool, act: type[nn.Module] = nn.GELU) -> None:
+    def __init__(
+        self, width: int, heads: int, causal: bool, act: type[nn.Module] = nn.GELU
+    ) -> None:
         super().__init__()
         self.heads, self.causal = heads, causal
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.mix = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.up, self.act, self.down = nn.Linear(width, 2 * width), act(), nn.Linear(2 * width, width)
+        self.up, self.act, self.down = (
+            nn.Linear(width, 2 * width),
+            act(),
+            nn.Linear(2 * width, width),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         n, length, width = x.shape
@@ -89,7 +95,9 @@ class RowTransformer(nn.Module):
 class CharTransformer(nn.Module):
     """A language model of characters, GPT-2's initialisation, tied weights if wanted."""
 
-    def __init__(self, vocabulary: int, context: int, width: int = 32, blocks: int = 2, tied: bool = False) -> None:
+    def __init__(
+        self, vocabulary: int, context: int, width: int = 32, blocks: int = 2, tied: bool = False
+    ) -> None:
         super().__init__()
         self.embed = nn.Embedding(vocabulary, width)
         self.position = nn.Embedding(context, width)
@@ -137,7 +145,9 @@ class CharRecurrent(nn.Module):
 class Residual(nn.Module):
     """Pre-norm residual blocks on a vector; the branches start at zero if wanted."""
 
-    def __init__(self, inputs: int, outputs: int, blocks: int = 4, width: int = 48, zero: bool = True) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, blocks: int = 4, width: int = 48, zero: bool = True
+    ) -> None:
         super().__init__()
         self.stem = nn.Linear(inputs, width)
         self.branches = nn.ModuleList(

@@ -34,23 +34,54 @@ def spoil(t: Training, name: str, when: int, how) -> None:
     holder.add_module(last, Spoilt(getattr(holder, last), when, how))
 
 
-
 def _activation(t: Training) -> str:
     names = [name for name, _ in t.model.named_modules()]
     return next(name for name in ("act2", "relu2", "norm") if name in names)
 
 
-@into("mlp-sgd", "cnn-adam", "transformer", roots=("nonfinite-activation",), places=("act2", "relu2", "norm"), onset=137, direction="forward", steps=250)
+@into(
+    "mlp-sgd",
+    "cnn-adam",
+    "transformer",
+    roots=("nonfinite-activation",),
+    places=("act2", "relu2", "norm"),
+    onset=137,
+    direction="forward",
+    steps=250,
+)
 def division_by_zero(t):
-    spoil(t, _activation(t), 137, lambda out: out * (out.sum() * 0.0 + 1.0) / (out.sum().detach() * 0.0))
+    spoil(
+        t,
+        _activation(t),
+        137,
+        lambda out: out * (out.sum() * 0.0 + 1.0) / (out.sum().detach() * 0.0),
+    )
 
 
-@into("mlp-adam", "tabular", "wine-tanh", roots=("nonfinite-activation",), places=("act1",), onset=93, direction="forward", steps=250)
+@into(
+    "mlp-adam",
+    "tabular",
+    "wine-tanh",
+    roots=("nonfinite-activation",),
+    places=("act1",),
+    onset=93,
+    direction="forward",
+    steps=250,
+)
 def log_of_zero(t):
     spoil(t, "act1", 93, lambda out: torch.log(out.clamp(min=0) * 0.0))
 
 
-@into("mlp-sgd", "cnn-sgd", "recurrent", "regression", roots=("nonfinite-activation", "nonfinite-input"), onset=171, direction="input", steps=250)
+@into(
+    "mlp-sgd",
+    "cnn-sgd",
+    "recurrent",
+    "regression",
+    roots=("nonfinite-activation", "nonfinite-input"),
+    onset=171,
+    direction="input",
+    steps=250,
+)
 def nan_in_the_data(t):
     def corrupt(x, y, step):
         if step == 171:
@@ -61,7 +92,15 @@ def nan_in_the_data(t):
     t.corrupt = corrupt
 
 
-@into("mlp-sgd", "transformer", "regression", roots=("nonfinite-loss",), onset=88, direction="loss", steps=250)
+@into(
+    "mlp-sgd",
+    "transformer",
+    "regression",
+    roots=("nonfinite-loss",),
+    onset=88,
+    direction="loss",
+    steps=250,
+)
 def loss_of_nothing(t):
     usual, now = t.loss, {"step": 0}
     t.before.append(lambda step: now.update(step=step))
@@ -73,14 +112,32 @@ def loss_of_nothing(t):
     t.loss = loss
 
 
-@into("mlp-sgd", "mlp-adam", "regression", roots=("nonfinite-gradient",), places=("fc1",), onset=64, direction="backward", steps=250)
+@into(
+    "mlp-sgd",
+    "mlp-adam",
+    "regression",
+    roots=("nonfinite-gradient",),
+    places=("fc1",),
+    onset=64,
+    direction="backward",
+    steps=250,
+)
 def root_of_zero(t):
     # The value of sqrt at 0 is finite, its derivative is not.
     spoil(t, "act1", 64, lambda out: out + torch.sqrt(out * 0.0))
     t.model.act1.add_module("inner", nn.ReLU())
 
 
-@into("mlp-sgd", "cnn-sgd", "wine-tanh", roots=("nonfinite-activation", "nonfinite-gradient", "nonfinite-parameter"), places=("head",), onset=110, direction="parameter|update", steps=250)
+@into(
+    "mlp-sgd",
+    "cnn-sgd",
+    "wine-tanh",
+    roots=("nonfinite-activation", "nonfinite-gradient", "nonfinite-parameter"),
+    places=("head",),
+    onset=110,
+    direction="parameter|update",
+    steps=250,
+)
 def weight_overwritten(t):
     def overwrite(step):
         if step == 110:
@@ -90,7 +147,15 @@ def weight_overwritten(t):
     t.before.append(overwrite)
 
 
-@into("mlp-adam", "cnn-adam", "characters", roots=("nonfinite-gradient",), onset=75, direction="backward", steps=250)
+@into(
+    "mlp-adam",
+    "cnn-adam",
+    "characters",
+    roots=("nonfinite-gradient",),
+    onset=75,
+    direction="backward",
+    steps=250,
+)
 def infinite_gradient(t):
     usual = t.step
 

@@ -57,7 +57,13 @@ def bfloat16_weights_at_a_rate_that_moves_them():
     model = nets.mlp(64, 10).to(torch.bfloat16)
     found = data.digits()
     half = data.Data(found.x.bfloat16(), found.y, found.x_val.bfloat16(), found.y_val, 10)
-    return Training(model, sgd(model, 0.1, 0.0), half, lambda m, x, y: F.cross_entropy(m(x).float(), y), steps=300)
+    return Training(
+        model,
+        sgd(model, 0.1, 0.0),
+        half,
+        lambda m, x, y: F.cross_entropy(m(x).float(), y),
+        steps=300,
+    )
 
 
 @healthy
@@ -97,7 +103,9 @@ class Adapter(nn.Module):
     def __init__(self, inner: nn.Linear, rank: int = 4) -> None:
         super().__init__()
         self.inner = inner.requires_grad_(False)
-        self.lora_A = nn.Parameter(torch.randn(rank, inner.in_features) / math.sqrt(inner.in_features))
+        self.lora_A = nn.Parameter(
+            torch.randn(rank, inner.in_features) / math.sqrt(inner.in_features)
+        )
         self.lora_B = nn.Parameter(torch.zeros(inner.out_features, rank))
 
     def forward(self, x):
@@ -109,7 +117,9 @@ def low_rank_adapters():
     model = _pretrained()
     for name in ("fc1", "fc2", "fc3"):
         setattr(model, name, Adapter(getattr(model, name)))
-    return _digits(model, [torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)])
+    return _digits(
+        model, [torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)]
+    )
 
 
 @healthy
@@ -167,7 +177,9 @@ def lbfgs():
 
         return optimizer.step(closure)
 
-    return Training(model, [optimizer], data.wine(), cross_entropy, steps=120, batch=142, update=update)
+    return Training(
+        model, [optimizer], data.wine(), cross_entropy, steps=120, batch=142, update=update
+    )
 
 
 class Variational(nn.Module):
@@ -175,8 +187,12 @@ class Variational(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.encode = nets.named(("fc", nn.Linear(64, 64)), ("act", nn.ReLU()), ("out", nn.Linear(64, 16)))
-        self.decode = nets.named(("fc", nn.Linear(8, 64)), ("act", nn.ReLU()), ("out", nn.Linear(64, 64)))
+        self.encode = nets.named(
+            ("fc", nn.Linear(64, 64)), ("act", nn.ReLU()), ("out", nn.Linear(64, 16))
+        )
+        self.decode = nets.named(
+            ("fc", nn.Linear(8, 64)), ("act", nn.ReLU()), ("out", nn.Linear(64, 64))
+        )
 
     def forward(self, x):
         mean, log_var = self.encode(x).chunk(2, -1)
@@ -192,7 +208,7 @@ def variational_autoencoder():
         return ((out - x) ** 2).sum(-1).mean() + divergence
 
     model = Variational()
-    return Training(model, adam(model, 1e-3), data.digits(), loss)
+    return Training(model, adam(model, 1e-3), data.digits(), loss, validate=0)
 
 
 @healthy
@@ -216,7 +232,15 @@ def adversarial_net():
         first.step()
         return fooled
 
-    return Training(make, [first, second], data.digits(), cross_entropy, watched=[make, tell], validate=0, update=update)
+    return Training(
+        make,
+        [first, second],
+        data.digits(),
+        cross_entropy,
+        watched=[make, tell],
+        validate=0,
+        update=update,
+    )
 
 
 @healthy
@@ -239,7 +263,10 @@ def policy_gradient():
         chance = torch.distributions.Categorical(logits=model(x))
         action = chance.sample()
         reward = (action == y).float()
-        return -(chance.log_prob(action) * (reward - reward.mean())).mean() - 0.01 * chance.entropy().mean()
+        return (
+            -(chance.log_prob(action) * (reward - reward.mean())).mean()
+            - 0.01 * chance.entropy().mean()
+        )
 
     return Training(model, adam(model, 1e-3), data.digits(), loss, validate=0, steps=600)
 
@@ -317,7 +344,9 @@ def moving_average_teacher():
                 slow.lerp_(fast, 0.01)
             aim = teacher(x).softmax(-1)
         out = model(x)
-        return F.cross_entropy(out, y) + 0.1 * F.kl_div(out.log_softmax(-1), aim, reduction="batchmean")
+        return F.cross_entropy(out, y) + 0.1 * F.kl_div(
+            out.log_softmax(-1), aim, reduction="batchmean"
+        )
 
     return Training(model, adam(model, 1e-3), data.digits(), loss)
 
@@ -329,7 +358,9 @@ def distillation():
 
     def loss(model, x, y):
         aim = (teacher(x) / 2).softmax(-1)
-        return F.kl_div((model(x) / 2).log_softmax(-1), aim, reduction="batchmean") + F.cross_entropy(model(x), y)
+        return F.kl_div(
+            (model(x) / 2).log_softmax(-1), aim, reduction="batchmean"
+        ) + F.cross_entropy(model(x), y)
 
     return Training(model, adam(model, 2e-3), data.digits(), loss)
 
@@ -362,7 +393,10 @@ def loss_of_two_terms():
 def sum_of_losses():
     model = nets.mlp(64, 10)
     return Training(
-        model, sgd(model, 0.002), data.digits(), lambda m, x, y: F.cross_entropy(m(x), y, reduction="sum")
+        model,
+        sgd(model, 0.002),
+        data.digits(),
+        lambda m, x, y: F.cross_entropy(m(x), y, reduction="sum"),
     )
 
 

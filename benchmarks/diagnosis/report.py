@@ -79,17 +79,35 @@ def _parts(verdicts: Sequence[Verdict]) -> dict[str, list[Verdict]]:
 
 
 def _summary(verdicts: Sequence[Verdict]) -> list[list[str]]:
-    rows = [_cells("part | faults | precision | recall | top-1 | place | onset | NaN origin | steps | false alarms a clean run")]
+    rows = [
+        _cells(
+            "part | faults | precision | recall | top-1 | place | onset | NaN origin | steps | false alarms a clean run"
+        )
+    ]
     for part, some in _parts(verdicts).items():
         for kind, title in KINDS.items():
             total = score(v for v in some if CASES[v.case].kind == kind)
             rows.append(
-                [part, title, str(total.precision), str(total.recall), str(total.top), str(total.place)]
+                [
+                    part,
+                    title,
+                    str(total.precision),
+                    str(total.recall),
+                    str(total.top),
+                    str(total.place),
+                ]
                 + [str(total.onset), str(total.origin), total.delay, "-"]
             )
         total = score(some)
         rows.append(
-            [part, "**all**", str(total.precision), str(total.recall), str(total.top), str(total.place)]
+            [
+                part,
+                "**all**",
+                str(total.precision),
+                str(total.recall),
+                str(total.top),
+                str(total.place),
+            ]
             + [str(total.onset), str(total.origin), total.delay, total.per_clean_run]
         )
     return rows
@@ -133,7 +151,11 @@ def _faults(verdicts: Sequence[Verdict]) -> list[list[str]]:
 
 
 def _rules(verdicts: Sequence[Verdict]) -> list[list[str]]:
-    rows = [_cells("rule | warned in | as a root | right roots | in healthy runs | notes in healthy runs")]
+    rows = [
+        _cells(
+            "rule | warned in | as a root | right roots | in healthy runs | notes in healthy runs"
+        )
+    ]
     sick = [v for v in verdicts if CASES[v.case].roots]
     clean = [v for v in verdicts if not CASES[v.case].roots]
     for rule in RULES:
@@ -146,7 +168,9 @@ def _rules(verdicts: Sequence[Verdict]) -> list[list[str]]:
         warned = sum(any(f.rule == rule.id for f in v.serious) for v in sick)
         false = sum(any(f.rule == rule.id for f in v.serious) for v in clean)
         notes = sum(any(f.rule == rule.id and f.severity == "info" for f in v.found) for v in clean)
-        rows.append([f"`{rule.id}`", str(warned), str(right.of), str(right), str(false), str(notes)])
+        rows.append(
+            [f"`{rule.id}`", str(warned), str(right.of), str(right), str(false), str(notes)]
+        )
     return rows
 
 
@@ -154,7 +178,12 @@ def _misses(verdicts: Sequence[Verdict]) -> list[list[str]]:
     rows = [_cells("training | seed | expected | shown first | also shown")]
     for verdict in verdicts:
         case, top = CASES[verdict.case], first_root(verdict)
-        missed = verdict.error or matching(verdict, case) is None or top is None or top.rule not in case.roots
+        missed = (
+            verdict.error
+            or matching(verdict, case) is None
+            or top is None
+            or top.rule not in case.roots
+        )
         if (case.roots and missed) or (not case.roots and (verdict.serious or verdict.error)):
             others = sorted({f.rule for f in verdict.serious if f is not top})
             rows.append(

@@ -34,7 +34,12 @@ def all_verdicts(
     with tempfile.TemporaryDirectory() as temporary:
         root = source or keep or Path(temporary)
         jobs = [
-            (case.name, case.seed(number), str(folder_of(root, case, case.seed(number))), not source)
+            (
+                case.name,
+                case.seed(number),
+                str(folder_of(root, case, case.seed(number))),
+                not source,
+            )
             for case in cases
             for number in range(seeds)
         ]

@@ -18,17 +18,36 @@ into = FAULTS.into
 
 def last(t):
     """The last matrix before the head, and its name."""
-    return next(n for n in ("fc2", "conv2", "blocks.0.up", "rnn") if n in dict(t.model.named_modules()))
+    return next(
+        n for n in ("fc2", "conv2", "blocks.0.up", "rnn") if n in dict(t.model.named_modules())
+    )
 
 
-@into("mlp-sgd", "cnn-adam", "transformer", "tabular", roots=("trainable-not-in-optimizer",), places=("fc2", "conv2", "blocks.0.up"), also=("unchanged-parameter",), steps=200)
+@into(
+    "mlp-sgd",
+    "cnn-adam",
+    "transformer",
+    "tabular",
+    roots=("trainable-not-in-optimizer",),
+    places=("fc2", "conv2", "blocks.0.up"),
+    also=("unchanged-parameter",),
+    steps=200,
+)
 def layer_left_out(t):
     left = {id(p) for p in t.model.get_submodule(last(t)).parameters()}
     kept = [p for p in t.model.parameters() if id(p) not in left]
     t.optimizers, t.scheduler = [type(t.optimizers[0])(kept, lr=t.rate)], None
 
 
-@into("mlp-adam", "recurrent", "regression", roots=("optimizer-stale-params", "trainable-not-in-optimizer", "unchanged-parameter"), also=STUCK, places=("head",), steps=200)
+@into(
+    "mlp-adam",
+    "recurrent",
+    "regression",
+    roots=("optimizer-stale-params", "trainable-not-in-optimizer", "unchanged-parameter"),
+    also=STUCK,
+    places=("head",),
+    steps=200,
+)
 def head_replaced_after_the_optimizer(t):
     head = t.model.head
     t.model.head = nn.Linear(head.in_features, head.out_features)
@@ -52,14 +71,28 @@ class Cut(nn.Module):
         return x.detach()
 
 
-@into("mlp-sgd", "mlp-adam", "cnn-adam", roots=("unchanged-parameter", "no-gradient-param"), places=("fc1", "fc2", "conv1", "conv2", "bn*"), steps=200)
+@into(
+    "mlp-sgd",
+    "mlp-adam",
+    "cnn-adam",
+    roots=("unchanged-parameter", "no-gradient-param"),
+    places=("fc1", "fc2", "conv1", "conv2", "bn*"),
+    steps=200,
+)
 def detached_halfway(t):
     name = "act2" if hasattr(t.model, "act2") else "relu2"
     holder = t.model
     holder.add_module(name, nn.Sequential(getattr(holder, name), Cut()))
 
 
-@into("mlp-sgd", "cnn-adam", "transformer", "recurrent", roots=("softmax-before-cross-entropy",), also=STUCK)
+@into(
+    "mlp-sgd",
+    "cnn-adam",
+    "transformer",
+    "recurrent",
+    roots=("softmax-before-cross-entropy",),
+    also=STUCK,
+)
 def softmax_twice(t):
     t.loss = lambda model, x, y: F.cross_entropy(model(x).softmax(-1), y)
 
@@ -79,12 +112,19 @@ def loss_broadcast(t):
     t.loss = lambda model, x, y: F.mse_loss(model(x), y[:, 0])
 
 
-@into("tabular", name="softmax-of-one", roots=("softmax-single-unit",), also=(*STUCK, "loss-constant"))
+@into(
+    "tabular", name="softmax-of-one", roots=("softmax-single-unit",), also=(*STUCK, "loss-constant")
+)
 def softmax_of_one(t):
     t.loss = lambda model, x, y: F.binary_cross_entropy(model(x).softmax(-1), y)
 
 
-@into("tabular", name="labels-one-and-two", roots=("label-out-of-range",), also=("loss-negative", "loss-divergence"))
+@into(
+    "tabular",
+    name="labels-one-and-two",
+    roots=("label-out-of-range",),
+    also=("loss-negative", "loss-divergence"),
+)
 def labels_one_and_two(t):
     t.corrupt = lambda x, y, step: (x, y + 1)
 
@@ -123,7 +163,13 @@ def _sorted(t):
     t.order = lambda n, generator: order
 
 
-@into("mlp-sgd", "cnn-adam", "wine-tanh", roots=("unshuffled-data", "single-class-batch"), also=("same-order-every-epoch", "epoch-position-correlated"))
+@into(
+    "mlp-sgd",
+    "cnn-adam",
+    "wine-tanh",
+    roots=("unshuffled-data", "single-class-batch"),
+    also=("same-order-every-epoch", "epoch-position-correlated"),
+)
 def sorted_by_class(t):
     _sorted(t)
 
@@ -138,12 +184,24 @@ def same_order_again(t):
     t.order = lambda n, generator: torch.arange(n)
 
 
-@into("mlp-sgd", "cnn-adam", "recurrent", roots=("input-constant",), also=("input-insensitive", *STUCK))
+@into(
+    "mlp-sgd",
+    "cnn-adam",
+    "recurrent",
+    roots=("input-constant",),
+    also=("input-insensitive", *STUCK),
+)
 def inputs_are_zero(t):
     t.corrupt = lambda x, y, step: (torch.zeros_like(x), y)
 
 
-@into("mlp-sgd", "cnn-sgd", "tabular", roots=("input-scale",), also=("initial-loss-mismatch", "update-ratio-high", "dead-relu-units"))
+@into(
+    "mlp-sgd",
+    "cnn-sgd",
+    "tabular",
+    roots=("input-scale",),
+    also=("initial-loss-mismatch", "update-ratio-high", "dead-relu-units"),
+)
 def inputs_not_scaled(t):
     t.corrupt = lambda x, y, step: (1000 * x + 3000, y)
 
@@ -153,7 +211,13 @@ def targets_not_scaled(t):
     t.corrupt = lambda x, y, step: (x, 20_000 * y + 150_000)
 
 
-@into("mlp-sgd", "cnn-adam", "tabular", roots=("call-order", "no-gradient-param", "unchanged-parameter"), also=STUCK)
+@into(
+    "mlp-sgd",
+    "cnn-adam",
+    "tabular",
+    roots=("call-order", "no-gradient-param", "unchanged-parameter"),
+    also=STUCK,
+)
 def zeroed_between(t):
     def update(_, x, y, step):
         loss = t.loss(t.model, x, y)
@@ -190,13 +254,25 @@ def validation_not_scaled(t):
     t.data = Data(d.x, d.y, 5 * d.x_val + 8, d.y_val, d.classes)
 
 
-@into("mlp-sgd", "transformer", "cnn-adam", roots=("initial-loss-mismatch",), also=("update-ratio-high", "gradient-exploding"))
+@into(
+    "mlp-sgd",
+    "transformer",
+    "cnn-adam",
+    roots=("initial-loss-mismatch",),
+    also=("update-ratio-high", "gradient-exploding"),
+)
 def head_starts_too_large(t):
     with torch.no_grad():
         t.model.head.weight.mul_(60.0)
 
 
-@into("mlp-sgd", "wine-tanh", "regression", roots=("loss-negative",), also=("loss-divergence", "update-ratio-high"))
+@into(
+    "mlp-sgd",
+    "wine-tanh",
+    "regression",
+    roots=("loss-negative",),
+    also=("loss-divergence", "update-ratio-high"),
+)
 def loss_with_the_wrong_sign(t):
     usual = t.loss
     t.loss = lambda model, x, y: -usual(model, x, y)
