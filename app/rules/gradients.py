@@ -9,7 +9,7 @@ import numpy as np
 from trainvitals.app.rules.base import Rule, listing
 from trainvitals.app.rules.context import Context, StepView, Table
 from trainvitals.app.rules.finding import Finding, RuleState, Severity
-from trainvitals.app.rules.statistics import Curve, Persistence, mad, median, number, theil_sen
+from trainvitals.app.rules.statistics import Curve, Persistence, median, number, theil_sen
 
 SLOPE: Final = 0.3
 """Decades per layer. Healthy He-ReLU and tanh stacks of 4 to 32 layers stay within 0.02; sigmoid
@@ -190,8 +190,8 @@ class GradientExploding(Rule):
             return
         level = math.log10(norm)
         self.curve.add(view.step, level)
-        limit = self._limit()
         usual = median(self.usual)
+        limit = self._limit(usual)
         over = level > limit
         calm = not self.usual or level - usual < (limit - usual) / 2
         self.held.update(view.step, over, calm=calm, k=3, n=20)
@@ -206,12 +206,14 @@ class GradientExploding(Rule):
         if not over or self.strangers > WINDOW:
             self.usual = [*self.usual[-WINDOW + 1 :], level]
 
-    def _limit(self) -> float:
+    def _limit(self, usual: float) -> float:
+        """Of the level, where `usual` is the median of the usual ones."""
         if not self.usual:
             return math.inf
         if len(self.usual) < WARM_UP:
-            return median(self.usual) + START
-        return median(self.usual) + max(JUMP, NOISE * mad(self.usual))
+            return usual + START
+        spread = 1.4826 * float(np.median(np.abs(np.array(self.usual) - usual)))
+        return usual + max(JUMP, NOISE * spread)
 
     def findings(self, context: Context) -> list[Finding]:
         if not self.held.fired:

@@ -136,8 +136,9 @@ WINDOW: Final = 200
 LEAST: Final = 20
 """Losses that make a usual range."""
 OUT: Final = 10.0
-"""Deviations, as successive losses show them, from the median of the last 20, of one loss alone. At 5, heavy-tailed losses of healthy runs alarm 150 times in
-10,000 steps, at 10 still up to 10 times: hence the scale of logarithms and the height."""
+"""Deviations, as successive losses show them, from the median of the last 20, of one loss alone. At 5, heavy-tailed
+losses of healthy runs alarm 150 times in 10,000 steps, at 10 still up to 10 times: hence the scale of logarithms
+and the height."""
 RUN: Final = 5.0
 """The same for three in a row."""
 APART: Final = 5
@@ -218,8 +219,8 @@ class LossSpike(Rule):
                 f"from a usual {self.level:.3g}",
                 seen=f"Up to {self.peak:.4g}; the median of {WINDOW} losses before was {self.level:.4g}",
                 expected=f"Within {OUT:g} deviations of that median, or below the loss of the start",
-                remedy="Look at the batches of these steps: a broken sample, a wrong scale, a wrong label. Then clip the "
-                "gradient norm; lower Adam's β2 to 0.95; lower the learning rate by 3.",
+                remedy="Look at the batches of these steps: a broken sample, a wrong scale, a wrong label. Then clip "
+                "the gradient norm; lower Adam's β2 to 0.95; lower the learning rate by 3.",
                 steps=self.spikes,
                 peak=number(self.peak),
                 baseline=number(self.level),

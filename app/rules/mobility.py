@@ -70,8 +70,8 @@ class UpdateRatioLow(Rule):
                 f"their size, since step {onset}",
                 seen=f"Median update ratio {self.least:.2g}, and the loss stands still",
                 expected=f"Over {self.limit:g}; healthy trainings have 7e-6 to 0.03",
-                remedy="Raise the learning rate by 10 and again until the loss moves (1e-3 for Adam and 0.1 for SGD are "
-                "usual starts). Check that the schedule did not end, and that the loss is not scaled down.",
+                remedy="Raise the learning rate by 10 and again until the loss moves (1e-3 for Adam and 0.1 for SGD "
+                "are usual starts). Check that the schedule did not end, and that the loss is not scaled down.",
                 ratio=number(self.least),
                 learning_rate=number(self.rate),
                 curve=self.curve.evidence("log10 of the median update ratio", -5.0, None),

@@ -43,7 +43,7 @@ class LowPrecisionUpdateLost(LayerRule):
                 first=onset,
                 last=max(row.held.last for _, row in shown),
                 layers=layers,
-                title=f"{layers[0]}: {100 * worst:.3g} % of the 16-bit weights do not move at a step, since step {onset}",
+                title=f"{layers[0]}: {100 * worst:.3g} % of the 16-bit weights stand still since step {onset}",
                 seen=f"{100 * worst:.3g} % of the elements are the same, bit for bit, after a step with a gradient",
                 expected=f"Under {100 * self.warn:g} %",
                 remedy="Keep the weights in float32 and let autocast compute in 16 bits; or keep a float32 copy in the "

@@ -128,7 +128,7 @@ class InputInsensitive(Rule):
                 last=self.held.last,
                 layers=self.layers,
                 title=f"From {first} on the net gives the same output for every sample, since step {self.held.onset}",
-                seen=f"Between samples {first} varies by {self.worst:.2g} of its mean square, and the loss does not fall",
+                seen=f"Between samples {first} varies by {self.worst:.2g} of its mean square; the loss does not fall",
                 expected=f"Over {self.limit:g}; healthy nets have 0.01 and more",
                 remedy=f"Biases or a dead layer drown what comes in before {first}: look for biases far from zero, "
                 "initialise the weights larger (He for ReLU), add norm layers, and check that the inputs differ.",

@@ -226,6 +226,10 @@ class WeightNormGrowth(LayerRule):
         ]
 
 
+BASE: Final = 3
+"""Samples that make a layer's baseline."""
+
+
 class ActivationDrift(LayerRule):
     """A hidden layer's output leaves the range it had early in this run, while the loss gets worse."""
 
@@ -237,8 +241,10 @@ class ActivationDrift(LayerRule):
     start: ClassVar[int] = 20
     """Steps, after the warm-up, before the baseline is taken."""
 
-    base: dict[str, list[float]] = msgspec.field(default_factory=dict)
-    """The first three sizes of each layer."""
+    first: dict[str, list[float]] = msgspec.field(default_factory=dict)
+    """The first sizes of each layer, until there are `BASE` of them."""
+    base: dict[str, float] = msgspec.field(default_factory=dict)
+    """Their median."""
 
     def on_step(self, context: Context, view: StepView) -> None:
         if view.step < context.warm_up_end + self.start:
@@ -251,15 +257,19 @@ class ActivationDrift(LayerRule):
         last = max((i for i, row in enumerate(rows) if row.type.startswith(MATRIX)), default=0)
         size[last:] = math.nan
         size[~(size > 1e-3)] = math.nan
-        for index in np.flatnonzero(np.isfinite(size)):
-            first = self.base.setdefault(rows[index].name, [])
-            if len(first) < 3:
-                first.append(float(size[index]))
-        base = np.array([float(np.median(self.base.get(row.name, [math.nan]))) for row in rows])
+        base = np.array([self.base.get(row.name, math.nan) for row in rows])
+        for index in np.flatnonzero(np.isfinite(size) & np.isnan(base)):
+            self._learn(rows[index].name, float(size[index]))
         ratio = size / base
         ratio = np.maximum(ratio, 1 / ratio)
         worse = context.loss.regained > 0.5
         self._take(step, table, ratio, (ratio > self.warn) & worse, ratio < self.warn / 2, k=2, n=3)
+
+    def _learn(self, name: str, size: float) -> None:
+        sizes = self.first.setdefault(name, [])
+        sizes.append(size)
+        if len(sizes) == BASE:
+            self.base[name] = float(np.median(self.first.pop(name)))
 
     def findings(self, context: Context) -> list[Finding]:
         shown = self._shown()
@@ -280,7 +290,7 @@ class ActivationDrift(LayerRule):
                 remedy=f"Look at the weights of and before {first}. Lower the learning rate, add a norm layer, go back "
                 "to a checkpoint before this step.",
                 ratio=number(row.worst),
-                baseline=number(float(np.median(self.base[first]))),
+                baseline=number(self.base[first]),
                 clear=row.held.clear if row.held.clear >= 0 else onset,
                 curve=row.curve.evidence(f"Size of {first}, of its baseline", None, self.warn),
             )

@@ -1,5 +1,6 @@
 """overfitting and val-constant: what the losses of the validation tell."""
 
+import itertools
 import math
 from typing import ClassVar, Final
 
@@ -40,7 +41,7 @@ class Evaluations(msgspec.Struct):
     def noise(self) -> float:
         """Standard deviation of an evaluation on the scale of logarithms, by successive differences."""
         logs = [math.log(value) for value in self.values if value > 0]
-        steps = [abs(two - one) for one, two in zip(logs, logs[1:], strict=False)]
+        steps = [abs(two - one) for one, two in itertools.pairwise(logs)]
         return 1.4826 * median(steps) / math.sqrt(2) if steps else math.nan
 
 
@@ -110,10 +111,10 @@ class Overfitting(Rule):
                 first=self.onset,
                 last=self.last,
                 where=self.name,
-                title=f"{self.name} has risen by {100 * math.expm1(self.rise):.3g} % from its best at step {self.onset} "
-                "while the training loss falls",
+                title=f"{self.name} has risen by {100 * math.expm1(self.rise):.3g} % from its best at step {self.onset} while "
+                "the training loss falls",
                 seen=f"{series.values[-1]:.4g}; its best was {best:.4g}",
-                expected=f"Within {100 * self.note:g} % or {self.noise:g} times its noise ({series.noise:.2g}) of the best",
+                expected=f"Within {100 * self.note:g} % or {self.noise:g} times its noise ({series.noise:.2g})",
                 remedy=f"Keep the checkpoint of step {self.onset}. More or augmented data first; then weight decay, "
                 "dropout, a smaller model, or stopping there.",
                 rise=number(self.rise),

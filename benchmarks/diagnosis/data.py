@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pydoc_data import topics
 
 import numpy as np
 import torch
-from pydoc_data import topics
 from sklearn import datasets
 from torch import Tensor
 

@@ -12,7 +12,7 @@ from benchmarks.diagnosis.case import Case
 from benchmarks.diagnosis.classic import THRESHOLDS
 from benchmarks.diagnosis.corpus import CASES
 from benchmarks.diagnosis.judge import Verdict
-from benchmarks.diagnosis.score import Share, classics, first_root, matching, score
+from benchmarks.diagnosis.score import Score, Share, classics, first_root, matching, score
 from trainvitals.app.rules import RULES
 
 KINDS = {
@@ -63,8 +63,8 @@ _EXPLAINED = (
     "*Recall*: a rule that names the fault warned. *Top-1*: it is the first root finding shown. *Place*: the first "
     "layer named is right. *Onset*: the step named is within 50 of the stated one. *Steps*: from the first "
     "observable sign to the finding, median and worst. *Precision*: root findings that name what is there. *False "
-    "alarms*: warnings and criticals in a healthy run, at whatever step they were shown. What is right is written in each "
-    "case of `benchmarks/diagnosis/`, and most trainings are watched with default settings.",
+    "alarms*: warnings and criticals in a healthy run, at whatever step they were shown. What is right is written in "
+    "each case of `benchmarks/diagnosis/`, and most trainings are watched with default settings.",
     "",
     "The *held-out* cases, two fifths by a hash of their names, have seeds of their own; no threshold was chosen on "
     "them.",
@@ -87,30 +87,15 @@ def _summary(verdicts: Sequence[Verdict]) -> list[list[str]]:
     for part, some in _parts(verdicts).items():
         for kind, title in KINDS.items():
             total = score(v for v in some if CASES[v.case].kind == kind)
-            rows.append(
-                [
-                    part,
-                    title,
-                    str(total.precision),
-                    str(total.recall),
-                    str(total.top),
-                    str(total.place),
-                ]
-                + [str(total.onset), str(total.origin), total.delay, "-"]
-            )
+            rows.append([part, title, *_figures(total), "-"])
         total = score(some)
-        rows.append(
-            [
-                part,
-                "**all**",
-                str(total.precision),
-                str(total.recall),
-                str(total.top),
-                str(total.place),
-            ]
-            + [str(total.onset), str(total.origin), total.delay, total.per_clean_run]
-        )
+        rows.append([part, "**all**", *_figures(total), total.per_clean_run])
     return rows
+
+
+def _figures(total: Score) -> list[str]:
+    shares = total.precision, total.recall, total.top, total.place, total.onset, total.origin
+    return [*map(str, shares), total.delay]
 
 
 def _classics(verdicts: Sequence[Verdict]) -> list[list[str]]:
@@ -144,8 +129,7 @@ def _faults(verdicts: Sequence[Verdict]) -> list[list[str]]:
         if some:
             total = score(some)
             rows.append(
-                [fault, f"`{case.roots[0]}`", str(len(some)), str(total.recall), str(total.top)]
-                + [str(total.place), str(total.onset), total.delay]
+                [fault, f"`{case.roots[0]}`", str(len(some)), *_figures(total)[1:5], total.delay]
             )
     return rows
 
@@ -187,8 +171,13 @@ def _misses(verdicts: Sequence[Verdict]) -> list[list[str]]:
         if (case.roots and missed) or (not case.roots and (verdict.serious or verdict.error)):
             others = sorted({f.rule for f in verdict.serious if f is not top})
             rows.append(
-                [verdict.case, str(verdict.seed), ", ".join(case.roots) or "nothing"]
-                + [verdict.error or (top.title if top else "nothing"), ", ".join(others)]
+                [
+                    verdict.case,
+                    str(verdict.seed),
+                    ", ".join(case.roots) or "nothing",
+                    verdict.error or (top.title if top else "nothing"),
+                    ", ".join(others),
+                ]
             )
     return rows
 
