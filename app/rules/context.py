@@ -42,6 +42,9 @@ class Group:
             for row in rows
         )
         self.head = self._heads()
+        held = self.trainable & self.in_optimizer
+        self.head_only = bool(held.any() and not (held & ~self.head).any())
+        """Whether the optimizer holds nothing but the last layer: transfer learning, most likely meant so."""
         self.fan_in: Floats = np.array(
             [max(1, math.prod(row.shape[1:])) for row in rows], dtype=np.float64
         )

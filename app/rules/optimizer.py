@@ -123,15 +123,13 @@ class TrainableNotInOptimizer(ParameterRule):
     )
 
     head_only: bool = False
-    """Whether the optimizer holds nothing but the last layer: transfer learning, most likely meant so."""
 
     def on_step(self, context: Context, view: StepView) -> None:
         for table in view.parameters:
             group = table.group
             if not group.in_optimizer.any():
                 continue  # no optimizer was seen yet
-            held = group.trainable & group.in_optimizer
-            self.head_only = bool(held.any() and not (held & ~group.head).any())
+            self.head_only = group.head_only
             gradient = table.column("grad_rms")
             received = gradient > 0
             wrong = group.trainable & ~group.in_optimizer & received
@@ -181,8 +179,7 @@ class UnchangedParameter(ParameterRule):
             moves = max(rates) * size > RESOLUTION * table.column("weight_absmax")
             broken = (table.column("weight_nonfinite") > 0) | (table.column("grad_nonfinite") > 0)
             nothing = (np.isnan(size) | (size == 0)) & ~broken
-            # What no optimizer holds is for the rule above to tell.
-            held = table.group.in_optimizer | (not table.group.in_optimizer.any())
+            held = table.group.in_optimizer | (not table.group.head_only)
             wrong = table.group.trainable & held & (unchanged == 1) & (moves | nothing) & ~broken
             self._take(view.step, table, wrong, ~np.isnan(unchanged), moves)
 

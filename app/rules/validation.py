@@ -111,8 +111,8 @@ class Overfitting(Rule):
                 first=self.onset,
                 last=self.last,
                 where=self.name,
-                title=f"{self.name} has risen by {100 * math.expm1(self.rise):.3g} % from its best at step {self.onset} while "
-                "the training loss falls",
+                title=f"{self.name} has risen by {100 * math.expm1(self.rise):.3g} % from its best at step "
+                f"{self.onset} while the training loss falls",
                 seen=f"{series.values[-1]:.4g}; its best was {best:.4g}",
                 expected=f"Within {100 * self.note:g} % or {self.noise:g} times its noise ({series.noise:.2g})",
                 remedy=f"Keep the checkpoint of step {self.onset}. More or augmented data first; then weight decay, "
