@@ -112,7 +112,15 @@ EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
         *STANDSTILL,
         *NONFINITE,
     ),
-    "loss-spike": ("loss-divergence", "gradient-exploding", "activation-drift", *STANDSTILL),
+    "loss-spike": (
+        "update-ratio-high",
+        "loss-divergence",
+        "gradient-exploding",
+        "activation-drift",
+        "weight-norm-growth",
+        "dead-relu-units",
+        *STANDSTILL,
+    ),
     "loss-divergence": ("gradient-exploding", "loss-spike", *STANDSTILL, *NONFINITE),
     "update-ratio-low": STANDSTILL,
     "unchanged-parameter": STANDSTILL,
@@ -174,7 +182,10 @@ def _explains(cause: Finding, effect: Finding) -> bool:
         return _names(cause) == cause.rule
     if cause.rule == "trainable-not-in-optimizer" and effect.rule == "unchanged-parameter":
         return bool(set(cause.layers) & set(effect.layers))
-    if {cause.rule, effect.rule} == {"update-ratio-high", "gradient-exploding"}:
+    if {cause.rule, effect.rule} in (
+        {"update-ratio-high", "gradient-exploding"},
+        {"update-ratio-high", "loss-spike"},
+    ):
         # Updates are sampled, norms are not, so their onsets cannot decide; the rate can.
         rate = cause if cause.rule == "update-ratio-high" else effect
         return bool(rate.evidence.get("rate_rose")) == (rate is cause)
