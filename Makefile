@@ -10,6 +10,7 @@ ARGS ?=
 .PHONY: $(shell grep -oE '^[a-z-]+:' $(firstword $(MAKEFILE_LIST)) | tr -d :)
 .PHONY: help demo test quick lint bench bench-overhead bench-stream compatibility screenshots clean
 .PHONY: help demo test quick lint bench bench-overhead bench-ui bench-alerts compatibility screenshots clean
+.PHONY: help demo test quick lint bench bench-overhead bench-diagnosis bench-diagnosis-cost compatibility screenshots clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -62,6 +63,11 @@ bench-ui: $(PEERS)  ## what the pages cost in a browser, beside TensorBoard (ARG
 
 bench-alerts: $(STAMP)  ## 50 kills of the server, an hour without receivers: is any alert lost or doubled?
 	$(BIN)/python -m benchmarks.alerts $(ARGS)
+bench-diagnosis: $(STAMP)  ## how right the diagnosis is, over sick and healthy trainings (ARGS=--write)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.diagnosis $(ARGS)
+
+bench-diagnosis-cost: $(STAMP)  ## what judging 20 runs of 200 layers costs
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.diagnosis.cost $(ARGS)
 
 compatibility: $(STAMP)  ## measure again what is recorded under which condition: docs/compatibility.md
 	$(BIN)/python -m pytest tests/zoo --write-compatibility $(ARGS)

@@ -29,15 +29,16 @@ from trainvitals.app.rules.losscalls import (
     SoftmaxSingleUnit,
     SoftmaxWrongDim,
 )
+from trainvitals.app.rules.losscurve import LossConstant, LossNotDecreasing, LossSpike
 from trainvitals.app.rules.lossvalues import (
     IgnoredLabelBatch,
     InitialLossMismatch,
     LabelOutOfRange,
     LabelScale,
-    LossConstant,
     LossNegative,
     LossReductionSum,
 )
+from trainvitals.app.rules.mobility import OverRegularised, UpdateRatioLow
 from trainvitals.app.rules.modes import (
     BnSmallBatch,
     EvalModeLeak,
@@ -50,10 +51,19 @@ from trainvitals.app.rules.optimizer import (
     TrainableNotInOptimizer,
     UnchangedParameter,
 )
+from trainvitals.app.rules.precision import AdamEpsDominates, LowPrecisionUpdateLost
 from trainvitals.app.rules.preflight import Preflight
 from trainvitals.app.rules.repetition import RepeatedBatch, SameOrderEveryEpoch
+from trainvitals.app.rules.saturation import InputInsensitive, SaturatedActivation
+from trainvitals.app.rules.scales import (
+    ActivationDrift,
+    ActivationScaleDepth,
+    GradientExplodingDepth,
+    WeightNormGrowth,
+)
 from trainvitals.app.rules.schedule import LrScheduleMismatch
 from trainvitals.app.rules.updates import UpdateRatioHigh
+from trainvitals.app.rules.validation import Overfitting, ValConstant
 from trainvitals.app.rules.wiring import (
     AdamWithL2,
     BiasBeforeNorm,
@@ -79,8 +89,24 @@ RULES: tuple[type[Rule], ...] = (
     GradientExploding,
     DeadReluUnits,
     UpdateRatioHigh,
+    UpdateRatioLow,
+    LrScheduleMismatch,
+    LowPrecisionUpdateLost,
+    AdamEpsDominates,
+    ActivationScaleDepth,
+    GradientExplodingDepth,
+    SaturatedActivation,
+    InputInsensitive,
+    ActivationDrift,
+    WeightNormGrowth,
+    OverRegularised,
     LossDivergence,
+    LossSpike,
+    LossConstant,
     LossStuckAtPrior,
+    LossNotDecreasing,
+    Overfitting,
+    ValConstant,
     # what the loop shows of itself: wiring and losses
     OptimizerStaleParams,
     WeightInitSymmetric,
@@ -97,7 +123,6 @@ RULES: tuple[type[Rule], ...] = (
     MultilabelLossMismatch,
     InitialLossMismatch,
     LossNegative,
-    LossConstant,
     LossReductionSum,
     LabelOutOfRange,
     IgnoredLabelBatch,
@@ -111,7 +136,6 @@ RULES: tuple[type[Rule], ...] = (
     EvalModeLeak,
     FrozenBnUpdating,
     BnSmallBatch,
-    LrScheduleMismatch,
     LrOutOfFamilyRange,
     # its data
     RepeatedBatch,

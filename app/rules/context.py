@@ -43,6 +43,9 @@ class Group:
             for row in rows
         )
         self.head = self._heads()
+        held = self.trainable & self.in_optimizer
+        self.head_only = bool(held.any() and not (held & ~self.head).any())
+        """Whether the optimizer holds nothing but the last layer: transfer learning, most likely meant so."""
         self.fan_in: Floats = np.array(
             [max(1, math.prod(row.shape[1:])) for row in rows], dtype=np.float64
         )
@@ -152,6 +155,11 @@ class Loss(msgspec.Struct):
         self.best = min(self.best, self.slow)
 
     @property
+    def flat(self) -> bool:
+        """Whether 100 losses and more have brought it down by less than a twentieth."""
+        return self.count >= 100 and self.slow > self.initial - 0.05 * abs(self.initial)
+
+    @property
     def regained(self) -> float:
         """How much of its fall the loss has given back; 1 is all, more is above the start.
 
@@ -208,6 +216,8 @@ class Context(msgspec.Struct):
     last_width: int = 0
     """Outputs of the last Linear layer, 0 when there is none."""
     attention: bool = False
+    several_models: bool = False
+    """Whether several models are watched: a game between them has no loss that must fall."""
 
     def start(self, record: Start) -> None:
         """A process life begins."""
@@ -218,6 +228,7 @@ class Context(msgspec.Struct):
     def layout(self, record: Layout) -> None:
         """Rows of a group are named, or named anew."""
         self.layouts[record.group] = record
+        self.several_models |= any(_model(row.name) for row in record.rows)
         if record.kind == "activation":
             widths = [row.shape[-1] for row in record.rows if row.type == "Linear" and row.shape]
             self.last_width = widths[-1] if widths else self.last_width

@@ -121,7 +121,13 @@ class Engine:
         context = self._context
         return arbitrate(
             [
-                self.policy.apply(found, context.project, context.time)
+                self.policy.apply(
+                    msgspec.structs.replace(
+                        found, evidence={**found.evidence, "unless": rule.unless}
+                    ),
+                    context.project,
+                    context.time,
+                )
                 for rule in self._rules
                 for found in self._found(rule)
             ]

@@ -119,38 +119,6 @@ class LossNegative(ObservedRule):
         return FINE
 
 
-class LossConstant(ObservedRule):
-    """The loss is the very same number in every look, bit for bit.
-
-    Formula: what backward begins with is equal in 5 looks in a row, not 0, with a learning rate above 0. Default: 5,
-    as DeepDiagnosis has it; looks are steps apart. Applies to: every loss of one element. Guards: a loss of exactly 0
-    has nothing left to learn; the numbers are those of the step, not the rounded ones that are logged. Sources:
-    DeepDiagnosis (ICSE 2022), unchanged loss.
-    """
-
-    id: ClassVar[str] = "loss-constant"
-    k: ClassVar[int] = 4
-    n: ClassVar[int] = 4
-    expected: ClassVar[str] = "A loss that differs from step to step, as weights and batches do"
-    remedy: ClassVar[str] = (
-        "Look for a constant output (a softmax over one value, a dead last layer), a loss that is detached from the "
-        "model, or a batch that is always the same together with weights that do not move."
-    )
-    about: ClassVar[str] = "No backward pass was looked at yet."
-
-    before: float = math.nan
-
-    def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
-        if seen.root is None or max(context.rates.values(), default=0.0) <= 0:
-            return SKIP
-        same, self.before = seen.root == self.before != 0, seen.root
-        if not same:
-            return FINE
-        return wrong(
-            f"The loss is {seen.root:.6g} in every look", "Equal to the last bit, look after look"
-        )
-
-
 class LossReductionSum(ObservedRule):
     """The loss is the sum over the batch, so that the batch size scales the learning rate.
 

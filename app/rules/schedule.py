@@ -1,64 +1,75 @@
-"""A learning rate that its schedule has used up while the training still goes on."""
+"""lr-schedule-mismatch: a schedule that ends long before the training does."""
 
-from typing import ClassVar, Final
+from typing import ClassVar
 
+import msgspec
+
+from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.context import Context, StepView
-from trainvitals.app.rules.observed import ObservedRule, Sight
-
-NOTHING: Final = 1e-4
-"""Share of the highest rate below which a schedule has ended."""
-STEPS: Final = 50
-TAIL: Final = 0.1
-"""Share of all steps so far that the end of a healthy schedule stays below: a cosine ends with 0.6 %, a square with 1
-%."""
+from trainvitals.app.rules.finding import Finding, RuleState
+from trainvitals.app.rules.statistics import Curve, number
 
 
-class LrScheduleMismatch(ObservedRule):
-    """The schedule is over long before the training is: the rate is 0, or next to it, and steps go on.
-
-    Formula: every learning rate at or below 1e-4 of the highest so far, for 50 steps and a tenth of the steps so far;
-    or 0 from the first step on, for 50 steps. Default: see `TAIL`. A scheduler that counts epochs and is stepped with
-    every batch does it within the first epoch. Applies to: runs whose rates are recorded. Guards: several groups of
-    which one still has a rate; a cycle that comes back resolves it. Guide tips: 8, 9. Sources: PyTorch's documentation
-    of schedulers; practice.
-    """
+class LrScheduleMismatch(Rule):
+    """Every learning rate is zero, or as good as, and the training goes on."""
 
     id: ClassVar[str] = "lr-schedule-mismatch"
-    k: ClassVar[int] = 1
-    n: ClassVar[int] = 1
-    expected: ClassVar[str] = "A learning rate above 0 until the last steps"
-    remedy: ClassVar[str] = (
-        "Count steps or epochs, not both: scheduler.step() once for each unit that its length was given in. Give it "
-        "the whole length of the training."
+    unless: ClassVar[str] = (
+        "the training ends soon, or another optimizer that is not watched still works."
     )
-    diff: ClassVar[str] = (
-        "  for x, y in loader:\n-     scheduler.step()\n+ scheduler.step()  # once an epoch"
-    )
-    about: ClassVar[str] = "No learning rate was recorded yet."
+    steps: ClassVar[int] = 50
+    share: ClassVar[float] = 0.1
+    """Steps at zero: at least so many, and this share of all so far. A schedule that ends with the training
+    never has them."""
+    nothing: ClassVar[float] = 1e-6
+    """Of the highest rate so far."""
 
     since: int = -1
+    first: int = -1
+    last: int = -1
+    above: int = 0
+    """Last step at which the rate was seen above zero; it is not recorded at every step."""
+    curve: Curve = msgspec.field(default_factory=Curve)
+    seen: bool = False
 
     def on_step(self, context: Context, view: StepView) -> None:
-        rates = [value for name, value in view.scalars.items() if name.startswith("tv/lr/")]
-        if not rates:
+        if not any(name.startswith("tv/lr/") for name in view.scalars):
             return
-        if max(rates) > NOTHING * context.rate_top:
-            self.since = -1
-            self._hold(view.step, None)
+        self.seen = True
+        rate = max(context.rates.values())
+        self.curve.add(view.step, rate)
+        if rate > self.nothing * context.rate_top or context.rate_top <= 0:
+            self.since, self.above = -1, view.step
             return
         self.since = view.step if self.since < 0 else self.since
-        length = view.step - self.since
-        if length < max(STEPS, TAIL * context.steps):
-            return
-        fired = self.held.fired
-        top = context.rate_top
-        self._hold(
-            view.step,
-            Sight(
-                f"The learning rate is {max(rates):.2g} while the training goes on",
-                f"{max(rates):.3g} for {length} steps; the highest was {top:.3g}",
-                "warning",
-            ),
-        )
-        if not fired:
-            self.held.onset = self.since
+        idle = view.step - self.since
+        if idle >= max(self.steps, self.share * context.steps):
+            self.first = self.above + 1 if self.first < 0 else self.first
+            self.last = view.step
+
+    def findings(self, context: Context) -> list[Finding]:
+        if self.first < 0:
+            return []
+        return [
+            self._report(
+                severity="warning",
+                resolved=self.since < 0,
+                first=self.first,
+                last=self.last,
+                where="the learning-rate schedule",
+                title=f"The learning rate is zero since step {self.first}, and the training goes on",
+                seen=f"{self.last - self.first} steps without a learning rate; it was up to {context.rate_top:.3g}",
+                expected="A schedule that ends with the training",
+                remedy="Give the schedule the steps of the whole training. If it counts epochs call scheduler.step() "
+                "once an epoch, not once a batch.",
+                learning_rate=number(context.rate_top),
+                curve=self.curve.evidence("Learning rate", None, None),
+            )
+        ]
+
+    def state(self, context: Context) -> RuleState:
+        if not self.seen:
+            return self._state("not enough data", "No learning rate was recorded yet.")
+        if self.first < 0:
+            return self._state("ok", "The learning rate is above zero.")
+        return self._state("firing" if self.since >= 0 else "resolved", f"Since {self.first}.")

@@ -11,8 +11,9 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
 from trainvitals.hooks.accounts import Accounts
+from trainvitals.hooks.call import Call
 from trainvitals.hooks.draft import Draft
-from trainvitals.hooks.interception import Call, is_tracing
+from trainvitals.hooks.interception import is_tracing
 from trainvitals.hooks.observe import batches, facts, graph, losses, targets
 from trainvitals.hooks.observe.loaders import Loaders
 from trainvitals.hooks.observe.modes import Evaluations, Moded
