@@ -8,9 +8,6 @@ ARGS ?=
 
 # every target below is a task, none is a file
 .PHONY: $(shell grep -oE '^[a-z-]+:' $(firstword $(MAKEFILE_LIST)) | tr -d :)
-.PHONY: help demo test quick lint bench bench-overhead bench-stream compatibility screenshots clean
-.PHONY: help demo test quick lint bench bench-overhead bench-ui bench-alerts compatibility screenshots clean
-.PHONY: help demo test quick lint bench bench-overhead bench-diagnosis bench-diagnosis-cost compatibility screenshots clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,14 +52,17 @@ bench-overhead: $(PEERS)  ## what watching costs, beside wandb and TensorBoard (
 
 bench-store: $(PEERS)  ## the store: charts' times, size, rate, beside TensorBoard and a row a value (ARGS=--quick)
 	$(BIN)/python -m benchmarks.store $(ARGS)
+
 bench-stream: $(STAMP)  ## ingest at full load, kills of servers and trainings, a hundred viewers (ARGS=--quick)
 	$(BIN)/python -m benchmarks.stream $(ARGS)
+
 bench-ui: $(PEERS)  ## what the pages cost in a browser, beside TensorBoard (ARGS=--quick)
 	@bash .ci/browser
 	$(BIN)/python -m benchmarks.ui $(ARGS)
 
 bench-alerts: $(STAMP)  ## 50 kills of the server, an hour without receivers: is any alert lost or doubled?
 	$(BIN)/python -m benchmarks.alerts $(ARGS)
+
 bench-diagnosis: $(STAMP)  ## how right the diagnosis is, over sick and healthy trainings (ARGS=--write)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.diagnosis $(ARGS)
 
