@@ -12,9 +12,9 @@ from torch.optim.optimizer import (
 )
 from torch.utils.hooks import RemovableHandle
 
-from trainvitals.hooks.accounts import Accounts, Span
+from trainvitals.hooks.accounts import Accounts
 from trainvitals.hooks.backwardwatch import BackwardWatch
-from trainvitals.hooks.calibration import QuietCost, quiet_cost
+from trainvitals.hooks.calibration import quiet_cost
 from trainvitals.hooks.callwatch import CallWatch
 from trainvitals.hooks.criteria import Criteria
 from trainvitals.hooks.draft import Draft, Emitter
@@ -101,10 +101,8 @@ class Watch:
         )
         self._handles: list[RemovableHandle] = []
         self._first = 0
-        self._last_look = 0
         self._samples = 0
         self._refreshed = -1
-        self._quiet_cost: QuietCost | None = None
         self._draft: Draft | None = None
         self._held: Draft | None = None
 
@@ -136,11 +134,11 @@ class Watch:
             ]
             self._data_wait.attach()
             self._interception.attach()
-            self._quiet_cost = self._quiet_cost or quiet_cost(
-                self._interception, self.registry, self._optimizers
-            )
-            self._last_look = self.completed
-            self.accounts.start()
+            if self.accounts.quiet_cost is None:
+                self.accounts.quiet_cost = quiet_cost(
+                    self._interception, self.registry, self._optimizers
+                )
+            self.accounts.start(self.completed)
             self._shards.join(self.registry)
         self._begin_step()
         self._calm_down()
@@ -148,7 +146,7 @@ class Watch:
     def resume_at(self, step: int) -> None:
         """Count on from `step`; only before the first step."""
         if self.completed == self._first:
-            self.quiet.completed = self._first = self._last_look = step
+            self.quiet.completed = self._first = self.accounts.begin = step
             self._pace.resume(self._pace, step)
             self._begin_step()
             self._calm_down()
@@ -176,9 +174,9 @@ class Watch:
     def detach(self) -> None:
         """Take everything off again; the training goes on as if nothing had been there."""
         self._emit_held()
-        if self.completed > self._last_look:
+        if self.completed > self.accounts.begin:
             self.accounts.enter()
-            span = self._span(self.completed)
+            span = self.accounts.close(self.completed, self._calls.count)
             self._pace.earn(span.training, span.always)
         self._shards.leave()
         if not self.guard.known_bad(self.completed):
@@ -291,10 +289,7 @@ class Watch:
         aftermath = self._optimizers.aftermaths.get(id(optimizer))
         if aftermath is None:
             return
-        aftermath.keep(self.completed)
-        self.quiet.kept.append(aftermath)
-        if self.guard.doubts:
-            self.guard.settle(self.completed)
+        self.guard.stepped(aftermath, self.completed)
         if self._optimizers.is_primary(optimizer):
             self._next_step()
 
@@ -356,12 +351,7 @@ class Watch:
 
     def _look_at_update(self, optimizer: Optimizer) -> None:
         spoiled = self._parameters.take_update(optimizer)
-        aftermath = self._optimizers.aftermaths.get(id(optimizer))
-        if aftermath is not None:
-            aftermath.keep(self.completed)
-            self.quiet.kept.append(aftermath)
-        if self.guard.doubts:
-            self.guard.settle(self.completed)
+        self.guard.stepped(self._optimizers.aftermaths.get(id(optimizer)), self.completed)
         if spoiled and not self.guard.known_bad(self.completed):
             self.guard.check_last_steps()
 
@@ -398,7 +388,7 @@ class Watch:
         self._close_span(draft)
 
     def _close_span(self, draft: Draft) -> None:
-        span = self._span(self.completed + 1)
+        span = self.accounts.close(self.completed + 1, self._calls.count)
         waited = self._data_wait.take()
         if self.completed > self._first:
             draft.scalars["tv/step_time"] = span.wall / span.steps
@@ -410,12 +400,6 @@ class Watch:
             draft.step, span.steps, span.training, span.always, span.own, draft.sampled
         )
         self._emitter.poll()
-
-    def _span(self, end: int) -> Span:
-        """What the steps since the last look took, up to `end`."""
-        steps, self._last_look = end - self._last_look, end
-        cost = self._quiet_cost or QuietCost(0.0, 0.0)
-        return self.accounts.close(steps, self._calls.count * cost.call + cost.rest)
 
     def _emit_held(self) -> None:
         held, self._held = self._held, None
