@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainvitals.app.rules.finding import Finding
-from trainvitals.app.store import append, catalog, findings, outbox, read, replay
+from trainvitals.app.store import append, catalog, findings, histograms, outbox, read, replay
 from trainvitals.app.store.connection import Database
 from trainvitals.app.store.types import (
     AlertRow,
@@ -169,7 +169,7 @@ class Store:
     ) -> HistogramSeries:
         """Histograms of one layer or parameter at no more than `times` steps, evenly chosen, always the newest."""
         with self._database.read() as connection:
-            return read.histograms(connection, run, kind, name, start, stop, times)
+            return histograms.histograms(connection, run, kind, name, start, stop, times)
 
     def latest(
         self, run: str, kind: GroupKind

@@ -93,15 +93,16 @@ class Reader:
         return slice(low, min((last + 1) * tiles.TILE_ROWS, self._group.rows))
 
     def _from_tail(self, columns: Sequence[int], first: int, last: int, place: int | None) -> Nodes:
-        if self._tail is None:
-            self._tail = groups.read_tail(self._connection, self._group)
         kept = self._segment.reach.tail_kept
         if self._group.scalar:
+            if self._tail is None:
+                self._tail = groups.read_tail(self._connection, self._group)
             values: npt.NDArray[Any] = np.concatenate(
                 [self._tail.scalars_of(column) for column in columns]
             )
         else:
-            chosen = self._tail.values[:, self._rows(first, last, place)][:, :, list(columns)]
+            rows = self._rows(first, last, place)
+            chosen = groups.tail_rows(self._connection, self._group, rows)[:, :, list(columns)]
             values = chosen.transpose(2, 1, 0).reshape(-1, len(kept))
         return self._leaves(values, kept)
 

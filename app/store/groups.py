@@ -19,6 +19,9 @@ BLOCK: Final = 256
 _BLOCK_VALUES: Final = 4 << 20
 """Values in a block at most, as far as it holds more than one node: bounds the memory that compaction takes."""
 
+_FEW: Final = 8
+"""A share of a record of less than 1 in so many is read on its own."""
+
 _layout_decoder = msgspec.msgpack.Decoder(Layout)
 
 
@@ -179,6 +182,43 @@ def tail_steps(connection: sqlite3.Connection, group: Group) -> npt.NDArray[np.i
         "SELECT steps FROM tail WHERE grp = ? ORDER BY first", (group.key,)
     ).fetchall()
     return np.frombuffer(b"".join(row[0] for row in rows), "<i8").astype(np.int64)
+
+
+def tail_rows(connection: sqlite3.Connection, group: Group, rows: slice) -> npt.NDArray[np.float32]:
+    """Some rows of the records that are not in blocks yet; shape (n, rows, columns). Of a group of no scalars."""
+    line = 4 * group.columns
+    size, low, high = line * group.rows, line * rows.start, line * rows.stop
+    parts = [np.empty((0, rows.stop - rows.start, group.columns), np.float32)]
+    few = _FEW * (high - low) < size  # then read no more than them: the tail has up to some MiB
+    column = "rowid" if few else "body"
+    for count, held in connection.execute(
+        f"SELECT count, {column} FROM tail WHERE grp = ? ORDER BY first", (group.key,)
+    ):
+        if few:
+            with connection.blobopen("tail", "body", held, readonly=True) as blob:
+                pieces = []
+                for record in range(count):
+                    blob.seek(record * size + low)
+                    pieces.append(blob.read(high - low))
+                data = b"".join(pieces)
+            values = np.frombuffer(data, "<f4").reshape(count, -1, group.columns)
+        else:
+            values = np.frombuffer(held, "<f4").reshape(count, group.rows, group.columns)[:, rows]
+        parts.append(values)
+    return np.concatenate(parts)
+
+
+def newest_record(
+    connection: sqlite3.Connection, group: Group
+) -> tuple[int, npt.NDArray[np.float32]] | None:
+    """The step and the values, shape (rows, columns), of the last record in the tail; None where it is empty."""
+    row = connection.execute(
+        "SELECT steps, body FROM tail WHERE grp = ? ORDER BY first DESC LIMIT 1", (group.key,)
+    ).fetchone()
+    if row is None:
+        return None
+    values = np.frombuffer(row[1], "<f4").reshape(-1, group.rows, group.columns)
+    return int(np.frombuffer(row[0], "<i8")[-1]), values[-1]
 
 
 def read_tail(connection: sqlite3.Connection, group: Group) -> Tail:

@@ -6,16 +6,13 @@ import numpy as np
 import numpy.typing as npt
 
 from trainvitals.app.store import catalog, groups, tiles
-from trainvitals.app.store.compression import decompress
 from trainvitals.app.store.cover import Steps
 from trainvitals.app.store.gather import Buckets, Reader
 from trainvitals.app.store.groups import Group
 from trainvitals.app.store.plan import plan
 from trainvitals.app.store.pyramid import Nodes
-from trainvitals.app.store.types import HistogramSeries, Matrix, News, Series
-from trainvitals.hooks.wire.bins import BINS
-from trainvitals.hooks.wire.codec import unpack_row_of_counts
-from trainvitals.hooks.wire.records import GroupKind, HistogramKind, Layout, Row
+from trainvitals.app.store.types import Matrix, News, Series
+from trainvitals.hooks.wire.records import GroupKind, Layout, Row
 
 
 def series(
@@ -148,56 +145,6 @@ def row(
     return News(found, answer.cursor, answer.whole)
 
 
-def histograms(
-    connection: sqlite3.Connection,
-    run_id: str,
-    kind: HistogramKind,
-    name: str,
-    start: int | None,
-    stop: int | None,
-    times: int,
-) -> HistogramSeries:
-    """Histograms of one row, thinned to `times`; see `Store.histograms`."""
-    none = HistogramSeries(np.empty(0, np.int64), np.empty((0, BINS), np.int64))
-    run = catalog.find_key(connection, run_id)
-    if run is None:
-        return none
-    ends = catalog.view_ends(connection, run)
-    at: dict[int, tuple[int, int, int, int]] = {}
-    for attempt, *fields in connection.execute(
-        f"SELECT s.attempt, {groups.FIELDS} FROM groups g JOIN streams s ON s.key = g.stream "
-        "WHERE s.run = ? AND s.rank = 0 AND g.number >= 0 ORDER BY s.attempt, g.key",
-        (run,),
-    ).fetchall():
-        group = Group(*fields)
-        index = next((i for i, r in enumerate(group.layout.rows) if r.name == name), None)
-        if index is None:
-            continue
-        limits = [limit for limit in (stop, ends[attempt]) if limit is not None]
-        low, high = start or 0, min(limits, default=2**62)
-        for step, seq in connection.execute(
-            "SELECT step, seq FROM histograms WHERE grp = ? AND kind = ? AND step >= ? AND step < ? "
-            "ORDER BY step, seq",
-            (group.key, kind, low, high),
-        ):
-            at[step] = (group.key, seq, group.rows, index)
-    if not at:
-        return none
-    steps = np.array(sorted(at), np.int64)
-    if len(steps) > times:
-        steps = steps[np.linspace(len(steps) - 1, 0, times).round().astype(np.int64)[::-1]]
-    counts = np.zeros((len(steps), BINS), np.int64)
-    for position, step in enumerate(steps.tolist()):
-        key, seq, rows, index = at[step]
-        (body,) = connection.execute(
-            "SELECT body FROM histograms WHERE grp = ? AND kind = ? AND step = ? AND seq = ?",
-            (key, kind, step, seq),
-        ).fetchone()
-        counts[position] = unpack_row_of_counts(decompress(body), rows, index)
-    filled = counts.any(axis=1)  # a row of zeros is "none"
-    return HistogramSeries(steps[filled], counts[filled])
-
-
 def latest(
     connection: sqlite3.Connection, run_id: str, kind: GroupKind
 ) -> tuple[Layout, int, npt.NDArray[np.float32]] | None:
@@ -211,8 +158,9 @@ def latest(
     if found is None:
         return None
     group = Group(*found)
-    steps, values = Records(connection).read(group, group.count - 1)
-    return group.layout, steps, values
+    newest = groups.newest_record(connection, group)
+    step, values = newest or Records(connection).read(group, group.count - 1)
+    return group.layout, step, values
 
 
 class Records:

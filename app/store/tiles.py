@@ -45,10 +45,12 @@ def _by_tile(values: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
 def unpack_tiles(bodies: Sequence[bytes], dtype: str, rows: int, records: int) -> npt.NDArray[Any]:
     """The inverse of `pack_values`."""
     whole = rows // TILE_ROWS
-    parts = [floats.unpack(bodies[:whole], dtype, TILE_ROWS, records).reshape(-1, records)]
+    parts = []
+    if whole:
+        parts.append(floats.unpack(bodies[:whole], dtype, TILE_ROWS, records))
     if rows % TILE_ROWS:
-        parts.append(unpack_values(bodies[whole], dtype, rows % TILE_ROWS, records))
-    return np.concatenate(parts)
+        parts.append(floats.unpack(bodies[whole:], dtype, rows % TILE_ROWS, records))
+    return np.concatenate([part.reshape(-1, records) for part in parts])
 
 
 def unpack_values(body: bytes, dtype: str, rows: int, records: int) -> npt.NDArray[Any]:

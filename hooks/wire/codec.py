@@ -7,7 +7,7 @@ of its payload (both uint32, little-endian), then the msgpack of one record.
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import msgspec
@@ -213,15 +213,31 @@ def unpack_counts(data: bytes, rows: int) -> npt.NDArray[np.uint32]:
 
 def unpack_row_of_counts(data: bytes, rows: int, row: int) -> npt.NDArray[np.uint32]:
     """One row of `unpack_counts`, without unpacking the others; shape `(BINS,)`."""
-    first, length, body, packed = _open_counts(data, rows)
-    begin, stop = int(length[:row].sum()), int(length[: row + 1].sum())
-    ends = varints.ends(body) if packed else 4 * np.arange(1, len(body) // 4 + 1)
-    if stop > len(ends):
-        raise _misfit(data, rows)
-    counts = np.zeros(BINS, dtype=np.uint32)
-    if stop > begin:
-        part = body[ends[begin - 1] if begin else 0 : ends[stop - 1]]
-        counts[first[row] : first[row] + length[row]] = _decode_counts(part, packed, rows)
+    counts: npt.NDArray[np.uint32] = unpack_rows_of_counts([data], rows, row)[0]
+    return counts
+
+
+def unpack_rows_of_counts(packed: Sequence[bytes], rows: int, row: int) -> npt.NDArray[np.uint32]:
+    """The same row of several results of `pack_counts`; shape `(len(packed), BINS)`. Raises WireError."""
+    counts = np.zeros((len(packed), BINS), dtype=np.uint32)
+    cut: list[npt.NDArray[np.uint8]] = []  # varints are decoded all at once
+    places: list[npt.NDArray[np.int64]] = []
+    for index, data in enumerate(packed):
+        first, length, body, as_varints = _open_counts(data, rows)
+        begin, many = int(length[:row].sum()), int(length[row])
+        ends = varints.ends(body) if as_varints else 4 * np.arange(1, len(body) // 4 + 1)
+        if begin + many > len(ends):
+            raise _misfit(data, rows)
+        if many:
+            part = body[ends[begin - 1] if begin else 0 : ends[begin + many - 1]]
+            at = index * BINS + first[row] + np.arange(many)
+            if as_varints:
+                cut.append(part)
+                places.append(at)
+            else:
+                counts.reshape(-1)[at] = _decode_counts(part, as_varints, rows)
+    if cut:
+        counts.reshape(-1)[np.concatenate(places)] = _decode_counts(np.concatenate(cut), True, rows)
     return counts
 
 

@@ -1,5 +1,6 @@
 """What the audit of a run finds: nothing in a sound database, and each thing that was changed in a damaged one."""
 
+import shutil
 import sqlite3
 from functools import partial
 
@@ -12,24 +13,35 @@ from trainvitals.hooks.wire.codec import pack_counts
 from trainvitals.hooks.wire.records import End, Event, Histograms, Step
 
 
-@pytest.fixture
-def damaged(tmp_path, sender_to):
-    """Fill a store, run SQL on its file, and audit it."""
-    path = tmp_path / "t.db"
+STEPS = 32 * 256 + 300
+"""Enough for a block of level 2, some nodes that wait for theirs, and a tail."""
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory, sender_to):
+    """A database with one run of all sorts of records."""
+    path = tmp_path_factory.mktemp("db") / "t.db"
     random = np.random.default_rng(0)
     with Store.open(path) as store:
-        stream = sender_to(store).start().layout([f"fc{number}" for number in range(40)])
-        counts = pack_counts(np.ones((40, 96), int))
-        for step in range(1100):
-            values = random.normal(size=(40, 2))
+        stream = sender_to(store).start().layout([f"fc{number}" for number in range(20)])
+        for step in range(STEPS):
+            values = random.normal(size=(20, 2))
             values[random.random(values.shape) < 0.01] = np.nan
             stream.sample(step, values, scalars={"loss": random.normal()})
         stream.scalars(1050, late=1.0)
-        kept = Histograms(group=0, kind="weight", counts=counts)
-        stream.make(Step, step=1100, histograms=[kept]).make(Event, step=7, kind="monitor")
-        stream.make(End, step=1100, status="finished")
+        kept = Histograms(group=0, kind="weight", counts=pack_counts(np.ones((20, 96), int)))
+        stream.make(Step, step=STEPS, histograms=[kept]).make(Event, step=7, kind="monitor")
+        stream.make(End, step=STEPS, status="finished")
         while stream.sent < len(stream.records):
-            stream.send(last=stream.sent + int(random.integers(1, 90)))
+            stream.send(last=stream.sent + int(random.integers(1, 400)))
+    return path
+
+
+@pytest.fixture
+def damaged(tmp_path, filled):
+    """Run SQL on a copy of the database, and audit it."""
+    path = tmp_path / "t.db"
+    shutil.copy(filled, path)
 
     def change(statement="SELECT 1", *values):
         connection = sqlite3.connect(path)
@@ -46,10 +58,10 @@ def damaged(tmp_path, sender_to):
 
 
 def negated(body):
-    """A tile of 8 rows of float32 with one value of other sign."""
-    values = np.frombuffer(tiles.decompress(body), np.uint8).copy()
-    values[-5] ^= 0x80
-    return tiles.compress(values.tobytes())
+    """A tile of 8 rows of 256 values, with one of other sign."""
+    values = tiles.unpack_values(body, "<f4", 8, 256).copy()
+    values[3, 5] *= -1
+    return tiles.pack_values(values)[0]
 
 
 def test_a_sound_run_has_nothing_wrong(damaged):
@@ -67,21 +79,23 @@ def test_a_run_that_is_not_there_is_said_to_be_missing(tmp_path):
         ("DELETE FROM log WHERE last = (SELECT MIN(last) FROM log)", "where 0 belongs"),
         ("DELETE FROM log WHERE last = (SELECT MAX(last) FROM log)", "the log ends before"),
         ("UPDATE log SET body = cut(body) WHERE last > 300", "log cannot be read"),
-        ("UPDATE streams SET next = next + 1", "the stream before 1107"),
+        ("UPDATE streams SET next = next + 1", f"the stream before {STEPS + 7}"),
         ("UPDATE streams SET last_step = 3", "marks say"),
         ("DELETE FROM events", "events"),
-        ("DELETE FROM tail WHERE first > 1030", "a tail of"),
+        ("DELETE FROM tail WHERE first > 8450", "a tail of"),
         ("DELETE FROM blocks WHERE level = 0 AND block = 1", "block 2 where 1 belongs"),
         ("UPDATE blocks SET high = 9 WHERE level = 1 AND block = 2", "reach of level 1, block 2"),
         ("UPDATE blocks SET high = 9 WHERE level = 2", "reach of level 2"),
         ("UPDATE groups SET count = count + 1", "in all"),
-        ("UPDATE histograms SET body = cut(body)", "weight histograms of step 1100"),
-        ("DELETE FROM tiles WHERE level = 0 AND tile = 3 AND col = 1", "level 1, column 1"),
+        ("UPDATE histograms SET body = cut(body)", f"weight histograms of step {STEPS}"),
+        ("DELETE FROM tiles WHERE level = 0 AND tile = 2 AND col = 1", "level 1, column 1"),
         ("DELETE FROM tiles WHERE level = 2 AND tile = 1 AND col = 0", "level 2, column 0"),
+        ("DELETE FROM fresh WHERE col = 1", "fresh nodes of column 1, block 32"),
+        ("UPDATE fresh SET block = 3 WHERE col = 0", "fresh nodes of column 0, block 3"),
         (
-            "UPDATE tiles SET body = negated(body) WHERE level = 0 AND tile = 2 AND col = 1 "
+            "UPDATE tiles SET body = negated(body) WHERE level = 0 AND tile = 1 AND col = 1 "
             "AND block = 1",
-            "level 1, column 1, tile 0, block 1",
+            "level 1, column 1, tile 1, block 0",
         ),
         ("UPDATE tiles SET body = cut(body) WHERE level = 1", "cannot be read"),
         (
