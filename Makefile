@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers-installed
 ARGS ?=
 
-.PHONY: help demo test quick lint bench bench-overhead compatibility screenshots clean
+.PHONY: help demo test quick lint bench bench-overhead bench-store compatibility screenshots clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,11 +40,14 @@ lint: $(STAMP) .typing/trainvitals  ## ruff and mypy
 .typing/trainvitals:
 	mkdir -p .typing && ln -sfn .. $@
 
-bench: $(STAMP)  ## benchmarks in their short form, printed as ratios
+bench: $(PEERS)  ## benchmarks in their short form, printed as ratios
 	$(BIN)/python -m benchmarks.run
 
 bench-overhead: $(PEERS)  ## what watching costs, beside wandb and TensorBoard (ARGS=--quick)
 	$(BIN)/python -m benchmarks.overhead $(ARGS)
+
+bench-store: $(PEERS)  ## the store: charts' times, size, rate, beside TensorBoard and a row a value (ARGS=--quick)
+	$(BIN)/python -m benchmarks.store $(ARGS)
 
 compatibility: $(STAMP)  ## measure again what is recorded under which condition: docs/compatibility.md
 	$(BIN)/python -m pytest tests/zoo --write-compatibility $(ARGS)

@@ -1,6 +1,11 @@
 """The store: runs, their records and what was found in them, in one SQLite file.
 
 All SQL of the server is in this package. Everything is reached by `Store`; what it takes and gives is in `types`.
+
+A page that follows a live run asks `series_news`, `matrix_news` and `row_news`, first with "" and then each time with
+the cursor of the answer before, to the same question. It gets the buckets that changed: mostly the last one and new
+ones. Where an answer is not `whole`, a series keeps what lies before its first new step and takes the rest anew; a
+matrix likewise, column by column. Scalars that appeared meanwhile need a question of their own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +28,7 @@ from trainvitals.app.store.types import (
     HistogramSeries,
     InvalidRecord,
     Matrix,
+    News,
     NotFound,
     Receipt,
     Run,
@@ -156,6 +162,50 @@ class Store:
         """All statistics of one layer or parameter in at most `points` buckets each."""
         with self._database.read() as connection:
             return read.row(connection, run, kind, name, start, stop, points, "").data
+
+    def series_news(
+        self,
+        run: str,
+        names: list[str],
+        since: str,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        points: int = 1000,
+    ) -> News[dict[str, Series]]:
+        """What changed in `series` since a cursor; see `News`."""
+        with self._database.read() as connection:
+            return read.series(connection, run, names, start, stop, points, since)
+
+    def matrix_news(
+        self,
+        run: str,
+        kind: GroupKind,
+        statistic: str,
+        since: str,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        buckets: int = 400,
+    ) -> News[Matrix]:
+        """What changed in `matrix` since a cursor: its last columns; see `News`."""
+        with self._database.read() as connection:
+            return read.matrix(connection, run, kind, statistic, start, stop, buckets, since)
+
+    def row_news(
+        self,
+        run: str,
+        kind: GroupKind,
+        name: str,
+        since: str,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        points: int = 600,
+    ) -> News[dict[str, Series]]:
+        """What changed in `row` since a cursor; see `News`."""
+        with self._database.read() as connection:
+            return read.row(connection, run, kind, name, start, stop, points, since)
 
     def histograms(
         self,

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,9 @@ import numpy.typing as npt
 from trainvitals.app.store import compaction, groups, pyramid, tiles
 from trainvitals.app.store.compression import decompress
 from trainvitals.app.store.groups import Group
+
+_ROWS: Final = 8
+"""Rows in a tile, as it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,8 @@ def _take(connection: sqlite3.Connection, group: Group, size: int, number: int) 
     ):
         if column not in columns:
             columns[column] = np.empty((group.rows, size), group.dtype)
-        low = tile * tiles.TILE_ROWS
-        columns[column][low : low + tiles.TILE_ROWS] = _unpack(body, group.dtype, size)
+        low = tile * _ROWS
+        columns[column][low : low + _ROWS] = _unpack(body, group.dtype, size)
     connection.execute(f"DELETE FROM tiles {where[0]}", where[1])
     connection.execute(f"DELETE FROM blocks {where[0]}", where[1])
     return _Block(tiles.unpack_steps(steps), columns)

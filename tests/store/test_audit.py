@@ -12,7 +12,6 @@ from trainvitals.app.store.audit import audit
 from trainvitals.hooks.wire.codec import pack_counts
 from trainvitals.hooks.wire.records import End, Event, Histograms, Step
 
-
 STEPS = 32 * 256 + 300
 """Enough for a block of level 2, some nodes that wait for theirs, and a tail."""
 
@@ -58,8 +57,8 @@ def damaged(tmp_path, filled):
 
 
 def negated(body):
-    """A tile of 8 rows of 256 values, with one of other sign."""
-    values = tiles.unpack_values(body, "<f4", 8, 256).copy()
+    """A tile of 16 rows of 256 values, with one of other sign."""
+    values = tiles.unpack_values(body, "<f4", 16, 256).copy()
     values[3, 5] *= -1
     return tiles.pack_values(values)[0]
 
@@ -82,20 +81,20 @@ def test_a_run_that_is_not_there_is_said_to_be_missing(tmp_path):
         ("UPDATE streams SET next = next + 1", f"the stream before {STEPS + 7}"),
         ("UPDATE streams SET last_step = 3", "marks say"),
         ("DELETE FROM events", "events"),
-        ("DELETE FROM tail WHERE first > 8450", "a tail of"),
+        ("DELETE FROM tail WHERE grp = 1", "a tail of 0 records"),
         ("DELETE FROM blocks WHERE level = 0 AND block = 1", "block 2 where 1 belongs"),
         ("UPDATE blocks SET high = 9 WHERE level = 1 AND block = 2", "reach of level 1, block 2"),
         ("UPDATE blocks SET high = 9 WHERE level = 2", "reach of level 2"),
         ("UPDATE groups SET count = count + 1", "in all"),
         ("UPDATE histograms SET body = cut(body)", f"weight histograms of step {STEPS}"),
-        ("DELETE FROM tiles WHERE level = 0 AND tile = 2 AND col = 1", "level 1, column 1"),
+        ("DELETE FROM tiles WHERE level = 0 AND tile = 1 AND col = 1", "level 1, column 1"),
         ("DELETE FROM tiles WHERE level = 2 AND tile = 1 AND col = 0", "level 2, column 0"),
         ("DELETE FROM fresh WHERE col = 1", "fresh nodes of column 1, block 32"),
         ("UPDATE fresh SET block = 3 WHERE col = 0", "fresh nodes of column 0, block 3"),
         (
-            "UPDATE tiles SET body = negated(body) WHERE level = 0 AND tile = 1 AND col = 1 "
+            "UPDATE tiles SET body = negated(body) WHERE level = 0 AND tile = 0 AND col = 1 "
             "AND block = 1",
-            "level 1, column 1, tile 1, block 0",
+            "level 1, column 1, tile 0, block 0",
         ),
         ("UPDATE tiles SET body = cut(body) WHERE level = 1", "cannot be read"),
         (
