@@ -1,5 +1,7 @@
 """Fill a store, through what a server does with a batch that came in."""
 
+import contextlib
+import sqlite3
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,30 +64,28 @@ def fill(path: Path, size: Size, runs: int, progress: Progress) -> Filled:
             progress.show(
                 f"{size.steps:,} steps", (batch.first + len(batch.records)) / (size.steps + 2)
             )
-        alone = _size(store, path)
+        alone = _size(path)
         for number in range(runs - 1):
             name, steps = f"run{number:04}", size.steps if number < COMPARED else 10
             for batch in data.scalar_batches(name, steps, number):
                 store.append(batch, data.TIME)
             progress.show(f"{runs:,} runs", (number + 2) / runs)
-        held = _histogram_bytes(store)
+        held = _histogram_bytes(path)
     total = time.perf_counter() - begin
     return Filled(str(path), size, runs, spent, total, alone, held / max(size.histograms, 1))
 
 
-def _size(store: Store, path: Path) -> int:
+def _size(path: Path) -> int:
     """Bytes of the file once the write-ahead log is in it."""
-    with store._database.read():
-        pass
-    connection = store._database._connection()
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return path.stat().st_size
 
 
-def _histogram_bytes(store: Store) -> float:
+def _histogram_bytes(path: Path) -> float:
     """Of all histograms, with what SQLite adds to a row of its own and to its index."""
-    with store._database.read() as connection:
-        (count, body) = connection.execute(
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        count, body = connection.execute(
             "SELECT COUNT(*), COALESCE(SUM(LENGTH(body)), 0) FROM histograms"
         ).fetchone()
     return float(body + 60 * count)
