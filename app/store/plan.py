@@ -149,13 +149,14 @@ def _width(found: Sequence[Reach], points: int) -> int:
 def _changed(connection: sqlite3.Connection, part: Reach, count: int, width: int) -> int:
     """The first record of the buckets that changed since the group had `count` records.
 
-    That is the first of the bucket that was the last one; of an earlier one where both speak of the same step.
+    That is the first of the bucket that was the last one; of an earlier one where both begin at the same step.
     """
     record = max(min(count, part.group.count) - 1, 0) // width * width
     for _ in range(_LOOK_BACK):
-        if record == 0 or _step(connection, part, record) != _step(connection, part, record - 1):
+        before = max(record - 1, 0) // width * width
+        if record == 0 or _step(connection, part, record) != _step(connection, part, before):
             return record
-        record = (record - 1) // width * width
+        record = before
     return 0
 
 

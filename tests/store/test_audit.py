@@ -93,12 +93,12 @@ def test_a_run_that_is_not_there_is_said_to_be_missing(tmp_path):
         ("UPDATE fresh SET block = 3 WHERE col = 0", "fresh nodes of column 0, block 3"),
         (
             "UPDATE tiles SET body = negated(body) WHERE level = 0 AND tile = 0 AND col = 1 "
-            "AND block = 1",
+            "AND block = 1 AND grp = 1",
             "level 1, column 1, tile 0, block 0",
         ),
         ("UPDATE tiles SET body = cut(body) WHERE level = 1", "cannot be read"),
         (
-            "UPDATE tiles SET block = 7 WHERE level = 0 AND block = 2 AND grp = "
+            "UPDATE tiles SET block = 77 WHERE level = 0 AND block = 2 AND grp = "
             "(SELECT key FROM groups WHERE number = -1)",
             "scalar 'loss' differs from the log in rows 512",
         ),
