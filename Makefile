@@ -7,6 +7,10 @@ PEERS := $(VENV)/.peers-installed
 ARGS ?=
 
 .PHONY: help demo test quick lint bench bench-overhead bench-store compatibility screenshots clean
+# every target below is a task, none is a file
+.PHONY: $(shell grep -oE '^[a-z-]+:' $(firstword $(MAKEFILE_LIST)) | tr -d :)
+.PHONY: help demo test quick lint bench bench-overhead bench-stream compatibility screenshots clean
+.PHONY: help demo test quick lint bench bench-overhead bench-ui bench-alerts compatibility screenshots clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +44,9 @@ lint: $(STAMP) .typing/trainvitals  ## ruff and mypy
 .typing/trainvitals:
 	mkdir -p .typing && ln -sfn .. $@
 
+bench-retention: $(STAMP)  ## how long ingest waits beside a purge (ARGS='--steps 10000')
+	$(BIN)/python -m benchmarks.retention $(ARGS)
+
 bench: $(PEERS)  ## benchmarks in their short form, printed as ratios
 	$(BIN)/python -m benchmarks.run
 
@@ -48,9 +55,20 @@ bench-overhead: $(PEERS)  ## what watching costs, beside wandb and TensorBoard (
 
 bench-store: $(PEERS)  ## the store: charts' times, size, rate, beside TensorBoard and a row a value (ARGS=--quick)
 	$(BIN)/python -m benchmarks.store $(ARGS)
+bench-stream: $(STAMP)  ## ingest at full load, kills of servers and trainings, a hundred viewers (ARGS=--quick)
+	$(BIN)/python -m benchmarks.stream $(ARGS)
+bench-ui: $(PEERS)  ## what the pages cost in a browser, beside TensorBoard (ARGS=--quick)
+	@bash .ci/browser
+	$(BIN)/python -m benchmarks.ui $(ARGS)
+
+bench-alerts: $(STAMP)  ## 50 kills of the server, an hour without receivers: is any alert lost or doubled?
+	$(BIN)/python -m benchmarks.alerts $(ARGS)
 
 compatibility: $(STAMP)  ## measure again what is recorded under which condition: docs/compatibility.md
 	$(BIN)/python -m pytest tests/zoo --write-compatibility $(ARGS)
+
+rule-docs: $(STAMP)  ## write docs/rules anew, from the rules and their examples
+	PYTHONPATH=tests $(BIN)/python -m rulepages.pages
 
 screenshots: $(STAMP)  ## pictures of every page and state in screenshots/
 	@bash .ci/browser

@@ -17,11 +17,15 @@ from pathlib import Path
 from typing import Final
 
 from trainvitals.app.alerts import channels_from
-from trainvitals.app.alerts.dispatch import Dispatcher
+from trainvitals.app.alerts.dispatch import Courier, Dispatcher
 from trainvitals.app.alerts.plan import plan
+from trainvitals.app.alerts.watchman import Watchman
+from trainvitals.app.janitor import Janitor
+from trainvitals.app.policyfile import PolicyFile
 from trainvitals.app.rules.engine import Engine, StateError
 from trainvitals.app.settings import Settings
 from trainvitals.app.store import Conflict, NotFound, Store, StoreError
+from trainvitals.app.store.types import Evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +35,12 @@ BATCH: Final = 2000
 """Records judged between two commits of a run."""
 IDLE_S: Final = 0.3
 """Pause when there was nothing to judge."""
+SIGN_S: Final = 5.0
+"""How often it says that it is alive."""
 TROUBLE_S: Final = 5.0
 """Pause after an error of the database, or of a rule."""
+NICE: Final = 5
+"""How far it stands back for the web workers: records that wait to be taken in go before a judgement on them."""
 CACHED: Final = 16
 """Runs whose engines stay in memory."""
 
@@ -45,10 +53,15 @@ class Evaluator:
         self._path = store_path
         self._settings = settings
         self._owner = uuid.uuid4().hex
+        self._policy_file = PolicyFile(settings.rules, store_path)
+        self._policy = self._policy_file.current()
         self._engines: OrderedDict[str, tuple[dict[str, int], Engine]] = OrderedDict()
+        self._anew: dict[str, tuple[dict[str, int], Engine]] = {}
+        """Runs that are judged from their start again, as far as that is; what was found of them stays meanwhile."""
         self._dispatcher = Dispatcher(
             self._store, channels_from(settings), link_base=settings.link_base
         )
+        self._watchman = Watchman(self._store, time.time())
         self._skip_until: dict[str, float] = {}
 
     def close(self) -> None:
@@ -63,6 +76,7 @@ class Evaluator:
 
     def evaluate(self, now: float) -> int:
         """Judge up to `BATCH` new records of every run that has any; how many there were."""
+        self._policy = self._policy_file.current()
         judged = 0
         for run in self._store.claim(self._owner, LEASE_S, now):
             if self._skip_until.get(run, 0.0) > now:
@@ -70,23 +84,32 @@ class Evaluator:
             try:
                 judged += self._judge(run, now)
             except (Conflict, NotFound):  # another evaluator took over, or the run was deleted
-                self._engines.pop(run, None)
+                self._forget(run)
             except StoreError:
                 raise
             except Exception:  # one run's trouble is not the others'
                 logger.exception("Run %s could not be judged; the next try is in 60 s.", run)
-                self._engines.pop(run, None)
+                self._forget(run)
                 self._skip_until[run] = now + 60.0
         return judged
 
     def _judge(self, run: str, now: float) -> int:
         store = self._store
-        cursor, engine = self._resume(run)
+        stored = store.evaluation(run)
+        cursor, engine = self._resume(run, stored)
         records = store.replay(run, cursor, BATCH)
         cursor = dict(cursor)
+        working = set(engine.broken)
         for stream, record in records:
             engine.feed(stream, record)
             cursor[f"{stream.attempt}/{stream.rank}"] = record.seq + 1
+        for rule in engine.broken.keys() - working:
+            logger.error("Rule %s failed in run %s: %s", rule, run, engine.broken[rule])
+        behind = any(cursor.get(stream, 0) < after for stream, after in stored.cursor.items())
+        if records and behind:
+            self._anew[run] = (cursor, engine)
+            return len(records)
+        self._anew.pop(run, None)
         before, after = store.findings(run), engine.findings()
         alerts = plan(run, before, after, now)
         store.commit_evaluation(run, self._owner, cursor, engine.save(), after, alerts, now)
@@ -96,28 +119,50 @@ class Evaluator:
             self._engines.popitem(last=False)
         return len(records)
 
-    def _resume(self, run: str) -> tuple[dict[str, int], Engine]:
-        """The engine as it was at the last commit; a new one at the start when there is none."""
-        stored = self._store.evaluation(run)
+    def _resume(self, run: str, stored: Evaluation) -> tuple[dict[str, int], Engine]:
+        """The engine as it was at the last commit; one at the run's start when there is none under this policy."""
+        again = self._anew.get(run)
+        if again is not None and again[1].policy == self._policy:
+            return again
         cached = self._engines.pop(run, None)
-        if stored.state is None:
-            return {}, Engine()
-        if cached is not None and cached[0] == stored.cursor:
+        if cached is None or cached[0] != stored.cursor:
+            cached = self._load(run, stored)
+        if cached[1].policy == self._policy:
             return cached
-        try:
-            return stored.cursor, Engine.load(stored.state)
-        except StateError as error:
-            logger.warning("Run %s is judged anew from its start: %s", run, error)
-            return {}, Engine()
+        logger.warning("Run %s is judged anew from its start: the policy has changed.", run)
+        return {}, Engine(policy=self._policy)
+
+    def _load(self, run: str, stored: Evaluation) -> tuple[dict[str, int], Engine]:
+        if stored.state is not None:
+            try:
+                return stored.cursor, Engine.load(stored.state)
+            except StateError as error:
+                logger.warning("Run %s is judged anew from its start: %s", run, error)
+        return {}, Engine(policy=self._policy)
+
+    def _forget(self, run: str) -> None:
+        self._engines.pop(run, None)
+        self._anew.pop(run, None)
 
     def run_forever(self, stop: threading.Event) -> None:
-        """Judge and deliver until `stop` is set. A slow channel delays no judgement."""
-        delivery = threading.Thread(target=self._deliver, args=(stop,), name="delivery")
-        delivery.start()
+        """Judge, deliver and tidy up until `stop` is set. A slow channel delays no judgement and no other channel."""
+        janitor = Janitor(self._store, self._settings.policy)
+        threads = [
+            threading.Thread(target=_deliver, args=(courier, stop), name=f"delivery-{courier.name}")
+            for courier in self._dispatcher.couriers
+        ]
+        threads.append(threading.Thread(target=janitor.run_forever, args=(stop,), name="retention"))
+        for thread in threads:
+            thread.start()
+        signed = 0.0
         try:
             while not stop.is_set():
                 try:
+                    if time.time() - signed > SIGN_S:
+                        signed = time.time()
+                        self._store.sign("evaluator", signed)
                     judged = self.evaluate(time.time())
+                    self._watchman.tick(time.time())
                 except StoreError:
                     logger.exception("The database could not be read or written.")
                     stop.wait(TROUBLE_S)
@@ -126,15 +171,18 @@ class Evaluator:
                     stop.wait(IDLE_S)
         finally:
             stop.set()
-            delivery.join()
+            for thread in threads:
+                thread.join()
 
-    def _deliver(self, stop: threading.Event) -> None:
-        while not stop.wait(IDLE_S):
-            try:
-                self._dispatcher.tick(time.time())
-            except Exception:
-                logger.exception("Alerts could not be delivered; trying again.")
-                stop.wait(TROUBLE_S)
+
+def _deliver(courier: Courier, stop: threading.Event) -> None:
+    """Send what is due on one channel until `stop` is set: no channel waits for another."""
+    while not stop.wait(IDLE_S):
+        try:
+            courier.tick(time.time())
+        except Exception:  # a channel's library may raise anything; the next message is another try
+            logger.exception("Alerts could not be delivered to %s; trying again.", courier.name)
+            stop.wait(TROUBLE_S)
 
 
 def main() -> None:
@@ -146,6 +194,7 @@ def main() -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    os.nice(NICE)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -4,9 +4,11 @@ import contextlib
 import dataclasses
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from gunicorn.app.base import BaseApplication
 from trainvitals.app.settings import Settings, bracketed
 from trainvitals.app.store import Store
 from trainvitals.app.web import create_app
+from trainvitals.app.web.metrics import SHARED
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +43,7 @@ def serve(settings: Settings, announce: Callable[[str], None] = print) -> None:
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     listener = prepare(settings)
+    counts = share_counts()
     settings = dataclasses.replace(settings, port=listener.getsockname()[1])
     supervisor = Supervisor(
         [
@@ -48,6 +52,8 @@ def serve(settings: Settings, announce: Callable[[str], None] = print) -> None:
         ],
         os.environ | settings.to_env(),
     )
+
+    owner = os.getpid()
 
     def ready(_: object) -> None:
         supervisor.start()
@@ -58,6 +64,8 @@ def serve(settings: Settings, announce: Callable[[str], None] = print) -> None:
         Server(settings, listener, when_ready=ready).run()
     finally:
         supervisor.stop()
+        if os.getpid() == owner:  # a worker ends here, too
+            shutil.rmtree(counts, ignore_errors=True)
 
 
 def prepare(settings: Settings) -> socket.socket:
@@ -72,6 +80,24 @@ def prepare(settings: Settings) -> socket.socket:
     except Exception as error:
         raise ServeError(f"The database {settings.database} can't be used: {error}") from error
     return bind(settings.host, settings.port)
+
+
+def share_counts() -> Path:
+    """Make the folder in which the workers share what they count; see `web.metrics`."""
+    os.environ[SHARED] = tempfile.mkdtemp(prefix="trainvitals-counts-", dir=_memory())
+    return Path(os.environ[SHARED])
+
+
+def _memory() -> str | None:
+    """A folder whose files are in memory; None where there is none to write to."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+def forget(pid: int) -> None:
+    """Take what a worker that ended was at work on out of the counts; what it has done stays."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -108,10 +134,9 @@ class Server(BaseApplication):  # type: ignore[misc]
 
     def load_config(self) -> None:
         """Set what differs from gunicorn's defaults."""
-        memory = Path("/dev/shm")
         wanted: dict[str, Any] = {
             "bind": f"fd://{self._descriptor}",
-            "worker_class": "gthread",
+            "worker_class": "trainvitals.app.worker.Worker",
             "workers": self._settings.workers,
             "threads": self._settings.threads,
             # Safe: making the app opens no database, and errors in it show once and at once.
@@ -123,9 +148,10 @@ class Server(BaseApplication):  # type: ignore[misc]
             "loglevel": "warning",
             "errorlog": "-",
             "accesslog": None,
-            "worker_tmp_dir": str(memory) if os.access(memory, os.W_OK) else None,
+            "worker_tmp_dir": _memory(),
             "control_socket_disable": True,
             "when_ready": self._when_ready,
+            "child_exit": lambda _, worker: forget(worker.pid),
         }
         for name, value in wanted.items():
             if name in self.cfg.settings:

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
+from trainvitals.app.retention import Policy, RetentionError
+
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 """Bind addresses that only this machine can reach."""
 
@@ -59,6 +61,21 @@ class Settings:
     slack_webhook: str = _declare("", "Slack incoming webhook that alerts go to.", secret=True)
     webhook_url: str = _declare("", "Address that alerts are posted to as JSON.", secret=True)
     webhook_secret: str = _declare("", "Key that signs what is posted there.", secret=True)
+    rules: Path = _declare(  # noqa: RUF009 - makes a dataclass field
+        Path("trainvitals.toml"),
+        "Policy file: rules, thresholds, severities, acknowledgements. It need not exist.",
+    )
+    retention: str = _declare(
+        "", 'How long runs are kept, such as "days=90 size=20GB"; see docs/database.md.'
+    )
+    smtp_url: str = _declare(
+        "", "Mail server, smtp[s]://user:password@host:port, that alerts go out by.", secret=True
+    )
+    email_to: tuple[str, ...] = _declare((), "Mailboxes that alerts go to (comma-separated).")
+    email_from: str = _declare("", "Sender of these mails; by default the user of the mail server.")
+    apprise_url: str = _declare(
+        "", "Apprise URL that alerts go to (needs trainvitals[apprise]).", secret=True
+    )
     workers: int = _declare(2, "Server processes.")
     threads: int = _declare(16, "Threads of each server process.")
 
@@ -71,12 +88,25 @@ class Settings:
                 raise SettingsError(f"{name} is {getattr(self, name)}; expected {low} to {high}.")
         for name in ("base_url", "slack_webhook", "webhook_url"):
             value = getattr(self, name)
-            if value and not _is_web_address(value):
+            if value and not _is_address(value, {"http", "https"}):
                 raise SettingsError(f"{name} is no address; expected http://… or https://….")
+        if self.smtp_url and not _is_address(self.smtp_url, {"smtp", "smtps"}):
+            raise SettingsError("smtp_url is no address; expected smtp://… or smtps://….")
+        if self.apprise_url and "://" not in self.apprise_url:
+            raise SettingsError("apprise_url is no address; expected service://….")
+        for mailbox in (*self.email_to, *([self.email_from] if self.email_from else [])):
+            if "@" not in mailbox or not mailbox.isprintable():
+                raise SettingsError(f"{mailbox[:80]!r} is no mailbox; expected name@host.")
+        if bool(self.smtp_url) != bool(self.email_to):
+            raise SettingsError("smtp_url and email_to belong together; one of them is missing.")
         for name in ("token", "read_token"):
             value = getattr(self, name)
             if value and not (value.isascii() and value.isprintable() and " " not in value):
                 raise SettingsError(f"{name} holds spaces or characters that HTTP can't carry.")
+        try:
+            Policy.parse(self.retention)
+        except RetentionError as error:
+            raise SettingsError(f"retention: {error}") from error
 
     @classmethod
     def from_env(
@@ -102,6 +132,11 @@ class Settings:
             value = getattr(self, setting.name)
             env[setting.env] = ",".join(value) if isinstance(value, tuple) else str(value)
         return env
+
+    @property
+    def policy(self) -> Policy:
+        """What `retention` says."""
+        return Policy.parse(self.retention)
 
     @property
     def link_base(self) -> str:
@@ -148,6 +183,8 @@ def _parse(setting: Setting, text: str) -> object:
     match setting.default:
         case None:
             return Path(text).expanduser() if text else default_database()
+        case Path():
+            return Path(text).expanduser() if text else setting.default
         case int():
             try:
                 return int(text)
@@ -159,9 +196,9 @@ def _parse(setting: Setting, text: str) -> object:
             return text
 
 
-def _is_web_address(text: str) -> bool:
+def _is_address(text: str, schemes: set[str]) -> bool:
     try:
         parts = urlsplit(text)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False

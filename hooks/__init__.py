@@ -8,20 +8,47 @@
 Importing this package loads neither torch nor a server; both wait for the first use of a name (PEP 562).
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainvitals.hooks.api import batch, current_run, detach, finish, init, log, watch
+    from trainvitals.hooks.api import (
+        batch,
+        current_run,
+        detach,
+        finish,
+        init,
+        log,
+        should_stop,
+        watch,
+    )
+    from trainvitals.hooks.reactions import FindingError
     from trainvitals.hooks.run import Run
+    from trainvitals.hooks.wire.verdict import Finding
 
-__all__ = ["Run", "batch", "current_run", "detach", "finish", "init", "log", "watch"]
+_CLASSES = {
+    "Finding": "trainvitals.hooks.wire.verdict",
+    "FindingError": "trainvitals.hooks.reactions",
+    "Run": "trainvitals.hooks.run",
+}
+__all__ = [
+    "Finding",
+    "FindingError",
+    "Run",
+    "batch",
+    "current_run",
+    "detach",
+    "finish",
+    "init",
+    "log",
+    "should_stop",
+    "watch",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Run":
-        from trainvitals.hooks.run import Run
-
-        return Run
+    if name in _CLASSES:
+        return getattr(importlib.import_module(_CLASSES[name]), name)
     if name in __all__:
         from trainvitals.hooks import api
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from trainvitals.hooks import settings
+from trainvitals.hooks.reactions import OnFinding, checked
 from trainvitals.hooks.run import Run
 from trainvitals.hooks.wire.records import EndStatus
 
@@ -29,15 +30,18 @@ def init(
     token: str | None = None,
     tags: Iterable[str] | None = None,
     id: str | None = None,
+    on_finding: OnFinding | None = None,
 ) -> Run:
     """Start a run; one that is still open is finished first.
 
     What is not given comes from `TRAINVITALS_PROJECT`, `_RUN_NAME`, `_MODE`, `_URL`, `_DIR`, `_TOKEN`,
     `_TAGS` and `_RUN_ID`. `mode` is "online" (record and send), "offline" (record only) or "disabled".
-    Records go to `<dir>/.trainvitals`. The run is a context manager; an exception makes it failed.
+    `on_finding` is as in `watch`. Records go to `<dir>/.trainvitals`. The run is a context manager; an exception makes
+    it failed.
     Raises ValueError or TypeError for an argument that makes no sense.
     """
     global _current
+    reaction = checked(on_finding)
     resolved = settings.resolve(
         project=project,
         name=name,
@@ -52,7 +56,7 @@ def init(
     if _current is not None:
         _current.finish()
     _install()
-    _current = Run(resolved)
+    _current = Run(resolved, reaction)
     return _current
 
 
@@ -66,6 +70,7 @@ def watch(
     include: Sequence[str] | str = (),
     exclude: Sequence[str] | str = (),
     strict: bool = False,
+    on_finding: OnFinding | None = None,
 ) -> Run:
     """Record the vital signs of `model` while `optimizer` trains it; starts a run where there is none.
 
@@ -76,8 +81,11 @@ def watch(
     interval: take a sample every so many steps instead.
     include, exclude: globs of layer and parameter names.
     strict: raise errors of the monitoring itself instead of reporting them.
+    on_finding: "raise" raises FindingError for a critical finding, at the begin or end of an optimizer's step or in
+    `log`; "stop" makes `should_stop` say so; a function is called there with each `Finding`. NaN is told at once, all
+    else when the server has found it.
 
-    Raises ValueError or TypeError for an argument that makes no sense; nothing is raised later.
+    Raises ValueError or TypeError for an argument that makes no sense; nothing is raised later unless asked for.
     """
     return _run().watch(
         model,
@@ -88,6 +96,7 @@ def watch(
         include=include,
         exclude=exclude,
         strict=strict,
+        on_finding=on_finding,
     )
 
 
@@ -103,6 +112,11 @@ def batch(inputs: Any = None, labels: Any = None) -> None:
     """Tell of a batch: its labels give the running label statistics."""
     if _current is not None:
         _current.batch(inputs, labels)
+
+
+def should_stop() -> bool:
+    """Whether a critical finding asks for the end of the training; only under `on_finding="stop"`."""
+    return _current is not None and _current.should_stop()
 
 
 def detach() -> None:

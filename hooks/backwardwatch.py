@@ -14,6 +14,7 @@ from trainvitals.hooks.lossvalues import LossValues
 from trainvitals.hooks.pace import Pace
 from trainvitals.hooks.parameterlook import ParameterLook
 from trainvitals.hooks.problems import Problems
+from trainvitals.hooks.quiet import Quiet
 from trainvitals.hooks.readout import Number, number
 from trainvitals.hooks.registry import Registry, local
 
@@ -28,6 +29,7 @@ class BackwardWatch:
         self,
         registry: Registry,
         guard: Guard,
+        quiet: Quiet,
         pace: Pace,
         parameters: ParameterLook,
         problems: Problems,
@@ -42,7 +44,7 @@ class BackwardWatch:
         self._problems = problems
         self._step = step
         self._look_now = look_now
-        self._losses = LossValues()
+        self._losses = LossValues(quiet)
         self._carried: CarriedGradients | None = None
         self._thread = get_ident()
         """The one that trains what is watched, as far as is known."""
@@ -64,13 +66,11 @@ class BackwardWatch:
         self._losses.learn()
 
     def before(self, tensors: Any) -> bool:
-        """A backward pass is about to begin from these; whether there is nothing to look at after it."""
-        if self._carried is None and self._losses.is_usual(tensors) and not self._guard.doubts:
-            self._guard.let_go()  # nearly every step: nothing more to do
-            return True
-        if get_ident() == self._thread or self._is_ours(tensors):
+        """A backward pass is about to begin from these; whether there is something to look at after it."""
+        ours = get_ident() == self._thread or self._is_ours(tensors)
+        if ours:
             self._look(tensors)
-        return False
+        return ours
 
     def _look(self, tensors: Any) -> None:
         try:

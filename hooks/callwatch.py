@@ -3,10 +3,11 @@
 from collections.abc import Callable
 
 from trainvitals.hooks.accounts import Accounts
+from trainvitals.hooks.call import Call
 from trainvitals.hooks.criteria import Criteria
-from trainvitals.hooks.guard import Guard
-from trainvitals.hooks.interception import Call, ignore, is_tracing
+from trainvitals.hooks.interception import Slim, ignore, is_tracing
 from trainvitals.hooks.problems import Problems
+from trainvitals.hooks.quiet import Quiet
 from trainvitals.hooks.registry import Registry
 from trainvitals.hooks.taps import Taps
 
@@ -17,14 +18,14 @@ class CallWatch:
     def __init__(
         self,
         registry: Registry,
-        guard: Guard,
+        quiet: Quiet,
         criteria: Criteria,
         taps: Taps,
         accounts: Accounts,
         problems: Problems,
     ) -> None:
         self._registry = registry
-        self._guard = guard
+        self._quiet = quiet
         self._criteria = criteria
         self._taps = taps
         self._accounts = accounts
@@ -32,13 +33,14 @@ class CallWatch:
         self.count = 0
         """Calls in the last sampled step."""
 
-    def in_quiet_step(self) -> Callable[[Call], None]:
+    def in_quiet_step(self) -> tuple[Callable[[Call], None], Slim]:
         """Between looks: the guard keeps the call, where looking at it later costs no wait."""
-        return self._guard.calls.append if self._registry.on_cpu else ignore
+        take = self._quiet.calls.append if self._registry.on_cpu else ignore
+        return take, self._registry.slim
 
-    def in_glance(self) -> Callable[[Call], None]:
+    def in_glance(self) -> tuple[Callable[[Call], None], Slim]:
         """In a step that is glanced at the loss is read besides, if it is a module that was named."""
-        return self._see_loss if self._criteria else self.in_quiet_step()
+        return (self._see_loss, self._registry.slim) if self._criteria else self.in_quiet_step()
 
     def in_sample(self) -> Callable[[Call], None]:
         """In a sampled step the statistics of the output are taken."""
@@ -51,7 +53,7 @@ class CallWatch:
         self._accounts.enter()
         self.count += 1
         if self._registry.on_cpu:
-            self._guard.calls.append(call)
+            self._quiet.calls.append(call)
         module = call[0]
         name = self._registry.name_of(module)
         try:
@@ -67,7 +69,7 @@ class CallWatch:
 
     def _see_loss(self, call: Call) -> None:
         if self._registry.on_cpu:
-            self._guard.calls.append(call)
+            self._quiet.calls.append(call)
         try:
             self._criteria.see(call)
         except Exception as error:

@@ -75,10 +75,15 @@ class Client:
         self._timeout = timeout
         self._connection: http.client.HTTPConnection | None = None
 
-    def post(self, run: str, body: bytes) -> Answer:
-        """Send one batch. Never raises for what the network or the server does."""
+    def post(self, run: str, body: bytes, *, behind: bool = False) -> Answer:
+        """Send one batch. Never raises for what the network or the server does.
+
+        behind: whether more is waiting after it, so that the server lets others go first.
+        """
         path = f"{self._parts.path.rstrip('/')}/api/v1/runs/{run}/batches"
         headers = {"Content-Type": CONTENT_TYPE}
+        if behind:
+            headers[limits.BEHIND_HEADER] = "1"
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         kept_alive = self._connection is not None
@@ -94,12 +99,32 @@ class Client:
             self.close()
             return Answer(Outcome.UNREACHABLE, message=str(error) or type(error).__name__)
 
+    def get(self, path: str, limit: int) -> bytes | None:
+        """The body of a good answer of at most `limit` bytes; None for anything else. Never raises for the network."""
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+            self._connection.request(
+                "GET", f"{self._parts.path.rstrip('/')}{path}", headers=headers
+            )
+            response = self._connection.getresponse()
+            content = response.read(limit + 1)
+        except (OSError, http.client.HTTPException):
+            self.close()
+            return None
+        if not response.isclosed() or response.will_close:
+            self.close()
+        return content if response.status == 200 and len(content) <= limit else None
+
     def _exchange(self, path: str, body: bytes, headers: dict[str, str]) -> Answer:
         if self._connection is None:
             self._connection = self._connect()
         self._connection.request("POST", path, body, headers)
         response = self._connection.getresponse()
         content = response.read(1 << 20)
+        if response.length:  # http.client takes the end of the connection for the end of the answer
+            raise http.client.IncompleteRead(content, response.length)
         if not response.isclosed() or response.will_close:
             self.close()
         return _interpret(response.status, response.getheader("Retry-After"), content)

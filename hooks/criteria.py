@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from trainvitals.hooks.interception import Call, is_tracing
+from trainvitals.hooks.call import Call
+from trainvitals.hooks.interception import is_tracing
 from trainvitals.hooks.labels import Labels
 from trainvitals.hooks.readout import Number, number
 

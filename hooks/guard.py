@@ -1,7 +1,6 @@
 """Watches every step for the first NaN or infinity and says where it came from."""
 
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,8 +8,6 @@ import msgspec
 import torch
 from torch import Tensor
 
-from trainvitals.hooks.aftermath import Aftermath
-from trainvitals.hooks.interception import Call
 from trainvitals.hooks.nonfinite import (
     explain_forward,
     explain_gradients,
@@ -18,15 +15,14 @@ from trainvitals.hooks.nonfinite import (
     fingerprint,
     is_bad,
 )
+from trainvitals.hooks.quiet import LEAST_CALLS, Quiet
 from trainvitals.hooks.registry import Parameter, Registry, local
+from trainvitals.hooks.slim import whole
 from trainvitals.hooks.stats import values_of
 from trainvitals.hooks.wire.records import NonFinite
 
 PASSES = 3
 """Forward passes whose calls are kept at most, when no backward pass lets go of them."""
-_LEAST = 1_024
-"""Calls that are kept at least: loops call the same few layers many times in one pass."""
-
 _FOLLOWING = 8
 """Calls that may follow that of a model in its forward pass."""
 
@@ -42,33 +38,31 @@ class Guard:
     def __init__(
         self,
         registry: Registry,
+        quiet: Quiet,
         report: Callable[[int, NonFinite], None],
     ) -> None:
         """`report(step, found)` sends a finding."""
         self._registry = registry
+        self._quiet = quiet
         self._report = report
-        self.kept: list[Aftermath] = []
-        """What is kept of the steps since the last loss that was fine."""
-        self.calls: deque[Call] = deque(maxlen=_LEAST)
-        self._one_pass = 0
         self._last_bad = -2
         self._tentative: NonFinite | None = None
         self._unrefined: NonFinite | None = None
         self._at_clipping: NonFinite | None = None
         self._unplaced = -1
-        self._batch: object = None
-        """Arguments of the last call of a watched model before the last backward pass."""
         self.doubts = False
         """Whether something was seen that the optimizer's step decides on: a scaler may skip it."""
 
     def resize(self) -> None:
         """Follow the size of the watched models; forgets the calls."""
-        self._one_pass = len(self._registry.layers)
-        self.calls = deque(maxlen=max(_LEAST, PASSES * self._one_pass))
+        quiet = self._quiet
+        quiet.roots = self._registry.roots
+        quiet.one_pass = len(self._registry.layers)
+        quiet.keep_calls(max(LEAST_CALLS, PASSES * quiet.one_pass))
 
     def begin_step(self) -> None:
         """A new step: nothing of the last one is known or kept."""
-        self.calls.clear()
+        self._quiet.calls.clear()
         self._tentative = self._unrefined = None
         self._at_clipping = None
         self.doubts = False
@@ -81,7 +75,7 @@ class Guard:
 
     def _last_batch(self) -> object:
         """Arguments of the last call of a watched model, which few calls follow: of wrappers and of the loss."""
-        calls = self.calls
+        calls = self._quiet.calls
         try:
             for place in range(-1, -min(len(calls), _FOLLOWING) - 1, -1):
                 call = calls[place]
@@ -94,7 +88,7 @@ class Guard:
     def forget(self) -> None:
         """Keep nothing of the training."""
         self.begin_step()
-        self._batch = None
+        self._quiet.batch = None
 
     def saw_bad_loss(self, step: int, loss: object) -> None:
         """Backward is about to begin from a loss that is not finite; say why, once."""
@@ -104,16 +98,17 @@ class Guard:
         if self.check_last_steps():
             self._last_bad = step
             return
-        if not any(self._registry.name_of(call[0]) is not None for call in self.calls):
+        if not any(self._registry.name_of(call[0]) is not None for call in self._quiet.calls):
             # Of another model, or an earlier backward pass let go of the calls: the gradients will tell.
             self._unplaced = step
             return
-        found = explain_forward(list(self.calls), self._registry)
+        found = explain_forward([whole(call) for call in self._quiet.calls], self._registry)
         if found is None:
             found = explain_loss(loss)
             # A gradient scaler's own factor may be what overflows; then no optimizer step will follow.
             if found.nan == 0:
-                self._tentative, self.doubts = found, True
+                self._tentative = found
+                self._doubt()
                 return
         elif found.direction == "forward" and self._may_be_recomputed(found.layer):
             self._unrefined = found
@@ -124,7 +119,7 @@ class Guard:
     def _may_be_recomputed(self, layer: str) -> bool:
         """Whether the layers inside this one ran unseen, as in a checkpoint that records no gradients."""
         inside = f"{layer}." if layer else ""
-        called = {(self._registry.name_of(call[0]) or "") for call in self.calls}
+        called = {(self._registry.name_of(call[0]) or "") for call in self._quiet.calls}
         children = [name for name in self._registry.layers.values() if name.startswith(inside)]
         return any(name and name != layer and name not in called for name in children)
 
@@ -134,15 +129,15 @@ class Guard:
         Several passes may wait for a backward each; then it is the end of the step that lets go of them. The batch
         stays until the next loss tells how the step went.
         """
-        if self.kept:
-            for aftermath in self.kept:
+        if self._quiet.kept:
+            for aftermath in self._quiet.kept:
                 aftermath.let_go()
-            self.kept.clear()
-        calls = self.calls
-        if calls and len(calls) <= self._one_pass:
+            self._quiet.kept.clear()
+        calls = self._quiet.calls
+        if calls and len(calls) <= self._quiet.one_pass:
             last = calls[-1]
             is_whole = last[0] in self._registry.roots
-            self._batch = last[1:3] if is_whole else self._last_batch() or self._batch
+            self._quiet.batch = last[1:3] if is_whole else self._last_batch() or self._quiet.batch
             calls.clear()
 
     @property
@@ -157,7 +152,7 @@ class Guard:
             inside = f"{found.layer}." if found.layer else ""
             recomputed = [
                 call
-                for call in self.calls
+                for call in map(whole, self._quiet.calls)
                 if (self._registry.name_of(call[0]) or "").startswith(inside) and is_bad(call[3])
             ]
             better = explain_forward(recomputed, self._registry) if recomputed else None
@@ -174,7 +169,11 @@ class Guard:
         """Gradients are about to be clipped by a norm that is not finite, which spoils all of them."""
         bad = bad_gradients(holders)
         if bad and self._at_clipping is None:
-            self._at_clipping, self.doubts = explain_gradients(bad, self._registry), True
+            self._at_clipping = explain_gradients(bad, self._registry)
+            self._doubt()
+
+    def _doubt(self) -> None:
+        self.doubts, self._quiet.on = True, False
 
     def settle(self, step: int) -> None:
         """The optimizer has stepped in spite of what was seen: no scaler has skipped it."""
@@ -185,12 +184,12 @@ class Guard:
 
     def check_last_steps(self) -> bool:
         """Whether one of the last steps left weights non-finite; says so, with the step that it was."""
-        for aftermath in self.kept:
+        for aftermath in self._quiet.kept:
             found = aftermath.explain(self._registry)
             if found is not None:
                 if self._unplaced == aftermath.step and found.direction == "backward":
                     found = NonFinite(direction="forward", gradients=found.gradients)
-                self._tell(aftermath.step, found, self._batch)
+                self._tell(aftermath.step, found, self._quiet.batch)
                 return True
         return False
 
@@ -203,7 +202,7 @@ class Guard:
 
     def _send(self, step: int, found: NonFinite, batch: object = None) -> None:
         """`batch`: what went into the model; the last that did unless given."""
-        batch = batch or self._last_batch() or self._batch
+        batch = batch or self._last_batch() or self._quiet.batch
         self._report(step, msgspec.structs.replace(found, fingerprint=fingerprint(batch)))
 
 

@@ -7,22 +7,25 @@ exchanged instead.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.compiler import is_compiling
+from torch.compiler import is_compiling, is_dynamo_compiling
 from torch.nn.utils import clip_grad
 
 from trainvitals.hooks.accounts import seconds_of
+from trainvitals.hooks.call import Call
+from trainvitals.hooks.quiet import Quiet, watched_backward
+from trainvitals.hooks.slim import LEFT_OUT
 
-_current_graph_task_id = torch._C._current_graph_task_id
 is_tracing = torch._C._is_tracing
 
-Call: TypeAlias = tuple[nn.Module, tuple[Any, ...], dict[str, Any], Any]
-"""Module, arguments, keyword arguments and output of one call that has returned."""
+Slim: TypeAlias = Mapping[nn.Module, bool]
+"""Modules whose calls are noted without the output (True) or without the input (False)."""
+_NONE: Slim = {}
 
 
 def ignore(call: Call) -> None:
@@ -38,18 +41,19 @@ class Interception:
 
     def __init__(
         self,
+        quiet: Quiet,
+        let_go: Callable[[], None],
         before_backward: Callable[[Any], bool],
         after_backward: Callable[[], None],
         before_grad: Callable[[Any], None],
         before_clipping: Callable[[Any], None],
         before_norm_clipping: Callable[[Any], None],
     ) -> None:
-        """`before_backward` tells whether there is nothing to do after it.
+        """`let_go`, `before_backward` and `after_backward` are those of `quiet.watched_backward`.
 
         `before_clipping` gets lists of the gradients that any clipping is about to change, or a norm to be
         taken of; `before_norm_clipping` the total norm."""
-        self._take: Callable[[Call], None] = ignore
-        self._use: Callable[[Callable[[Call], None]], None] | None = None
+        self._use: Callable[[Callable[[Call], None], Slim], None] | None = None
         self._replaced = [
             _Replaced(nn.Module, "__call__", self._calls),
             _Replaced(torch.autograd, "backward", self._backward),
@@ -58,6 +62,7 @@ class Interception:
         ]
         if hasattr(clip_grad, "_clip_grads_with_norm_"):  # from torch 2.6 on
             self._replaced.append(_Replaced(clip_grad, "_clip_grads_with_norm_", self._norm))
+        self._quiet, self._let_go = quiet, let_go
         self._before_backward = before_backward
         self._after_backward = after_backward
         self._before_grad = before_grad
@@ -75,11 +80,10 @@ class Interception:
         for replaced in self._replaced:
             replaced.take_back()
 
-    def send_calls_to(self, take: Callable[[Call], None]) -> None:
-        """What is to be done with each call from now on."""
-        self._take = take
+    def send_calls_to(self, take: Callable[[Call], None], slim: Slim = _NONE) -> None:
+        """What is to be done with each call from now on; those of `slim` modules come without what is left out."""
         if self._use is not None:
-            self._use(take)
+            self._use(take, slim)
 
     def calibrate(self) -> float:
         """Seconds that noting a call adds to it; attached, no calls taken yet."""
@@ -91,27 +95,42 @@ class Interception:
         return max(with_us - seconds_of(partial(module._call_impl, argument)), 0.0)
 
     def _calls(self, original: Callable[..., Any], _: "_Replaced") -> Callable[..., Any]:
-        take = self._take
-        is_grad_enabled = torch.is_grad_enabled
+        take: Callable[[Call], None] = ignore
+        slim = _NONE
+        is_grad_enabled, float32 = torch.is_grad_enabled, torch.float32
         unwrapped = original is getattr(nn.Module, "_wrapped_call_impl", None)
 
-        def use(new: Callable[[Call], None]) -> None:
-            nonlocal take
-            take = new
+        def use(new_take: Callable[[Call], None], new_slim: Slim) -> None:
+            nonlocal take, slim
+            take, slim = new_take, new_slim
 
         # One frame less where nobody else has replaced it: this is torch's own `__call__`, written out.
         def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if is_dynamo_compiling():  # nothing of ours becomes a part of the graph
+                return original(self, *args, **kwargs)
+            repeatable = slim.get(self)
+            if repeatable is not None and (
+                self._forward_hooks or self._forward_pre_hooks or "forward" in self.__dict__
+            ):
+                repeatable = None
             if self._compiled_call_impl is not None:
                 output = self._compiled_call_impl(*args, **kwargs)
             else:
                 output = self._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
-            if is_grad_enabled() and not is_compiling():
-                take((self, args, kwargs, output))
+            if is_grad_enabled():
+                if repeatable is None:
+                    take((self, args, kwargs, output))
+                elif not repeatable:
+                    take((self, LEFT_OUT, LEFT_OUT, output))
+                elif output.dtype is float32:  # autocast would have it in another precision
+                    take((self, args, kwargs, LEFT_OUT))
+                else:
+                    take((self, args, kwargs, output))
             return output
 
         def call_wrapped(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
             output = original(self, *args, **kwargs)
-            if is_grad_enabled() and not is_compiling():
+            if is_grad_enabled() and not is_dynamo_compiling():
                 take((self, args, kwargs, output))
             return output
 
@@ -119,19 +138,10 @@ class Interception:
         return call if unwrapped else call_wrapped
 
     def _backward(self, original: Callable[..., Any], mine: "_Replaced") -> Callable[..., Any]:
-        def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-            # A checkpoint recomputes its part inside the backward pass that is under way.
-            if not mine.active or is_compiling() or _current_graph_task_id() != -1:
-                return original(tensors, *args, **kwargs)
-            if before(tensors):
-                return original(tensors, *args, **kwargs)
-            try:
-                return original(tensors, *args, **kwargs)
-            finally:
-                self._after_backward()
+        def before(tensors: Any) -> bool:
+            return mine.active and self._before_backward(tensors)
 
-        before = self._before_backward
-        return backward
+        return watched_backward(original, self._quiet, self._let_go, before, self._after_backward)
 
     def _grad(self, original: Callable[..., Any], mine: "_Replaced") -> Callable[..., Any]:
         """`torch.autograd.grad` may be a part of the forward pass, which goes on after it."""

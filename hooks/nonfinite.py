@@ -8,7 +8,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from trainvitals.hooks.interception import Call
+from trainvitals.hooks.call import Call
 from trainvitals.hooks.registry import Parameter, Registry, local, tensors_in
 from trainvitals.hooks.stats import has_nan_or_inf, values_of
 from trainvitals.hooks.wire.records import NonFinite, Value

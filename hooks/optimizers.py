@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from trainvitals.hooks.aftermath import Aftermath
+from trainvitals.hooks.aftermath import Aftermath, aftermath_of
 from trainvitals.hooks.gradients import FEW
 from trainvitals.hooks.readout import Number, number
 from trainvitals.hooks.registry import Parameter, Registry
@@ -99,11 +99,15 @@ class Optimizers:
         """Follow optimizers and parameters that are new."""
         for optimizer in self._known:
             if id(optimizer) not in self.aftermaths:
-                self.aftermaths[id(optimizer)] = Aftermath(optimizer, self.members(optimizer))
+                self.aftermaths[id(optimizer)] = aftermath_of(optimizer, self.members(optimizer))
 
     def is_primary(self, optimizer: Optimizer) -> bool:
         """Whether this is the one that counts the steps."""
         return optimizer is self._known[0]
+
+    def primary_aftermath(self) -> Aftermath | None:
+        """What is kept of the steps of the one that counts them."""
+        return self.aftermaths.get(id(self._known[0])) if self._known else None
 
     def members(self, optimizer: Optimizer) -> list[Parameter]:
         """Watched parameters that the optimizer holds."""

@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
 from trainvitals.hooks.settings import clean_name
+from trainvitals.hooks.slim import slim_modules
 from trainvitals.hooks.wire import limits
 from trainvitals.hooks.wire.records import Row
 
@@ -95,6 +96,8 @@ class Registry:
         """Layer name to its place in the forward order, as far as it was seen."""
         self.roots: set[nn.Module] = set()
         """The watched models themselves."""
+        self.slim: dict[nn.Module, bool] = {}
+        """Modules whose calls are noted without what nobody else keeps alive; see `slim`."""
         self.on_cpu = False
         """Whether any parameter lives on the CPU."""
         self.compiled = False
@@ -146,6 +149,7 @@ class Registry:
                             wanted_parameters.add(id(tensor))
         self.layers, self.parameters = layers, parameters
         self.roots = {watched.model for watched in self.models}
+        self.slim = slim_modules(layer for layer in layers if layer not in self.roots)
         self.on_cpu = any(p.tensor.device.type == "cpu" for p in parameters.values())
         self.wanted = wanted if self._outputs else set()
         self.wanted_parameters = wanted_parameters if self._parameters else set()

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 import torch
@@ -14,9 +14,11 @@ from trainvitals.hooks import arguments, spool
 from trainvitals.hooks.draft import Emitter
 from trainvitals.hooks.ensemble import is_sharded
 from trainvitals.hooks.light import Mute
+from trainvitals.hooks.listener import Listener
 from trainvitals.hooks.logbook import Logbook
 from trainvitals.hooks.logged import LoggedHistograms
 from trainvitals.hooks.problems import Problems
+from trainvitals.hooks.reactions import OnFinding, Reactions, checked
 from trainvitals.hooks.recorder import Recorder
 from trainvitals.hooks.sender import Sender, say
 from trainvitals.hooks.settings import (
@@ -30,6 +32,9 @@ from trainvitals.hooks.system import SystemMonitor
 from trainvitals.hooks.watching import Watch
 from trainvitals.hooks.wire.records import EndStatus, NonFinite
 
+if TYPE_CHECKING:
+    from trainvitals.hooks.show import Shown
+
 DELIVERY_SECONDS = 10.0
 """How long `finish` waits for the server at most."""
 
@@ -40,9 +45,11 @@ class Run:
     In mode "disabled" (and on ranks that record nothing) every method does nothing.
     """
 
-    def __init__(self, settings: RunSettings) -> None:
+    def __init__(self, settings: RunSettings, on_finding: OnFinding | None = None) -> None:
         """Opens the spool and starts to send, both in threads of their own."""
         self._settings = settings
+        self._reactions: Reactions | None = None
+        self._listener: Listener | None = None
         self._problems = Problems(self._send_problem)
         self._pid = os.getpid()
         self.finished = False
@@ -58,6 +65,7 @@ class Run:
         self._system: SystemMonitor | None = None
         if settings.mode != "disabled" and self._may_record():
             self._open()
+            self._react_by(on_finding)
 
     def _may_record(self) -> bool:
         if self._settings.rank == 0 or self._settings.agreed:
@@ -99,7 +107,25 @@ class Run:
             self._system = SystemMonitor(self)
         if online:
             page = "" if self._light else self.url
-            self._sender = Sender(writer.folder, meta, chosen.token, page)
+            self._sender = Sender(writer.folder, meta, chosen.token, page, chosen.keep)
+
+    def _react_by(self, on_finding: OnFinding | None) -> None:
+        """Do so with findings from now on. The server's are asked for by rank 0."""
+        if on_finding is None or self._recorder is None:
+            return
+        if self._reactions is not None:
+            self._reactions.asked = on_finding
+            return
+        self._reactions = Reactions(on_finding)
+        if self._sender is not None and not self._light:
+            chosen = self._settings
+            self._listener = Listener(
+                chosen.url, chosen.token, chosen.run, self._reactions.offer, self._problems.note
+            )
+
+    def should_stop(self) -> bool:
+        """Whether a critical finding asks for the end, under `on_finding="stop"`."""
+        return self._reactions is not None and self._alive() and self._reactions.should_stop()
 
     @property
     def id(self) -> str:
@@ -112,6 +138,12 @@ class Run:
         if self._settings.mode != "online":
             return ""
         return f"{self._settings.url}/runs/{self._settings.run}"
+
+    def show(self, height: int = 720) -> "Shown":
+        """The run's report as it is now, for the last line of a notebook's cell; `height` in pixels."""
+        from trainvitals.hooks.show import Shown  # with what it takes to ask a server; few need it
+
+        return Shown(self.url, self._settings.token or "", height)
 
     @property
     def recording(self) -> bool:
@@ -129,6 +161,7 @@ class Run:
         include: Sequence[str] | str = (),
         exclude: Sequence[str] | str = (),
         strict: bool = False,
+        on_finding: OnFinding | None = None,
     ) -> Self:
         """Record the vital signs of `model` while `optimizer` trains it. `tv.watch` says it in full."""
         asked = arguments.check(
@@ -140,9 +173,11 @@ class Run:
             include=include,
             exclude=exclude,
         )
+        reaction = checked(on_finding)
         if self._emitter is None or not self._alive():
             return self
         self._problems.strict = strict
+        self._react_by(reaction)
         if self._watch is None:
             parameters = (p for model in asked.models for p in model.parameters())
             self._watch = Watch(
@@ -153,6 +188,8 @@ class Run:
                 self._light,
                 f"{self.id}/{self._settings.attempt}" if any(map(is_sharded, parameters)) else "",
             )
+        if self._reactions is not None:
+            self._reactions.before_watching()
         self._watch.add(
             asked.models,
             asked.optimizers,
@@ -161,6 +198,8 @@ class Run:
             asked.include,
             asked.exclude,
         )
+        if self._reactions is not None:
+            self._reactions.after_watching()
         return self
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
@@ -180,6 +219,8 @@ class Run:
             self._problems.caught("log", error)
         if watch is not None:
             watch.accounts.aside += perf_counter() - begin
+        if self._reactions is not None:
+            self._reactions.react()
 
     @property
     def step(self) -> int | None:
@@ -242,6 +283,8 @@ class Run:
 
     def detach(self) -> None:
         """Stop watching and take every hook off; the run stays open for `log` and for `watch` again."""
+        if self._reactions is not None:
+            self._reactions.detach()
         if self._watch is not None and self._pid == os.getpid():
             try:
                 self._watch.detach()
@@ -255,6 +298,8 @@ class Run:
         step = max(self._watch.completed - 1, 0) if self._watch is not None else 0
         self.detach()
         self.finished = True
+        if self._listener is not None:
+            self._listener.close()
         if self._recorder is None:
             return
         if self._emitter is not None:
@@ -271,6 +316,9 @@ class Run:
         """Do nothing any more: this is a forked child, whose parent records."""
         self.finished = True
         self._recorder = self._sender = self._emitter = self._logbook = None
+        if self._reactions is not None:
+            self._reactions.detach()
+        self._reactions = self._listener = None
         if self._watch is not None:
             self._watch.drop()
             self._watch = None
@@ -293,7 +341,7 @@ class Run:
 
     def _background_seconds(self) -> float:
         """Processor time that the threads of this run have taken so far."""
-        threads = (self._recorder, self._sender, self._system)
+        threads = (self._recorder, self._sender, self._system, self._listener)
         return sum(thread.processor_seconds for thread in threads if thread is not None)
 
     def _alive(self) -> bool:
@@ -305,6 +353,8 @@ class Run:
             self._recorder.event(step=step, kind="monitor", message=message)
 
     def _send_nonfinite(self, step: int, found: NonFinite) -> None:
+        if self._reactions is not None:
+            self._reactions.offer_nonfinite(step, found)
         if self._recorder is not None:
             self._recorder.event(
                 urgent=True,

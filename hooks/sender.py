@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from trainvitals.hooks import spool
+from trainvitals.hooks import housekeeping, spool
 from trainvitals.hooks.client import Answer, Client, Outcome, encode
 from trainvitals.hooks.wire import limits
 from trainvitals.hooks.wire.codec import WireError
@@ -19,8 +19,14 @@ from trainvitals.hooks.wire.codec import WireError
 BATCH_BYTES = 1 << 20
 """Encoded records in one batch, about."""
 INTERVAL = 0.5
+BEHIND_INTERVAL = 0.25
+"""Between two batches while a live stream catches up, seconds: 4 MB/s, for about a hundredth of a core."""
 HEARTBEAT = 5.0
 MAX_BACKOFF = 5.0
+PATIENCE = 3
+"""Refusals in a row before the person is told: a server may be busy for a moment."""
+LONG_WAIT = 5.0
+"""Unless it asks for so many seconds: then it has more than a moment's trouble."""
 
 
 def say(message: str) -> None:
@@ -34,15 +40,20 @@ def say(message: str) -> None:
 class Delivery:
     """Sends one stream from where the server stands; knows nothing of threads and time."""
 
-    def __init__(self, folder: Path, meta: spool.Meta, client: Client) -> None:
+    def __init__(
+        self, folder: Path, meta: spool.Meta, client: Client, *, anew: bool = False
+    ) -> None:
+        """anew: begin with record 0, as what was acknowledged was so by another server. Raises WireError."""
         self._folder = folder
         self._meta = meta
         self._client = client
         self._reader = spool.SpoolReader(folder)
-        self._reader.seek(spool.read_acked(folder))
+        self._reader.seek(0 if anew else spool.read_acked(folder))
         self._records = limits.MAX_RECORDS
         self._size = BATCH_BYTES
         self._unsent: list[bytes] = []
+        self.behind = False
+        """Whether the last batch was about as large as it may be, so that more is waiting."""
         self.stuck = False
         """Whether the server found even a single record too large."""
         self.acked = self._reader.position
@@ -56,7 +67,9 @@ class Delivery:
         first = self._reader.position - len(payloads)
         meta = self._meta
         body = encode(meta.run, meta.attempt, meta.rank, first, payloads)
-        answer = self._client.post(meta.run, body)
+        full = len(payloads) == self._records or sum(map(len, payloads)) >= self._size // 2
+        answer = self._client.post(meta.run, body, behind=full and self.behind)
+        self.behind = full
         self._unsent = payloads
         match answer.outcome:
             case Outcome.STORED:
@@ -76,6 +89,11 @@ class Delivery:
                 self.stuck = True
         return answer
 
+    @property
+    def segment(self) -> int:
+        """The spool's file that is being sent."""
+        return self._reader.segment
+
     def _acknowledge(self, following: int) -> None:
         if following != self.acked:
             self.acked = following
@@ -90,16 +108,23 @@ class Delivery:
 class Sender:
     """The daemon thread that delivers a running stream."""
 
-    def __init__(self, folder: Path, meta: spool.Meta, token: str, page: str) -> None:
-        """`page` is the run's page, printed once the server has answered; "" where another rank prints it."""
+    def __init__(self, folder: Path, meta: spool.Meta, token: str, page: str, keep: int) -> None:
+        """`page` is the run's page, printed once the server has answered; "" where another rank prints it.
+
+        keep: bytes of delivered records, of all runs together, that may stay on disk.
+        """
         self._folder = folder
+        self._keep = keep
+        self._tidied = -1
         self._url = meta.url
         self._page = page
         self._delivery = Delivery(folder, meta, Client(meta.url, token))
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._failures = 0
-        self._greeted = self._warned = not page
+        self._greeted = not page
+        self._told: set[str] = set()
+        self._away = False
         self._refused = False
         self.processor_seconds = 0.0
         """What the thread has taken so far."""
@@ -111,7 +136,12 @@ class Sender:
         self._closing.set()
         self._wake.set()
         self._thread.join(timeout)
-        return not self._thread.is_alive() and not self._refused and self._failures == 0
+        delivered = not self._thread.is_alive() and not self._refused and self._failures == 0
+        if not delivered and not self._refused and not self._told and self._page:
+            say(
+                f"not everything is delivered; `trainvitals sync` delivers what is in {self._folder}."
+            )
+        return delivered
 
     def _work(self) -> None:
         try:
@@ -146,24 +176,52 @@ class Sender:
                 if not self._greeted:
                     self._greeted = True
                     say(f"watching at {self._page}")
-                return INTERVAL
+                elif self._away:
+                    say("the server takes records again.")
+                self._away = False
+                self._tidy()
+                return BEHIND_INTERVAL if self._delivery.behind else INTERVAL
             case Outcome.REWIND:
                 return 0.0 if self._failures == 0 else INTERVAL
             case Outcome.SMALLER if not self._delivery.stuck:
                 return 0.0
             case Outcome.LATER | Outcome.UNREACHABLE:
                 self._failures += 1
-                if answer.outcome is Outcome.UNREACHABLE and not self._warned:
-                    self._warned = True
-                    say(
-                        f"no server at {self._url}; recording to {self._folder}. "
-                        "`trainvitals sync` delivers it later."
-                    )
-                return answer.wait or min(INTERVAL * 2 ** (self._failures - 1), MAX_BACKOFF)
+                self._complain(answer)
+                return answer.wait or min(INTERVAL * 2 ** min(self._failures - 1, 16), MAX_BACKOFF)
             case _:
                 self._refused = True
                 say(f"the server took no records: {answer.message} They stay in {self._folder}.")
                 return 0.0
+
+    def _complain(self, answer: Answer) -> None:
+        """Say why the records stay here, once for each reason."""
+        if answer.outcome is Outcome.UNREACHABLE:
+            text = (
+                f"no server at {self._url}; recording to {self._folder}. "
+                "`trainvitals sync` delivers it later."
+            )
+        elif self._failures >= PATIENCE or answer.wait >= LONG_WAIT:
+            text = (
+                f"the server takes no records for now: {answer.message} They stay in {self._folder} and are sent "
+                "as soon as it takes them again; if the training ends before, `trainvitals sync` delivers them."
+            )
+        else:
+            return
+        if self._page and text not in self._told:
+            self._told.add(text)
+            self._away = True
+            say(text)
+
+    def _tidy(self) -> None:
+        """Make room where delivered records take too much of it: at the start, and with each file that is sent."""
+        if self._delivery.segment != self._tidied:
+            self._tidied = self._delivery.segment
+            root = self._folder.parents[1]
+            try:
+                housekeeping.tidy(root, self._keep)
+            except OSError as error:
+                say(f"delivered records can't be removed from {root}: {error.strerror or error}.")
 
     def _pause(self, seconds: float) -> None:
         self.processor_seconds = time.thread_time()
@@ -171,6 +229,10 @@ class Sender:
             self._wake.wait(min(seconds, INTERVAL) if self._closing.is_set() else seconds)
         if not self._closing.is_set():
             self._wake.clear()
+
+
+MAX_ATTEMPTS = 20
+"""How often in a row `sync` may be asked to try again later."""
 
 
 class SyncResult(msgspec.Struct, kw_only=True):
@@ -182,6 +244,12 @@ class SyncResult(msgspec.Struct, kw_only=True):
     """Records that the server has now and was not known to have before."""
     failed: dict[str, str] = {}
     """Stream folder to the reason why it could not be delivered in full."""
+    removed: int = 0
+    """Bytes of delivered records that made room."""
+    kept: int = 0
+    """Bytes of delivered records that are still on this disk."""
+    waiting: int = 0
+    """Bytes of records that are still to deliver."""
 
     @property
     def ok(self) -> bool:
@@ -194,12 +262,13 @@ def sync(
     url: str,
     token: str = "",
     progress: Callable[[str, int], None] | None = None,
+    keep: int | None = None,
 ) -> SyncResult:
     """Deliver all unacknowledged records of every stream at or below `folder` to the server at `url`.
 
     Sending a record twice is harmless: the server stores each number once. `progress` is called with the
-    stream's folder and the number of records delivered of it. Raises ValueError when `folder` holds no
-    stream or `url` is no address.
+    stream's folder and the number of records delivered of it. keep: bytes of delivered records that may stay,
+    None for all. Raises ValueError when `folder` holds no stream or `url` is no address.
     """
     folders = spool.find_streams(Path(folder))
     if not folders:
@@ -211,6 +280,11 @@ def sync(
             result.delivered += _sync_stream(stream, url, token, progress)
         except (_NotDeliveredError, OSError, ValueError) as error:
             result.failed[str(stream)] = str(error)
+    if keep is not None:
+        result.removed = housekeeping.tidy(folder, keep)
+    left = housekeeping.holdings(folder)
+    result.kept = sum(holding.delivered for holding in left)
+    result.waiting = sum(holding.waiting for holding in left)
     return result
 
 
@@ -222,15 +296,19 @@ def _sync_stream(
     folder: Path, url: str, token: str, progress: Callable[[str, int], None] | None
 ) -> int:
     meta = spool.read_meta(folder)
-    if meta.url.rstrip("/") != url.rstrip("/"):  # acknowledged by another server, not by this one
-        spool.write_acked(folder, 0)
-    delivery = Delivery(folder, meta, Client(url, token))
+    elsewhere = meta.url.rstrip("/") != url.rstrip("/")
+    delivery = Delivery(folder, meta, Client(url, token), anew=elsewhere)
     before = delivery.acked
     attempts = 0
     try:
+        begin = time.monotonic()
         while (answer := delivery.send()) is not None:
             match answer.outcome:
                 case Outcome.STORED | Outcome.REWIND:
+                    if (
+                        delivery.behind
+                    ):  # at most half of the server's time, for the sake of live runs
+                        time.sleep(min(time.monotonic() - begin, 1.0))
                     attempts = 0 if answer.outcome is Outcome.STORED else attempts + 1
                     before = min(before, delivery.acked)
                     if progress is not None:
@@ -239,11 +317,12 @@ def _sync_stream(
                     continue
                 case Outcome.LATER:
                     attempts += 1
-                    time.sleep(answer.wait or 0.2 * 2**attempts)
+                    time.sleep(answer.wait or min(0.2 * 2**attempts, MAX_BACKOFF))
                 case _:
                     raise _NotDeliveredError(answer.message)
-            if attempts > 5:
+            if attempts > MAX_ATTEMPTS:
                 raise _NotDeliveredError(answer.message)
+            begin = time.monotonic()
     finally:
         delivery.close()
     return delivery.acked - before

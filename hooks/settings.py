@@ -19,6 +19,7 @@ from trainvitals.hooks.wire.records import Value
 
 Mode = Literal["online", "offline", "disabled"]
 DEFAULT_URL = "http://127.0.0.1:7070"
+DEFAULT_KEEP_MB = 1024
 _MODES = ("online", "offline", "disabled")
 _SECRET = re.compile(
     r"(^|[_\-.])(token|password|passwd|secret|api_?key|access_?key|private_?key|credentials?)s?$",
@@ -45,6 +46,8 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether all ranks have the same run id."""
     config: dict[str, Value]
     tags: list[str]
+    keep: int
+    """Bytes of delivered records, of all runs together, that may stay in `folder`."""
 
 
 def resolve(
@@ -95,7 +98,19 @@ def resolve(
         agreed=bool(given) or shared.agreed,
         config=clean_config(config or {}),
         tags=[clean_name(str(tag).strip()) for tag in labels if str(tag).strip()],
+        keep=_kept_bytes(_variable("SPOOL_KEEP_MB")),
     )
+
+
+def _kept_bytes(megabytes: str) -> int:
+    if not megabytes:
+        return DEFAULT_KEEP_MB << 20
+    if not megabytes.isdecimal():
+        raise ValueError(
+            f"TRAINVITALS_SPOOL_KEEP_MB is the size, in MB, that delivered records may take on this disk; got "
+            f"{megabytes[:40]!r}. Use a whole number such as 1024; 0 keeps nothing that was delivered."
+        )
+    return int(megabytes) << 20
 
 
 def _variable(name: str) -> str:

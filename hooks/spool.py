@@ -3,11 +3,15 @@
     .trainvitals/<run>/<attempt>-r<rank>/
         meta.json       {"run", "attempt", "rank", "url"}
         000000.spool    frames of `wire.codec`, one record each; the next file begins after 8 MiB
+        firsts          a line for each file from the second on: its number and that of its first record
         acked           the next sequence number the server waits for
 
-Records are numbered without gaps from 0, so the n-th frame of a stream is record n. Loads no torch.
+Records are numbered without gaps from 0, so the n-th frame of a stream is record n. Files whose records were all
+delivered may be removed, the first ones first (`housekeeping`). Loads no torch.
 """
 
+import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +79,60 @@ def write_acked(folder: Path, following: int) -> None:
         os.close(file)
 
 
+def segments(folder: Path) -> list[int]:
+    """The numbers of the files that there are, in order."""
+    return sorted(int(path.stem) for path in folder.glob("*.spool") if path.stem.isdecimal())
+
+
+def segment_path(folder: Path, segment: int) -> Path:
+    """Where file number `segment` lies."""
+    return folder / f"{segment:06d}.spool"
+
+
+def read_firsts(folder: Path) -> dict[int, int]:
+    """The number of the first record by file, as far as it was noted; that of file 0 always is."""
+    try:
+        text = (folder / "firsts").read_text()
+    except OSError:
+        text = ""
+    noted = {0: 0}
+    for words in map(
+        str.split, text[: text.rfind("\n") + 1].splitlines()
+    ):  # the last may be half a line
+        if len(words) == 2 and all(word.isdecimal() for word in words):
+            noted[int(words[0])] = int(words[1])
+    return noted
+
+
+def _beginning(folder: Path) -> tuple[int, int]:
+    """The first file that is still there, and its first record. Raises WireError where that is not known."""
+    segment = next(iter(segments(folder)), 0)
+    noted = read_firsts(folder)
+    if segment not in noted:
+        raise codec.WireError(
+            f"The first files of {folder} are gone, and nothing tells how many records they had."
+        )
+    return segment, noted[segment]
+
+
+def _check_kept(folder: Path, wanted: int, first: int) -> None:
+    if wanted < first:
+        raise codec.WireError(
+            f"Record {wanted:,} is wanted, but the first {first:,} records were delivered and then removed from "
+            f"{folder} to save space; the server that took them has them."
+        )
+
+
+def is_being_written(folder: Path) -> bool:
+    """Whether a process may be adding to the stream; also where that can't be found out."""
+    try:
+        with (folder / "meta.json").open("rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
+    except OSError:
+        return True
+
+
 def _replace(path: Path, content: bytes) -> None:
     """Write a small file so that a reader or a crash sees the old or the new one, never half of it."""
     temporary = path.with_suffix(".tmp")
@@ -83,10 +141,14 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def read_payloads(folder: Path, start: int = 0) -> Iterator[bytes]:
-    """The encoded records from number `start` on, up to the last whole one. Raises WireError on damage."""
-    number = 0
-    for segment in sorted(folder.glob("*.spool")):
-        with segment.open("rb") as file:
+    """The encoded records from number `start` on, up to the last whole one.
+
+    Raises WireError on damage, and where those records were delivered and removed.
+    """
+    _, number = _beginning(folder)
+    _check_kept(folder, start, number)
+    for segment in segments(folder):
+        with segment_path(folder, segment).open("rb") as file:
             for payload, _ in codec.read_frames(file):
                 if number >= start:
                     yield payload
@@ -109,10 +171,13 @@ class SpoolWriter:
         ignore = root / ".gitignore"
         if not ignore.exists():
             ignore.write_text("*\n")
-        self._segment = 0
-        self._file: BinaryIO = (self.folder / "000000.spool").open("xb", buffering=0)
+        self._segment = self._records = 0
+        self._file: BinaryIO = segment_path(self.folder, 0).open("xb", buffering=0)
         self._size = 0
         _replace(self.folder / "meta.json", msgspec.json.encode(meta))
+        self._held = (self.folder / "meta.json").open("rb+")
+        with contextlib.suppress(OSError):  # file systems without locks; see `is_being_written`
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def append(self, payloads: list[bytes]) -> None:
         """Write the payloads as frames, all of them or none. Raises OSError with nothing written."""
@@ -128,9 +193,12 @@ class SpoolWriter:
             self._file.seek(self._size)
             raise
         self._size += len(data)
+        self._records += len(payloads)
 
     def _rotate(self) -> None:
-        following = (self.folder / f"{self._segment + 1:06d}.spool").open("xb", buffering=0)
+        with (self.folder / "firsts").open("a") as file:
+            file.write(f"{self._segment + 1} {self._records}\n")
+        following = segment_path(self.folder, self._segment + 1).open("xb", buffering=0)
         self._file.close()
         self._file, self._size = following, 0
         self._segment += 1
@@ -138,6 +206,7 @@ class SpoolWriter:
     def close(self) -> None:
         """Close the file; what was written stays."""
         self._file.close()
+        self._held.close()
 
 
 class SpoolReader:
@@ -146,14 +215,16 @@ class SpoolReader:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file: BinaryIO | None = None
-        self._segment = 0
+        self.segment = 0
+        """Number of the file that is being read."""
         self.position = 0
         """Number of the record that comes next."""
 
     def seek(self, number: int) -> None:
-        """Go on with record `number`. Raises WireError when the stream is shorter than that."""
+        """Go on with record `number`. Raises WireError when the stream does not have it (any more)."""
         self.close()
-        self._segment = self.position = 0
+        self.segment, self.position = _beginning(self._folder)
+        _check_kept(self._folder, number, self.position)
         while self.position < number:
             skipped = self._next_frames(number - self.position, 1 << 62)
             if not skipped:
@@ -180,14 +251,20 @@ class SpoolReader:
             if file is None:
                 break
             start = file.tell()
-            for payload, position in codec.read_frames(file):
-                total += len(payload)
-                if payloads and total > size:
-                    break
-                payloads.append(payload)
-                start = position
-                if len(payloads) == records:
-                    break
+            try:
+                for payload, position in codec.read_frames(file):
+                    total += len(payload)
+                    if payloads and total > size:
+                        break
+                    payloads.append(payload)
+                    start = position
+                    if len(payloads) == records:
+                        break
+            except codec.WireError:
+                if not payloads:
+                    raise
+                file.seek(start)  # what comes before the damage is sound, and goes first
+                break
             file.seek(start)
             if total >= size or len(payloads) == records or not self._advance():
                 break
@@ -196,14 +273,14 @@ class SpoolReader:
     def _open(self) -> BinaryIO | None:
         if self._file is None:
             try:
-                self._file = (self._folder / f"{self._segment:06d}.spool").open("rb")
+                self._file = segment_path(self._folder, self.segment).open("rb")
             except FileNotFoundError:
                 return None
         return self._file
 
     def _advance(self) -> bool:
         """Go to the next file, if there is one: a file is complete once its successor exists."""
-        if not (self._folder / f"{self._segment + 1:06d}.spool").exists():
+        if not segment_path(self._folder, self.segment + 1).exists():
             return False
         assert self._file is not None
         rest = next(iter(codec.read_frames(self._file)), None)
@@ -211,7 +288,7 @@ class SpoolReader:
             self._file.seek(rest[1] - len(codec.frame(rest[0])))
             return True
         self.close()
-        self._segment += 1
+        self.segment += 1
         return True
 
     def close(self) -> None:

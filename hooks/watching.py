@@ -26,6 +26,7 @@ from trainvitals.hooks.optimizers import Optimizers, has_closure
 from trainvitals.hooks.pace import HISTOGRAM_EVERY, Pace
 from trainvitals.hooks.parameterlook import ParameterLook
 from trainvitals.hooks.problems import Problems
+from trainvitals.hooks.quiet import Quiet, watched_step
 from trainvitals.hooks.registry import FOLLOW_EVERY, Registry
 from trainvitals.hooks.sharded import Shards
 from trainvitals.hooks.taps import Taps
@@ -57,21 +58,21 @@ class Watch:
         self.registry = Registry(outputs=not light, parameters=not light or meeting != "")
         self.criteria = Criteria()
         self._optimizers = Optimizers(self.registry)
-        self.guard = Guard(self.registry, report)
+        self.quiet = Quiet()
+        self.guard = Guard(self.registry, self.quiet, report)
         self.accounts = Accounts(background)
         self._taps = Taps(emitter.rows["activation"])
         self._calls = CallWatch(
-            self.registry, self.guard, self.criteria, self._taps, self.accounts, problems
+            self.registry, self.quiet, self.criteria, self._taps, self.accounts, problems
         )
         self._data_wait = DataWait()
         self._shards = Shards(meeting, emitter.rows["parameter"], problems)
         self._pace = self._shards.pace if meeting else Seldom() if light else Pace()
-        self.completed = 0
-        """Steps completed so far: the index of the step that is being prepared."""
         self._parameters = ParameterLook(self.registry, self._optimizers, emitter.rows["parameter"])
         self._backward = BackwardWatch(
             self.registry,
             self.guard,
+            self.quiet,
             self._pace,
             self._parameters,
             problems,
@@ -79,6 +80,8 @@ class Watch:
             self._look_now,
         )
         self._interception = Interception(
+            self.quiet,
+            self.guard.let_go,
             self._backward.before,
             self._backward.after,
             self._backward.before_grad,
@@ -118,28 +121,31 @@ class Watch:
         if not self._handles:
             self._handles = [
                 register_optimizer_step_pre_hook(self._before_step),
-                register_optimizer_step_post_hook(self._after_step),
+                register_optimizer_step_post_hook(watched_step(self.quiet, self._after_step)),
             ]
             self._data_wait.attach()
             self._interception.attach()
             self._quiet_cost = self._quiet_cost or quiet_cost(
-                self._interception,
-                self.registry,
-                self._optimizers,
-                self._parameters,
-                self._problems,
+                self._interception, self.registry, self._optimizers
             )
             self._last_look = self.completed
             self.accounts.start()
             self._shards.join(self.registry)
         self._begin_step()
+        self._calm_down()
 
     def resume_at(self, step: int) -> None:
         """Count on from `step`; only before the first step."""
         if self.completed == self._first:
-            self.completed = self._first = self._last_look = step
+            self.quiet.completed = self._first = self._last_look = step
             self._pace.resume(self._pace, step)
             self._begin_step()
+            self._calm_down()
+
+    @property
+    def completed(self) -> int:
+        """Steps completed so far: the index of the step that is being prepared."""
+        return self.quiet.completed
 
     @property
     def last(self) -> int | None:
@@ -179,7 +185,7 @@ class Watch:
         self._data_wait.detach()
         self._end_look()
         self.guard.begin_step()
-        self.guard.kept.clear()
+        self.quiet.end()
         self.registry.clear()
         self._optimizers.clear()
         self.criteria.clear()
@@ -192,18 +198,24 @@ class Watch:
         """Prepare for the step of index `completed`."""
         self._end_look()
         if self.completed < self._pace.next_step:
-            self._interception.send_calls_to(self._calls.in_quiet_step())
+            self._interception.send_calls_to(*self._calls.in_quiet_step())
             return
         sampled = self._pace.is_sample(self.completed)
         self.criteria.begin_step(sampled)
         self._draft = Draft(self.completed, sampled)
+        self.quiet.on = False
         self._backward.begin_look(carried=sampled and self.completed > 0)
         self._parameters.sums = self._shards.begin(sampled)
         if sampled:
             self._taps.begin(self._draft, self._with_histograms())
             self._interception.send_calls_to(self._calls.in_sample())
         else:
-            self._interception.send_calls_to(self._calls.in_glance())
+            self._interception.send_calls_to(*self._calls.in_glance())
+
+    def _calm_down(self) -> None:
+        """Leave the step under way to the flat functions of `quiet`, unless there is more to do in it."""
+        if self._draft is None and self._held is None and not self.guard.doubts:
+            self.quiet.begin(self._optimizers.primary_aftermath(), self._pace.next_step)
 
     def _look_now(self) -> None:
         """The loss stands out: see at least the gradients and the update of the step under way."""
@@ -240,7 +252,7 @@ class Watch:
         self.accounts.leave()
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if self._draft is None and self._held is None:
+        if self.quiet.on or (self._draft is None and self._held is None):
             return
         with self._looking("looking at gradients"), self._shards.failing():
             if self._optimizers.begin(optimizer):
@@ -253,23 +265,27 @@ class Watch:
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self._draft is not None or self._held is not None:
             self._after_look(optimizer, args, kwargs)
+        else:
+            try:
+                self._keep(optimizer)
+            except Exception as error:
+                self._problems.caught("finishing a step", error)
+        self._calm_down()
+
+    def _keep(self, optimizer: Optimizer) -> None:
+        aftermath = self._optimizers.aftermaths.get(id(optimizer))
+        if aftermath is None:
             return
-        try:
-            aftermath = self._optimizers.aftermaths.get(id(optimizer))
-            if aftermath is None:
-                return
-            aftermath.keep(self.completed)
-            self.guard.kept.append(aftermath)
-            if self.guard.doubts:
-                self.guard.settle(self.completed)
-            if self._optimizers.is_primary(optimizer):
-                self._next_step()
-        except Exception as error:
-            self._problems.caught("finishing a step", error)
+        aftermath.keep(self.completed)
+        self.quiet.kept.append(aftermath)
+        if self.guard.doubts:
+            self.guard.settle(self.completed)
+        if self._optimizers.is_primary(optimizer):
+            self._next_step()
 
     def _next_step(self) -> None:
-        self.completed += 1
-        self.guard.calls.clear()
+        self.quiet.completed += 1
+        self.quiet.calls.clear()
         if self.completed >= self._pace.next_step:
             self.guard.begin_step()
             self._begin_step()
@@ -328,7 +344,7 @@ class Watch:
         aftermath = self._optimizers.aftermaths.get(id(optimizer))
         if aftermath is not None:
             aftermath.keep(self.completed)
-            self.guard.kept.append(aftermath)
+            self.quiet.kept.append(aftermath)
         if self.guard.doubts:
             self.guard.settle(self.completed)
         if spoiled and not self.guard.known_bad(self.completed):
@@ -345,7 +361,7 @@ class Watch:
                 self._fill(draft)
         finally:
             self._shards.meet(draft, self._samples)
-            self.completed += 1
+            self.quiet.completed += 1
             self._held = draft
             if self._optimizers.all_stepped():
                 self._emit_held()

@@ -1,5 +1,6 @@
 """What every alert channel has in common."""
 
+import logging
 import ssl
 from abc import ABC, abstractmethod
 from typing import ClassVar, Self
@@ -15,6 +16,9 @@ from trainvitals.app.settings import LOOPBACK, Settings
 TIMEOUT = urllib3.Timeout(connect=5.0, read=10.0)
 
 JSON = "application/json; charset=utf-8"
+
+# At DEBUG it writes the paths of addresses, which are keys.
+logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
 
 
 class ChannelError(Exception):
@@ -35,15 +39,20 @@ class Channel(ABC):
     """A place that alerts go to. Its address is a secret: errors and logs name the channel by its key."""
 
     key: ClassVar[str]
-    burst: ClassVar[int] = 20
-    """Messages sent in one go."""
-    pause_s: ClassVar[float] = 0.0
-    """Seconds to wait after a full burst."""
+    title: ClassVar[str]
+    """As people read it."""
+    pace_s: ClassVar[float] = 0.0
+    """Seconds between two messages, at least."""
 
     @classmethod
     @abstractmethod
     def from_settings(cls, settings: Settings) -> Self | None:
         """The channel as it is set up, None when it isn't."""
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """Where it goes, as far as everyone may see it: never a key or a password."""
 
     @abstractmethod
     def payload(self, alert: Alert) -> dict[str, object]:
@@ -52,6 +61,14 @@ class Channel(ABC):
     @abstractmethod
     def send(self, alert: Alert) -> None:
         """Deliver `alert`. Raises ChannelError."""
+
+
+def host_of(url: str) -> str:
+    """Scheme and host of a secret address: its path, user and query are keys to it."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{host}{port}/…"
 
 
 def post(url: str, value: dict[str, object], headers: dict[str, str]) -> urllib3.BaseHTTPResponse:

@@ -1,5 +1,6 @@
 """What an alert says, before any channel gives it a form."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from urllib.parse import quote
@@ -25,7 +26,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """Key of the root finding."""
     rule: str
     kind: str
-    """open, escalated or resolved: why it is sent."""
+    """open, escalated, reminder or resolved: why it is sent."""
     severity: Severity
     over: bool
     """Whether the finding has resolved, which it may have before its opening was delivered."""
@@ -41,10 +42,14 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     consequences: list[str]
     more_consequences: int
     link: str
+    handle_link: str = ""
+    """The page where a person acknowledges or mutes it."""
     time: float
     """When the change was noticed, Unix seconds."""
     opened: float
     """When the opening was noticed, Unix seconds; of an opening the same as `time`."""
+    repeated: bool = False
+    """Whether the server was stopped while it sent this, so that it may have come before."""
 
     @property
     def resolved(self) -> bool:
@@ -52,8 +57,19 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
         return self.kind == "resolved"
 
 
+def finding_id(run: str, key: str) -> str:
+    """A short name for a finding, safe in an address; a finding's key may hold a layer's name and with it anything."""
+    return f"{run}.{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+
 def compose(
-    row: AlertRow, findings: Sequence[Finding], run: Run, link_base: str, *, opened: float
+    row: AlertRow,
+    findings: Sequence[Finding],
+    run: Run,
+    link_base: str,
+    *,
+    opened: float,
+    repeated: bool = False,
 ) -> Alert | None:
     """The message for `row` as things stand now; None when there is nothing left to say.
 
@@ -85,8 +101,10 @@ def compose(
         consequences=lines[:MAX_CONSEQUENCES],
         more_consequences=max(len(lines) - MAX_CONSEQUENCES, 0),
         link=f"{link_base}/runs/{quote(run.id)}#finding-{quote(root.key, safe='')}",
+        handle_link=f"{link_base}/alerts?finding={finding_id(run.id, root.key)}",
         time=row.created,
         opened=opened,
+        repeated=repeated,
     )
 
 

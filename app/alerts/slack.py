@@ -6,7 +6,7 @@ elements, button text 75); together they stay under the total of about 13,200 th
 
 from typing import Self
 
-from trainvitals.app.alerts.base import Channel, ChannelError, post, retry_after
+from trainvitals.app.alerts.base import Channel, ChannelError, host_of, post, retry_after
 from trainvitals.app.alerts.message import Alert
 from trainvitals.app.settings import Settings
 
@@ -27,9 +27,8 @@ class Slack(Channel):
     """A Slack channel, reached by the webhook address that Slack gave out for it."""
 
     key = "slack"
-    # Slack takes about one message a second, with short bursts.
-    burst = 5
-    pause_s = 5.0
+    title = "Slack"
+    pace_s = 1.0
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -38,6 +37,11 @@ class Slack(Channel):
     def from_settings(cls, settings: Settings) -> Self | None:
         """The channel, when `slack_webhook` is set."""
         return cls(settings.slack_webhook) if settings.slack_webhook else None
+
+    @property
+    def address(self) -> str:
+        """Scheme and host."""
+        return host_of(self._url)
 
     def payload(self, alert: Alert) -> dict[str, object]:
         """A Block Kit message; `text` is what notifications and screen readers get."""
@@ -51,13 +55,8 @@ class Slack(Channel):
         if alert.consequences:
             blocks.append({"type": "section", "text": _mrkdwn(_consequences(alert), MAX_SECTION)})
         blocks.append({"type": "context", "elements": [_mrkdwn(_origin(alert), MAX_CONTEXT)]})
-        if len(alert.link) <= MAX_LINK:
-            button = {
-                "type": "button",
-                "text": {"type": "plain_text", "text": "Open run"},
-                "url": alert.link,
-            }
-            blocks.append({"type": "actions", "elements": [button]})
+        if buttons := _buttons(alert):
+            blocks.append({"type": "actions", "elements": buttons})
         return {"text": fit(headline, MAX_CONTEXT), "blocks": blocks}
 
     def send(self, alert: Alert) -> None:
@@ -78,6 +77,18 @@ class Slack(Channel):
                 permanent=True,
             )
         raise ChannelError(f"Slack answered HTTP {reply.status}.", retry_after=retry_after(reply))
+
+
+def _buttons(alert: Alert) -> list[dict[str, object]]:
+    """Links: an incoming webhook has nobody who would hear of a button."""
+    wanted = [("Open run", alert.link)]
+    if alert.handle_link and not alert.resolved:
+        wanted.append(("Acknowledge or mute", alert.handle_link))
+    return [
+        {"type": "button", "text": {"type": "plain_text", "text": text}, "url": link}
+        for text, link in wanted
+        if len(link) <= MAX_LINK
+    ]
 
 
 def fit(text: str, limit: int) -> str:
@@ -114,7 +125,7 @@ def _emoji(alert: Alert) -> str:
 def _verb(alert: Alert) -> str:
     if alert.resolved:
         return "Resolved: "
-    return "Worse: " if alert.kind == "escalated" else ""
+    return {"escalated": "Worse: ", "reminder": "Still: "}.get(alert.kind, "")
 
 
 def _facts(alert: Alert) -> str:
@@ -147,9 +158,10 @@ def _consequences(alert: Alert) -> str:
 
 
 def _origin(alert: Alert) -> str:
-    return _inert(
-        f"{alert.project} · run {alert.run_name} ({alert.run}) · {alert.severity} · rule {alert.rule}"
-    )
+    origin = f"{alert.project} · run {alert.run_name} ({alert.run}) · {alert.severity} · rule {alert.rule}"
+    if alert.repeated:
+        origin += " · may have come before: the server was stopped while it sent this"
+    return _inert(origin)
 
 
 def _inert(text: str) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from trainvitals.app.alerts.base import Channel, ChannelError, post_bytes, retry_after
+from trainvitals.app.alerts.base import Channel, ChannelError, host_of, post_bytes, retry_after
 from trainvitals.app.alerts.message import Alert
 from trainvitals.app.settings import Settings
 
@@ -27,6 +27,7 @@ class Webhook(Channel):
     """Any address that takes a JSON POST; signed when a key is set."""
 
     key = "webhook"
+    title = "Webhook"
 
     def __init__(self, url: str, secret: str = "") -> None:
         self._url = url
@@ -38,6 +39,11 @@ class Webhook(Channel):
         if not settings.webhook_url:
             return None
         return cls(settings.webhook_url, settings.webhook_secret)
+
+    @property
+    def address(self) -> str:
+        """Scheme and host."""
+        return host_of(self._url)
 
     def payload(self, alert: Alert) -> dict[str, object]:
         """One group with one alert, as Alertmanager would post it."""

@@ -3,9 +3,14 @@
 import click
 
 from trainvitals.app.cli.alerts import alerts
+from trainvitals.app.cli.db import db
 from trainvitals.app.cli.demo import demo
 from trainvitals.app.cli.diagnose import diagnose
 from trainvitals.app.cli.doctor import doctor
+from trainvitals.app.cli.export import export
+from trainvitals.app.cli.importing import importing
+from trainvitals.app.cli.report import report
+from trainvitals.app.cli.rules import rules
 from trainvitals.app.cli.runs import runs
 from trainvitals.app.cli.serve import serve
 from trainvitals.app.cli.sync import sync
@@ -17,5 +22,19 @@ def main() -> None:
     """Live vital signs of PyTorch training: which layer is sick, since when, why, and what to do."""
 
 
-for command in (serve, demo, diagnose, sync, runs, alerts, doctor, version):
+for command in (
+    serve,
+    demo,
+    diagnose,
+    rules,
+    sync,
+    runs,
+    report,
+    export,
+    importing,
+    db,
+    alerts,
+    doctor,
+    version,
+):
     main.add_command(command)

@@ -3,7 +3,6 @@
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -15,9 +14,6 @@ from trainvitals.app.cli.output import (
     print_table,
     settings_from,
 )
-
-if TYPE_CHECKING:
-    from trainvitals.app.alerts.message import Alert
 
 
 @click.group()
@@ -34,17 +30,19 @@ def test_channels(as_json: bool, **options: str | None) -> None:
     """Send a test message to every channel that is set up."""
     from trainvitals.app.alerts import channels_from
     from trainvitals.app.alerts.base import ChannelError
+    from trainvitals.app.alerts.example import example
 
     settings = settings_from(**options)
     channels = channels_from(settings)
     if not channels:
         raise click.ClickException(
-            "No channel is set up. Set TRAINVITALS_SLACK_WEBHOOK or TRAINVITALS_WEBHOOK_URL."
+            "No channel is set up. Set TRAINVITALS_SLACK_WEBHOOK, TRAINVITALS_WEBHOOK_URL, "
+            "TRAINVITALS_SMTP_URL with TRAINVITALS_EMAIL_TO, or TRAINVITALS_APPRISE_URL."
         )
     results = []
     for channel in channels:
         try:
-            channel.send(_example(settings.link_base))
+            channel.send(example(settings.link_base, time.time()))
             results.append({"channel": channel.key, "ok": True, "message": "delivered"})
         except ChannelError as error:
             results.append({"channel": channel.key, "ok": False, "message": str(error)})
@@ -86,33 +84,3 @@ def list_deliveries(run_id: str | None, limit: int, database: Path | None, as_js
                 for item in found
             ],
         )
-
-
-def _example(link_base: str) -> "Alert":
-    from trainvitals.app.alerts.message import Alert
-
-    now = time.time()
-    return Alert(
-        id=f"test/{int(now)}/open",
-        run="test",
-        run_name="test message",
-        project="trainvitals",
-        group="test",
-        rule="test",
-        kind="open",
-        severity="warning",
-        over=False,
-        title="This is a test: alerts of trainvitals arrive here",
-        layers="fc1 … fc48, 48 layers",
-        first_step=0,
-        last_step=0,
-        seen="a test",
-        expected="a test",
-        remedy="nothing; the channel works.",
-        diff="",
-        consequences=[],
-        more_consequences=0,
-        link=f"{link_base}/alerts",
-        time=now,
-        opened=now,
-    )

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trainvitals.app.cli.output import database_option, json_option, print_json, settings_from
+from trainvitals.app.cli.output import (
+    database_option,
+    json_option,
+    policy_at,
+    policy_option,
+    print_json,
+    recorded_errors,
+    settings_from,
+)
 
 if TYPE_CHECKING:
     from trainvitals.app.rules.finding import Finding
@@ -27,23 +35,20 @@ FIELDS = (
 
 @click.command()
 @click.argument("target", metavar="PATH_OR_RUN")
+@policy_option
 @database_option
 @json_option
-def diagnose(target: str, database: Path | None, as_json: bool) -> None:
+def diagnose(target: str, policy: Path | None, database: Path | None, as_json: bool) -> None:
     """Judge a run by all rules.
 
     PATH_OR_RUN is a spool folder (.trainvitals/<run>), a database file, or the id of a run in the database.
     """
     from trainvitals.app.diagnose import diagnose as judge
-    from trainvitals.app.store import StoreError
-    from trainvitals.hooks.wire.codec import WireError
 
     if database is None and not Path(target).exists():
         database = settings_from().database
-    try:
-        findings = judge(target, database)
-    except (ValueError, LookupError, OSError, StoreError, WireError) as error:
-        raise click.ClickException(str(error.args[0] if error.args else error)) from error
+    with recorded_errors():
+        findings = judge(target, database, policy_at(policy))
     if as_json:
         print_json([{name: getattr(item, name) for name in FIELDS} for item in findings])
     else:

@@ -9,6 +9,7 @@ import click
 import msgspec
 
 if TYPE_CHECKING:
+    from trainvitals.app.rules.policy import Policy
     from trainvitals.app.settings import Settings
     from trainvitals.app.store import Store
 
@@ -27,6 +28,40 @@ def database_option(command: F) -> F:
         type=click.Path(path_type=Path, dir_okay=False),
         help="SQLite database file (default: TRAINVITALS_DATABASE, then the user's data folder).",
     )(command)
+
+
+def policy_option(command: F) -> F:
+    """Add `--policy`."""
+    return click.option(
+        "--policy",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Policy file (default: TRAINVITALS_RULES, then trainvitals.toml here).",
+    )(command)
+
+
+def policy_at(path: Path | None) -> "Policy":
+    """The policy of the file, or of the default one where it exists. Raises ClickException for a wrong one."""
+    from trainvitals.app.policyfile import read
+
+    reading = read(path or settings_from().rules)
+    if path is not None and not reading.exists:
+        raise click.ClickException(f"There is no policy {path}.")
+    if reading.problems:
+        said = "\n".join(f"  {problem}" for problem in reading.problems)
+        raise click.ClickException(f"The policy {reading.path} is wrong:\n{said}")
+    return reading.policy
+
+
+@contextmanager
+def recorded_errors() -> Iterator[None]:
+    """What reading a recorded run may raise, as ClickException."""
+    from trainvitals.app.store import StoreError
+    from trainvitals.hooks.wire.codec import WireError
+
+    try:
+        yield
+    except (ValueError, LookupError, OSError, StoreError, WireError) as error:
+        raise click.ClickException(str(error.args[0] if error.args else error)) from error
 
 
 def print_json(value: object) -> None:
@@ -54,9 +89,9 @@ def settings_from(**overrides: Any) -> "Settings":
 
 
 @contextmanager
-def existing_store(database: Path | None) -> Iterator["Store"]:
-    """The store in `database` or the default one. Raises ClickException when there is none."""
-    from trainvitals.app.store import Store, StoreError
+def existing_file(database: Path | None) -> Iterator[Path]:
+    """The file `database` or the default one. Raises ClickException when there is none, or it can't be used."""
+    from trainvitals.app.store import StoreError
 
     path = settings_from(database=database).database
     if not path.is_file():
@@ -64,10 +99,18 @@ def existing_store(database: Path | None) -> Iterator["Store"]:
             f"There is no database at {path}. Name one with --database, or start `trainvitals serve`."
         )
     try:
-        with Store.open(path) as store:
-            yield store
+        yield path
     except StoreError as error:
         raise click.ClickException(f"The database {path}: {error}") from error
+
+
+@contextmanager
+def existing_store(database: Path | None) -> Iterator["Store"]:
+    """The store in `database` or the default one. Raises ClickException when there is none."""
+    from trainvitals.app.store import Store
+
+    with existing_file(database) as path, Store.open(path) as store:
+        yield store
 
 
 def _cell(value: object) -> str:

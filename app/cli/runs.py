@@ -1,8 +1,10 @@
-"""`trainvitals runs`: list, show, remove."""
+"""`trainvitals runs`: list, show, archive, remove and restore."""
 
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,22 +16,37 @@ from trainvitals.app.cli.output import (
     print_table,
 )
 
+if TYPE_CHECKING:
+    from trainvitals.app.store.types import Shelf
+
+_several = click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
+
 
 @click.group()
 def runs() -> None:
-    """Look at or remove what is stored."""
+    """Look at, put away, remove or restore what is stored."""
 
 
 @runs.command("ls")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
+@click.option(
+    "--shelf",
+    type=click.Choice(["active", "archived", "deleted"]),
+    default="active",
+    help="Which runs: in sight, put away, or deleted and still to be restored.",
+)
 @database_option
 @json_option
-def list_runs(limit: int, database: Path | None, as_json: bool) -> None:
+def list_runs(limit: int, shelf: "Shelf", database: Path | None, as_json: bool) -> None:
     """List runs, the newest first."""
     from trainvitals.app.store.status import status
 
     with existing_store(database) as store:
-        found, counts, now = store.runs(limit=limit), store.finding_counts(), time.time()
+        found, counts, now = (
+            store.runs(limit=limit, shelf=shelf),
+            store.finding_counts(),
+            time.time(),
+        )
     listed = [
         {
             "id": run.id,
@@ -44,6 +61,8 @@ def list_runs(limit: int, database: Path | None, as_json: bool) -> None:
     ]
     if as_json:
         print_json(listed)
+    elif not listed and shelf != "active":
+        click.echo(f"No {shelf} runs.")
     elif not listed:
         click.echo(
             "No runs yet. Attach to a training with trainvitals.hooks, or try `trainvitals demo`."
@@ -95,20 +114,58 @@ def show_run(run_id: str, database: Path | None, as_json: bool) -> None:
 
 
 @runs.command("rm")
-@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
+@_several
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @database_option
 def remove_runs(run_ids: tuple[str, ...], yes: bool, database: Path | None) -> None:
-    """Remove runs and everything that was recorded of them."""
+    """Remove runs. They can be restored until retention purges them."""
     with existing_store(database) as store:
         missing = [run_id for run_id in run_ids if store.run(run_id) is None]
         if missing:
             raise click.ClickException(f"There is no run {missing[0]!r}. Nothing was removed.")
         if not yes:
-            click.confirm(f"Remove {len(run_ids)} run(s) for good?", abort=True)
-        for run_id in run_ids:
-            store.delete_run(run_id)
-            click.echo(f"Removed {run_id}.")
+            click.confirm(f"Remove {len(run_ids)} run(s)?", abort=True)
+        _each(run_ids, "Removed", lambda run_id: store.delete_run(run_id, time.time()))
+
+
+@runs.command("restore")
+@_several
+@database_option
+def restore_runs(run_ids: tuple[str, ...], database: Path | None) -> None:
+    """Bring removed runs back (`runs ls --shelf deleted` lists them)."""
+    with existing_store(database) as store:
+        _each(run_ids, "Restored", store.restore_run)
+
+
+@runs.command("archive")
+@_several
+@database_option
+def archive_runs(run_ids: tuple[str, ...], database: Path | None) -> None:
+    """Put runs away: out of the list, and kept whatever retention says."""
+    with existing_store(database) as store:
+        _each(run_ids, "Archived", lambda run_id: store.archive_run(run_id, time.time()))
+
+
+@runs.command("unarchive")
+@_several
+@database_option
+def unarchive_runs(run_ids: tuple[str, ...], database: Path | None) -> None:
+    """Bring archived runs back into the list."""
+    with existing_store(database) as store:
+        _each(run_ids, "Unarchived", store.unarchive_run)
+
+
+def _each(run_ids: tuple[str, ...], done: str, change: Callable[[str], bool]) -> None:
+    """Do it to every run; ends with exit code 1 where one of them was not there to do it to."""
+    failed = False
+    for run_id in run_ids:
+        if change(run_id):
+            click.echo(f"{done} {run_id}.")
+        else:
+            failed = True
+            click.echo(f"Not {done.lower()}: there is no such run {run_id!r}.", err=True)
+    if failed:
+        raise SystemExit(1)
 
 
 def _local(seconds: float) -> str:

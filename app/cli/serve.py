@@ -17,6 +17,8 @@ from trainvitals.app.cli.output import database_option, settings_from
 @click.option("--slack-webhook", help="Slack webhook (better: TRAINVITALS_SLACK_WEBHOOK).")
 @click.option("--webhook-url", help="Address for alerts as JSON (TRAINVITALS_WEBHOOK_URL).")
 @click.option("--webhook-secret", help="Key that signs them (better: TRAINVITALS_WEBHOOK_SECRET).")
+@click.option("--rules", type=click.Path(path_type=Path, dir_okay=False), help="Policy file.")
+@click.option("--retention", help='How long runs are kept, such as "days=90 size=20GB".')
 @click.option("--workers", type=int, help="Server processes (default 2).")
 @click.option("--base-url", help="Public address, for the links in alerts.")
 @click.option(

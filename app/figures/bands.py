@@ -51,12 +51,9 @@ class Levels(msgspec.Struct, frozen=True):
 def baseline(values: Floats) -> Floats:
     """Median of each row's first values, shape `(rows,)`: of an eighth of the buckets, 5 to 40; NaN without."""
     count = min(max(values.shape[1] // 8, FEWEST), 40)
-    result = np.full(values.shape[0], np.nan)
-    for index, row in enumerate(values):
-        finite = row[np.isfinite(row)][:count]
-        if finite.size:
-            result[index] = np.median(finite)
-    return result
+    finite = np.isfinite(values)
+    early = finite & (np.cumsum(finite, axis=1) <= count)
+    return _median(np.where(early, values, np.nan), np.ones(values.shape[1]))
 
 
 def levels(values: Floats, steps: Ints) -> Levels:
@@ -68,7 +65,7 @@ def levels(values: Floats, steps: Ints) -> Levels:
     start = baseline(values)
     gaps = np.diff(steps) if len(steps) > 1 else np.ones(len(steps))
     weights = np.append(gaps, gaps[-1:])[: len(steps)].astype(np.float64)
-    usual = np.array([_median(row, weights) for row in values])
+    usual = _median(values, weights)
     usual = np.clip(usual, start / SETTLING, start * SETTLING)
     first = baseline(
         values[:, :FEWEST]
@@ -137,13 +134,24 @@ def gradient_rms(cells: MatrixLike, known: Levels | None = None) -> Floats:
     return np.where(np.isfinite(cells.mean), np.nan_to_num(score), np.nan)
 
 
-def _median(values: Floats, weights: Floats) -> float:
-    known = np.flatnonzero(np.isfinite(values))
-    if not known.size:
-        return float("nan")
-    order = known[np.argsort(values[known], kind="stable")]
-    total = np.cumsum(weights[order])
-    return float(values[order[np.searchsorted(total, total[-1] / 2)]])
+def drift(cells: MatrixLike, known: Levels | None = None) -> Floats:
+    """Scores of any other size against each row's own levels: pale within a decade of them."""
+    own = known or levels(np.where(cells.mean > 0, cells.mean, np.nan), cells.steps)
+    low, high = (own.low / DRIFT)[:, None], (own.high * DRIFT)[:, None]
+    return _outside(cells.mean, cells.max, low, high, fade=True)
+
+
+def _median(values: Floats, weights: Floats) -> Floats:
+    """Weighted median of each row's finite values, shape `(rows,)`; NaN for a row without any."""
+    if not values.shape[1]:
+        return np.full(values.shape[0], np.nan)
+    known = np.isfinite(values)
+    order = np.argsort(np.where(known, values, np.inf), axis=1, kind="stable")
+    total = np.cumsum(np.where(known, weights, 0.0)[np.arange(len(values))[:, None], order], axis=1)
+    middle = (total < total[:, -1:] / 2).sum(axis=1)
+    middle = np.minimum(middle, values.shape[1] - 1)
+    rows = np.arange(len(values))
+    return np.where(known.any(axis=1), values[rows, order[rows, middle]], np.nan)
 
 
 def _outside(

@@ -41,6 +41,18 @@ def array(values: npt.NDArray[Any]) -> list[Any] | dict[str, str]:
     return packed
 
 
+def unpacked(value: list[Any] | dict[str, str]) -> npt.NDArray[Any]:
+    """The values of `array`, missing ones as NaN."""
+    if isinstance(value, list):
+        return np.array(value, np.float64)
+    flat = np.frombuffer(base64.b64decode(value["bdata"]), f"<{value['dtype']}")
+    return (
+        flat.reshape([int(size) for size in value["shape"].split(",")])
+        if "shape" in value
+        else flat
+    )
+
+
 def _base64(values: npt.NDArray[Any]) -> str:
     little = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False)
     return base64.b64encode(little.tobytes()).decode()

@@ -1,11 +1,12 @@
 """Rows and step buckets of the vitals map: statistics of layers and parameters on one common grid."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from trainvitals.app.figures.types import Flags, Floats, Ints, MatrixLike
+from trainvitals.app.figures.types import Floats, Ints, MatrixLike
 
 
 class Cells(msgspec.Struct, frozen=True):
@@ -37,27 +38,38 @@ def gather(cells: MatrixLike, steps: Ints, lines: Sequence[Sequence[int]]) -> Ce
     line without rows is NaN. Every bucket of `cells` falls into the last bucket that begins no later.
     """
     shape = (len(lines), len(steps))
-    low, high = np.full(shape, np.nan), np.full(shape, np.nan)
-    mean, broken = np.full(shape, np.nan), np.zeros(shape, np.int64)
-    if len(steps) and len(cells.steps):
-        target = np.maximum(np.searchsorted(steps, cells.steps, side="right") - 1, 0)
-        for index, members in enumerate(lines):
-            if not members:
-                continue
-            rows = np.asarray(members)
-            np.fmin.at(low[index], target, np.fmin.reduce(cells.min[rows]).astype(np.float64))
-            np.fmax.at(high[index], target, np.fmax.reduce(cells.max[rows]).astype(np.float64))
-            np.fmax.at(mean[index], target, np.fmax.reduce(cells.mean[rows]).astype(np.float64))
-            np.add.at(broken[index], target, np.asarray(cells.nonfinite)[rows].sum(axis=0))
-    return Cells(steps, low, high, mean, broken)
+    if not len(steps) or not len(cells.steps):
+        none = np.full(shape, np.nan)
+        return Cells(steps, none, none, none, np.zeros(shape, np.int64))
+    members = np.array([row for rows in lines for row in rows], np.intp)
+    sizes = np.array([len(rows) for rows in lines], np.intp)
+    filled = np.flatnonzero(sizes)
+    starts = np.concatenate([[0], np.cumsum(sizes[filled])[:-1]]).astype(np.intp)
+    target = np.maximum(np.searchsorted(steps, cells.steps, side="right") - 1, 0)
+
+    def brought(values: Floats | Ints, reduce: np.ufunc, none: float) -> Any:
+        result = np.full(shape, none, np.float64)
+        if not len(filled):
+            return result
+        chosen = np.asarray(values, np.float64)[members]
+        if len(members) != len(filled):
+            chosen = reduce.reduceat(chosen, starts, axis=0)
+        first = np.flatnonzero(np.diff(target, prepend=-1))
+        if len(first) != len(target):
+            chosen = reduce.reduceat(chosen, first, axis=1)
+        result[np.ix_(filled, target[first])] = chosen
+        return result
+
+    return Cells(
+        steps,
+        brought(cells.min, np.fmin, np.nan),
+        brought(cells.max, np.fmax, np.nan),
+        brought(cells.mean, np.fmax, np.nan),
+        brought(cells.nonfinite, np.add, 0.0).astype(np.int64),
+    )
 
 
 def grid(matrices: Sequence[MatrixLike]) -> Ints:
     """The bucket starts that all `matrices` are brought to: those of the one with the most buckets."""
     best = max(matrices, key=lambda m: len(m.steps), default=None)
     return np.zeros(0, np.int64) if best is None else np.asarray(best.steps, np.int64)
-
-
-def positive(cells: Cells) -> Flags:
-    """Where a counting statistic was above zero, shape `(rows, buckets)`."""
-    return np.asarray(np.nan_to_num(cells.max) > 0)

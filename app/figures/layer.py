@@ -1,4 +1,4 @@
-"""The page of one layer: small multiples over one step axis, and histograms over time."""
+"""The page of one layer: small multiples over one step axis."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,6 @@ import numpy as np
 from trainvitals.app.figures import bands
 from trainvitals.app.figures.base import (
     array,
-    axis,
     empty,
     layout,
     linear_axis,
@@ -17,7 +16,6 @@ from trainvitals.app.figures.base import (
 )
 from trainvitals.app.figures.text import hover, label, number
 from trainvitals.app.figures.types import Figure, Floats, Ints, Mark, SeriesLike
-from trainvitals.hooks.wire.bins import ZERO_BIN, centers
 
 COLORS = ("--train", "--val", "--high", "--low", "--ok", "--val2")
 
@@ -116,74 +114,6 @@ def lines(
             {"name": key, "color": color} for key, color in zip(known, COLORS, strict=False)
         ]
     return {"data": data, "layout": made}
-
-
-def histogram(
-    steps: Ints, counts: Ints, marks: Sequence[Mark] = (), *, what: str, stop: int = 0
-) -> Figure:
-    """Histograms over time, counts `(times, bins)`: share of values in each signed-log bin.
-
-    Each is shown up to the next, the last one up to `stop`.
-    Bins that never held a value are cut off on both sides; the values axis is labelled in powers of ten.
-    """
-    total = counts.sum(axis=1) if len(counts) else np.zeros(0)
-    if not len(steps) or not total.any():
-        return empty(f"No histogram of {what} was recorded.")
-    used = np.flatnonzero(counts.sum(axis=0))
-    first, last = int(used[0]), int(used[-1])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = (counts[:, first : last + 1] / total[:, None]).T
-        tone = np.where(share > 0, np.log10(share), np.nan).astype(np.float32)
-    heat = {
-        "type": "heatmap",
-        "x": array(np.append(steps, max(stop, int(steps[-1]) + 1))),
-        "y0": first,
-        "dy": 1,
-        "z": array(tone),
-        "zmin": -4,
-        "zmax": -0.3,
-        "colorscale": [[0, "--mid"], [1, "--deep"]],
-        "showscale": False,
-        "hoverinfo": "none",
-    }
-    middle = centers()
-    told = f"{len(steps)} histograms of {what}, values from {number(float(middle[first]))}"
-    made = layout(
-        yaxis=_bin_axis(first, last),
-        marks=marks,
-        hovermode="closest",
-        summary=f"{told} to {number(float(middle[last]))}.",
-        meta={
-            "bins": [float(value) for value in middle[first : last + 1]],
-            "steps": steps.tolist(),
-        },
-    )
-    return {"data": [heat], "layout": made}
-
-
-def _bin_axis(first: int, last: int) -> dict[str, Any]:
-    """Ticks at powers of ten; bin i > ZERO_BIN begins at 2^(i - ZERO_BIN - 33)."""
-    places: list[tuple[float, str]] = [(ZERO_BIN, "0")] if first <= ZERO_BIN <= last else []
-    for power in range(-9, 5):
-        offset = power / np.log10(2) + 32 + 0.5
-        for sign in (1, -1):
-            place = ZERO_BIN + sign * offset
-            if first <= place <= last:
-                text = {0: "1", 1: "10"}.get(power, f"1e{power}")
-                places.append((place, text if sign > 0 else f"−{text}"))
-    kept: list[tuple[float, str]] = []
-    gap = max((last - first) / 7, 2.0)
-    for place, text in sorted(places, key=lambda p: (p[1] != "0", -abs(p[0] - ZERO_BIN))):
-        if all(abs(place - other) >= gap for other, _ in kept):
-            kept.append((place, text))
-    kept.sort()
-    return axis(
-        fixedrange=True,
-        showgrid=False,
-        range=[first - 0.5, last + 0.5],
-        tickvals=[place for place, _ in kept],
-        ticktext=[text for _, text in kept],
-    )
 
 
 def _curve(

@@ -1,5 +1,6 @@
 """Curves of scalars: the loss, and every other metric as a small chart."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -22,6 +23,10 @@ SMOOTHING = 60
 """The smoothed line averages over about this part of the chart's width."""
 
 MAX_VALIDATION = 3
+SPIKE = 8.0
+"""How many usual deviations above its neighbours a value is marked."""
+NEIGHBOURS = 8
+"""Buckets on each side that a value is held against."""
 
 AMOUNTS = ("GiB", "cores")
 """Units of what is used of something: shown from zero on, so that a ripple looks like one."""
@@ -36,32 +41,36 @@ def loss(
     marks: Sequence[Mark] = (),
     *,
     name: str = "loss",
+    smoothing: float | None = None,
+    scale: str = "auto",
 ) -> Figure:
     """The training loss: its range in each bucket in grey, a smoothed line, validation, events.
 
-    Buckets with a NaN or infinite loss have a mark at the chart's top.
+    Buckets with a NaN or infinite loss have a mark, and so have those with a value far above their neighbours'.
+    smoothing: see `smooth`. scale: "log" and "linear" ask for an axis where "auto" looks at the values.
     """
     if training is None or not len(training.steps):
         return empty("No loss yet. Log one: tv.log({'loss': loss})")
     everything = np.concatenate([training.mean, *(v.mean for v in validation.values())])
-    logarithmic = wants_log(everything)
+    logarithmic = wants_log(everything) if scale == "auto" else scale == "log"
     data = _range(training)
-    smoothed = smooth(training.mean)
-    data.append(
-        _curve(training.steps, smoothed, "--train", 2.0, f"{hover(name)} %{{y:.3g}}<extra></extra>")
-    )
+    smoothed = smooth(training.mean, smoothing)
+    told = f"{hover(name)} %{{y:.3g}}<extra></extra>"
+    data.append(_curve(training.steps, smoothed, "--train", 2.0, told) | {"name": label(name, 40)})
     colors = ["--val", "--val2", "--val3"]
     ends = [_end(training, smoothed, "train", "--train")]
     for (key, series), color in zip(
         list(validation.items())[:MAX_VALIDATION], colors, strict=False
     ):
         told = f"{hover(key)} %{{y:.3g}}<extra></extra>"
-        data.append(_curve(series.steps, series.mean, color, 1.8, told, gaps=True))
+        curve = _curve(series.steps, series.mean, color, 1.8, told, gaps=True)
+        data.append(curve | {"name": label(key, 40)})
         ends.append(_end(series, series.mean, _short(key), color))
-    data += _broken(training)
+    best = _best(validation)
+    data += _spikes(training) + _broken(training) + best
     bounds = np.concatenate([everything, training.min, training.max])
-    scale = log_axis(everything) if logarithmic else linear_axis(bounds)
-    made = layout(yaxis=scale, marks=marks, numbers=True, summary=_told(name, training, validation))
+    style = log_axis(everything) if logarithmic else linear_axis(bounds)
+    made = layout(yaxis=style, marks=marks, numbers=True, summary=_told(name, training, validation))
     made["margin"] = MARGIN | {"t": 22}
     placed = [end | _height(end["y"], logarithmic) for end in ends if end]
     made["annotations"] += _apart(placed, everything, logarithmic)
@@ -76,10 +85,12 @@ def small(
     scale: str = "linear",
     marks: Sequence[Mark] = (),
     others: Mapping[str, SeriesLike] | None = None,
+    smoothing: float = 0.0,
 ) -> Figure:
     """A small chart of one scalar (and `others` with it): range in grey, mean as a line.
 
     `unit` "fraction" is shown in per cent, "s" in seconds; `scale` "log" asks for a log axis where possible.
+    smoothing: see `smooth`; 0 for none.
     """
     if not len(series.steps):
         return empty("Nothing recorded.")
@@ -87,7 +98,8 @@ def small(
     suffix = "s" if unit == "s" else ""
     data = _range(series)
     told = f"%{{y{shown}}}{suffix}<extra></extra>"
-    data.append(_curve(series.steps, series.mean, "--train", 1.5, told))
+    drawn = smooth(series.mean, smoothing) if smoothing else series.mean
+    data.append(_curve(series.steps, drawn, "--train", 1.5, told) | {"name": label(title, 40)})
     if np.isfinite(series.mean).sum() == 1:  # one value makes no line
         data[-1] |= {"mode": "markers", "marker": {"size": 6, "color": "--train"}}
     for (key, other), color in zip((others or {}).items(), COLORS[1:], strict=False):
@@ -95,6 +107,7 @@ def small(
             _curve(
                 other.steps, other.mean, color, 1.5, f"{hover(key)} %{{y{shown}}}<extra></extra>"
             )
+            | {"name": label(key, 40)}
         )
     data += _broken(series)
     values = np.concatenate([series.mean, *(other.mean for other in (others or {}).values())])
@@ -117,12 +130,15 @@ def small(
     }
 
 
-def smooth(values: Floats) -> Floats:
-    """Exponential average over about a `SMOOTHING`th of the values, without the lag of its start.
+def smooth(values: Floats, weight: float | None = None) -> Floats:
+    """Exponential average without the lag of its start; NaN stays NaN and does not spread.
 
-    NaN stays NaN and does not spread.
+    weight: share of the earlier level, 0 to 0.99. None averages over about a `SMOOTHING`th of the values, by powers
+    of two, so that the line of a live run stays as it is while points come in.
     """
-    share = 1 / max(len(values) / SMOOTHING, 1.0)
+    if weight is None:
+        weight = 1 - 1 / 2 ** int(np.log2(max(len(values) / SMOOTHING, 1.0)))
+    share = 1 - weight
     result = np.full(len(values), np.nan)
     level, weight = 0.0, 0.0
     for index, value in enumerate(values):
@@ -172,10 +188,52 @@ def _broken(series: SeriesLike) -> list[dict[str, Any]]:
             "mode": "markers",
             "x": array(steps),
             "y": [height] * len(steps),
+            "name": "NaN or Inf",
             "marker": {"symbol": "x-thin", "size": 7, "line": {"width": 1.6, "color": "--nan"}},
             "hovertemplate": "NaN or Inf<extra></extra>",
         }
     ]
+
+
+def _spikes(series: SeriesLike) -> list[dict[str, Any]]:
+    """Marks at values `SPIKE` times as far above their neighbours as is usual, and at least twice their size."""
+    top = np.asarray(series.max, np.float64)
+    known = np.isfinite(top) & (top > 0)
+    if known.sum() < 2 * NEIGHBOURS:
+        return []
+    size = np.where(known, np.log(np.where(known, top, 1.0)), np.nan)
+    padded = np.pad(size, NEIGHBOURS, mode="edge")
+    around = np.lib.stride_tricks.sliding_window_view(padded, 2 * NEIGHBOURS + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a window without any value is NaN
+        above = size - np.nanmedian(around, axis=1)
+    spread = float(np.nanmedian(np.abs(above)))
+    found = np.flatnonzero(np.nan_to_num(above) > max(SPIKE * spread, np.log(2)))
+    if not len(found):
+        return []
+    return [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": array(series.steps[found]),
+            "y": array(top[found]),
+            "name": "spike",
+            "marker": {"symbol": "triangle-up", "size": 8, "color": "--high"},
+            "hovertemplate": "spike to %{y:.3g}<extra></extra>",
+        }
+    ]
+
+
+def _best(validation: Mapping[str, SeriesLike]) -> list[dict[str, Any]]:
+    """A star at the lowest value of the first validation loss."""
+    for series in list(validation.values())[:1]:
+        if np.isfinite(series.min).any() and len(series.steps) > 2:
+            at = int(np.nanargmin(series.min))
+            mark = {"symbol": "star", "size": 10, "color": "--val"}
+            point = {"x": [int(series.steps[at])], "y": [float(series.min[at])], "marker": mark}
+            told = {"name": "best", "hovertemplate": "best %{y:.3g}<extra></extra>"}
+            return [{"type": "scatter", "mode": "markers"} | point | told]
+    return []
 
 
 def _end(series: SeriesLike, values: Floats, text: str, color: str) -> dict[str, Any]:

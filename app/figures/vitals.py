@@ -68,7 +68,7 @@ def vitals(
         data.append(heat | solid | {"z": array(flags)})
     order = _severity(score, broken)
     made = layout(
-        yaxis=_rows(lines, order, names),
+        yaxis=rows_axis(lines, order, names),
         marks=marks,
         summary=_told(lines, score, broken, steps),
         hovermode="closest",
@@ -113,7 +113,8 @@ def _severity(score: Floats, broken: Flags) -> Ints:
     return np.array([index for index in np.argsort(-ill, kind="stable") if ill[index] > 0], int)
 
 
-def _rows(lines: Sequence[Line], order: Ints, names: Sequence[str]) -> dict[str, Any]:
+def rows_axis(lines: Sequence[Line], order: Ints, names: Sequence[str]) -> dict[str, Any]:
+    """The axis of the layers: the sickest (`order`) and those of `names` stay legible."""
     count = len(lines)
     if count <= ALL_LABELS:
         ticks = dict.fromkeys(range(count))

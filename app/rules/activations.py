@@ -9,10 +9,8 @@ from trainvitals.app.rules.base import Rule, listing
 from trainvitals.app.rules.context import Context, StepView, Table
 from trainvitals.app.rules.finding import Finding, RuleState, Severity
 from trainvitals.app.rules.statistics import Curve, Persistence
+from trainvitals.app.rules.thresholds import Share
 
-NOTE: Final = 0.1
-WARN: Final = 0.3
-DEAD: Final = 0.9
 OBVIOUS: Final = 0.6
 """So many dead units show with fewer samples: a healthy layer has 13 % silent on a batch of 8."""
 POSITIONS: Final = 2_000
@@ -46,6 +44,12 @@ class DeadReluUnits(Rule):
     """Zero values are normal behind a ReLU, also 97 % of them; units that are never active are not."""
 
     id: ClassVar[str] = "dead-relu-units"
+    note: ClassVar[Share] = 0.1
+    """A healthy He net has 1 to 4 % silent units on 256 samples; a tenth over 2,000 is worth a note."""
+    warn: ClassVar[Share] = 0.3
+    """With a third of its units dead a layer has lost what its width is for."""
+    dead: ClassVar[Share] = 0.9
+    """The layer is as good as dead: hardly any gradient passes it."""
 
     units: dict[str, Unit] = msgspec.field(default_factory=dict)
     """Layers with at least a tenth of dead units, or silent."""
@@ -72,7 +76,9 @@ class DeadReluUnits(Rule):
             name = table.group.rows[index].name
             unit = self.units.get(name)
             if unit is None:
-                if dead[index] < NOTE and zeros[index] < DEAD:  # active units are then many
+                if (
+                    dead[index] < self.note and zeros[index] < self.dead
+                ):  # active units are then many
                     continue
                 feeds = table.group.rows[index - 1].name if index else ""
                 unit = self.units[name] = Unit(order=int(index), feeds=feeds)
@@ -85,7 +91,7 @@ class DeadReluUnits(Rule):
     ) -> None:
         unit.samples += 1
         unit.curve.add(step, dead)
-        if zeros < DEAD:
+        if zeros < self.dead:
             unit.silent_since = -1
         elif unit.silent_since < 0:
             unit.silent_since = step
@@ -94,12 +100,12 @@ class DeadReluUnits(Rule):
         silent = zeros == 1.0
         if enough and unit.first < 0:
             unit.first = dead
-        over = silent or few or (enough and dead > NOTE)
+        over = silent or few or (enough and dead > self.note)
         known = silent or zeros < 1.0
         # Samples may be far apart. A whole layer silent and the loss gone up at the same time are
         # two signs that need no third.
         sure = bool(silent) and context.loss.regained > GIVEN_BACK
-        calm = bool(known and dead < NOTE / 2 and not silent)
+        calm = bool(known and dead < self.note / 2 and not silent)
         fired = unit.held.fired
         unit.held.update(step, bool(over), calm=calm, k=IN_A_ROW, n=IN_A_ROW, sure=sure)
         if unit.held.fired and not fired and not silent:
@@ -107,16 +113,16 @@ class DeadReluUnits(Rule):
             unit.held.onset = min(unit.held.onset, since)
         if over:
             unit.share = max(unit.share, 1.0 if silent else dead)
-        if unit.held.fired and dead >= DEAD and 0 <= unit.silent_since < unit.held.onset:
+        if unit.held.fired and dead >= self.dead and 0 <= unit.silent_since < unit.held.onset:
             # Dead units show only when no earlier sample of the window had them active.
             unit.held.onset = unit.silent_since
 
     def _severity(self, context: Context, unit: Unit) -> Severity:
-        if unit.share > DEAD and not (context.attention and unit.first >= 0):
+        if unit.share > self.dead and not (context.attention and unit.first >= 0):
             return "critical"
-        if unit.share <= WARN:
+        if unit.share <= self.warn:
             return "info"
-        if context.attention and unit.share - max(unit.first, 0.0) < NOTE and unit.first >= 0:
+        if context.attention and unit.share - max(unit.first, 0.0) < self.note and unit.first >= 0:
             return "info"  # feed-forward layers of language models are sparse from the start
         return "warning"
 
@@ -152,12 +158,12 @@ class DeadReluUnits(Rule):
                 cause="",
                 evidence={
                     "seen": f"{names[0]}: {what}",
-                    "expected": f"Under {100 * NOTE:g} % dead units, over at least {POSITIONS:,} "
+                    "expected": f"Under {100 * self.note:g} % dead units, over at least {POSITIONS:,} "
                     "samples",
                     "since": onset,
                     "where": listing(names),
                     "shares": {name: round(shown[name].share, 4) for name in names[:50]},
-                    "curve": first.curve.evidence(f"Dead units of {names[0]}", 0.0, NOTE),
+                    "curve": first.curve.evidence(f"Dead units of {names[0]}", 0.0, self.note),
                 },
                 title=f"{names[0]}{behind}: {what} since step {onset}{also}",
                 remedy="Lower the learning rate (one large step kills units) or what else pushes "

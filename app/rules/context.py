@@ -1,5 +1,6 @@
 """What every rule may know about a run so far: its layers and their roles, its loss, its rates."""
 
+import copy
 import math
 from collections.abc import Iterable
 from typing import Final
@@ -54,6 +55,16 @@ class Group:
                 last[_model(row.name)] = row.layer
         return _mask(last.get(_model(row.name)) == row.layer for row in self.rows)
 
+    def part(self, keep: Mask) -> "Group":
+        """The rows in `keep`, in the roles that they have in the whole."""
+        part = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, np.ndarray):
+                setattr(part, name, value[keep])
+        part.rows = [self.rows[index] for index in np.flatnonzero(keep)]
+        part.layout = msgspec.structs.replace(self.layout, rows=part.rows)
+        return part
+
     def names(self, mask: Mask) -> list[str]:
         """Names of the rows in `mask`, in forward order."""
         return [self.rows[index].name for index in np.flatnonzero(mask)]
@@ -80,6 +91,12 @@ class Table:
         shape = len(group.rows), len(group.columns)
         self._values = unpack_floats(values, *shape).astype(np.float64)
 
+    def part(self, group: Group, keep: Mask) -> "Table":
+        """The rows in `keep`; `group` is what `Group.part` made of its own."""
+        part = copy.copy(self)
+        part.group, part._values = group, self._values[keep]
+        return part
+
     def column(self, key: str) -> Floats:
         """Shape `(rows,)`; NaN where nothing was recorded, all NaN for an unknown column."""
         index = self.group.columns.get(key)
@@ -94,6 +111,7 @@ class StepView:
     def __init__(
         self, record: Step, loss: float | None, activations: list[Table], parameters: list[Table]
     ) -> None:
+        self.record = record
         self.step = record.step
         self.scalars = record.scalars
         self.loss = loss
@@ -160,6 +178,9 @@ class Context(msgspec.Struct):
     """The run as rank 0 of its latest attempt has told it so far."""
 
     attempt: str = ""
+    project: str = ""
+    time: float = 0.0
+    """Of the newest record of any rank, Unix seconds by the clocks of the training machines."""
     tags: list[str] = msgspec.field(default_factory=list)
     layouts: dict[int, Layout] = msgspec.field(default_factory=dict)
     first_step: int = -1
@@ -186,6 +207,7 @@ class Context(msgspec.Struct):
 
     def start(self, record: Start) -> None:
         """A process life begins."""
+        self.project = record.project
         self.tags = list(record.tags)
         self.ended = False
 

@@ -1,19 +1,22 @@
 """Feeds a run's records to the rules, and settles what they find."""
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from trainvitals.app.rules import RULES
 from trainvitals.app.rules.arbitration import arbitrate
 from trainvitals.app.rules.base import Rule
+from trainvitals.app.rules.blinkers import Blinkers
 from trainvitals.app.rules.context import Context, Group, StepView, Table
 from trainvitals.app.rules.finding import Finding, RuleState
+from trainvitals.app.rules.policy import DEFAULTS, Policy
+from trainvitals.app.rules.thresholds import tuned
 from trainvitals.hooks.wire.records import End, Event, Layout, Record, Scalars, Start, Step
 from trainvitals.hooks.wire.scalars import expand
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the saved state. A state of another version is refused, and the run is judged anew."""
 
 
@@ -34,28 +37,38 @@ class _Saved(msgspec.Struct):
     version: int
     context: Context
     rules: dict[str, msgspec.Raw]
+    policy: Policy = DEFAULTS
+    broken: dict[str, str] = {}
 
 
 class Engine:
-    """The rules at work on one run.
+    """The rules at work on one run, under a policy.
 
     Statistics are judged for rank 0, events of every rank. How the records are cut into batches, and
     how the streams of several ranks are interleaved, changes nothing; each stream must be fed in its
     own order, and an attempt before the next one. What an overtaken attempt still sends counts for
-    its events only.
+    its events only. A rule that raises is told no more, and the others go on.
     """
 
-    def __init__(self, rules: Sequence[type[Rule]] = RULES) -> None:
-        self._rules = [rule() for rule in rules]
+    def __init__(self, rules: Sequence[type[Rule]] = RULES, policy: Policy = DEFAULTS) -> None:
+        self.policy = policy
+        self._known = list(rules)
+        self._rules = [_under(policy, rule)() for rule in rules if policy.of(rule.id).enabled]
+        self._blinkers = Blinkers(policy, self._rules)
         self._context = Context()
         self._groups: dict[int, Group] = {}
+        self.broken: dict[str, str] = {}
+        """What went wrong in each rule that raised."""
 
     def feed(self, stream: StreamLike, record: Record) -> None:
         """Take the next record of `stream`."""
         context = self._context
+        context.time = max(context.time, record.time)
         if isinstance(record, Event):
+            position = (stream.attempt, record.step, stream.rank)
             for rule in self._rules:
-                rule.on_event(context, (stream.attempt, record.step, stream.rank), record)
+                if not self._blinkers.hides(rule, record):
+                    self._tell(rule, record.step, rule.on_event, context, position, record)
             return
         if stream.rank != 0 or stream.attempt < context.attempt:
             return
@@ -90,34 +103,87 @@ class Engine:
             [table for table in tables if table.group.layout.kind == "parameter"],
         )
         for rule in self._rules:
-            rule.on_step(self._context, view)
+            seen = self._blinkers.seen(rule, view)
+            self._tell(rule, record.step, rule.on_step, self._context, seen)
+
+    def _tell(self, rule: Rule, step: int, method: Any, *told: object) -> None:
+        if rule.id in self.broken:
+            return
+        try:
+            method(*told)
+        except Exception as error:  # a fault in one rule, whatever it is, must not stop the others
+            self.broken[rule.id] = f"{type(error).__name__} at step {step}: {str(error)[:500]}"
 
     def findings(self) -> list[Finding]:
         """All findings, each either a root or under one; most severe first, then earliest."""
-        return arbitrate([found for rule in self._rules for found in rule.findings(self._context)])
+        context = self._context
+        return arbitrate(
+            [
+                self.policy.apply(found, context.project, context.time)
+                for rule in self._rules
+                for found in self._found(rule)
+            ]
+        )
+
+    def _found(self, rule: Rule) -> list[Finding]:
+        if rule.id in self.broken:
+            return []
+        try:
+            return rule.findings(self._context)
+        except Exception:  # told by `states`
+            return []
 
     def states(self) -> list[RuleState]:
         """Where each rule stands, in the order of the rules."""
-        return [rule.state(self._context) for rule in self._rules]
+        rules = {rule.id: rule for rule in self._rules}
+        return [self._state(known.id, rules.get(known.id)) for known in self._known]
+
+    def _state(self, name: str, rule: Rule | None) -> RuleState:
+        if rule is None:
+            reason = self.policy.of(name).reason
+            why = f"Switched off by the policy{f': {reason}' if reason else '.'}"
+            return RuleState(rule=name, state="not applicable", reason=why)
+        error = self.broken.get(name)
+        if error is None:
+            try:
+                rule.findings(self._context)
+                return rule.state(self._context)
+            except Exception as raised:  # a fault in one rule, whatever it is
+                error = f"{type(raised).__name__}: {str(raised)[:500]}"
+        return RuleState(rule=name, state="error", reason=f"The rule failed: {error}")
 
     def save(self) -> bytes:
         """All that `load` needs to go on from here."""
-        rules = {rule.id: msgspec.Raw(msgspec.msgpack.encode(rule)) for rule in self._rules}
-        return msgspec.msgpack.encode(_Saved(VERSION, self._context, rules))
+        rules = {
+            rule.id: msgspec.Raw(msgspec.msgpack.encode(rule))
+            for rule in self._rules
+            if rule.id not in self.broken
+        }
+        saved = _Saved(VERSION, self._context, rules, self.policy, self.broken)
+        return msgspec.msgpack.encode(saved)
 
     @classmethod
     def load(cls, data: bytes, rules: Sequence[type[Rule]] = RULES) -> "Engine":
-        """The engine that `save` described. Raises StateError."""
+        """The engine that `save` described, under the policy that it had. Raises StateError."""
         try:
             saved = msgspec.msgpack.decode(data, type=_Saved)
-            if saved.version != VERSION or set(saved.rules) != {rule.id for rule in rules}:
+            engine = cls(rules, saved.policy)
+            expected = {rule.id for rule in engine._rules} - saved.broken.keys()
+            if saved.version != VERSION or set(saved.rules) != expected:
                 raise StateError("The saved state is of another version of the rules.")
-            engine = cls(())
             engine._rules = [
-                msgspec.msgpack.decode(saved.rules[rule.id], type=rule) for rule in rules
+                msgspec.msgpack.decode(saved.rules[rule.id], type=type(rule))
+                if rule.id in saved.rules
+                else rule
+                for rule in engine._rules
             ]
         except msgspec.DecodeError as error:
             raise StateError(f"The saved state cannot be read: {error}.") from error
+        engine.broken = saved.broken
         engine._context = saved.context
         engine._groups = {number: Group(layout) for number, layout in saved.context.layouts.items()}
         return engine
+
+
+def _under(policy: Policy, rule: type[Rule]) -> type[Rule]:
+    return tuned(rule, policy.of(rule.id).thresholds)

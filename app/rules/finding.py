@@ -6,7 +6,7 @@ import msgspec
 
 Severity = Literal["info", "warning", "critical"]
 State = Literal["firing", "resolved"]
-RuleStateName = Literal["ok", "not enough data", "not applicable", "firing", "resolved"]
+RuleStateName = Literal["ok", "not enough data", "not applicable", "firing", "resolved", "error"]
 
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
 """From mild to severe; the index is the rank."""
@@ -42,6 +42,10 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What to do, the likeliest first."""
     diff: str = ""
     """A small change of code that shows the remedy, where one line tells it best."""
+    acknowledged: str = ""
+    """Until when, and why, the policy wants no alert of it; "" when it does."""
+    policy: str = ""
+    """`Policy.digest` of the policy that it was found under; "" for the defaults."""
 
 
 class RuleState(msgspec.Struct, frozen=True, kw_only=True):

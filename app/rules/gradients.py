@@ -10,12 +10,8 @@ from trainvitals.app.rules.base import Rule, listing
 from trainvitals.app.rules.context import Context, StepView, Table
 from trainvitals.app.rules.finding import Finding, RuleState, Severity
 from trainvitals.app.rules.statistics import Curve, Persistence, mad, median, number, theil_sen
+from trainvitals.app.rules.thresholds import Positive
 
-SLOPE: Final = 0.3
-"""Decades per layer. Healthy He-ReLU and tanh stacks of 4 to 32 layers stay within 0.02; sigmoid
-stacks show 0.4 to 0.8."""
-SPAN: Final = 3.0
-"""Decades between the best and the worst fed layer."""
 COMPARABLE: Final = 4
 """Layers of one type that a slope needs."""
 
@@ -30,14 +26,6 @@ class Slope(msgspec.Struct):
     starved: list[str]
     """Those at least two decades below the best fed one, nearest to the input first."""
 
-    @property
-    def vanishing(self) -> bool:
-        return self.slope > SLOPE and self.span >= SPAN
-
-    @property
-    def calm(self) -> bool:
-        return self.slope < SLOPE / 2 or self.span < SPAN / 2
-
 
 class GradientVanishingDepth(Rule):
     """Gradient over weight, layer by layer: a steady fall towards the input starves early layers.
@@ -46,6 +34,11 @@ class GradientVanishingDepth(Rule):
     """
 
     id: ClassVar[str] = "gradient-vanishing-depth"
+    slope: ClassVar[Positive] = 0.3
+    """Decades per layer. Healthy He-ReLU and tanh stacks of 4 to 32 layers stay within 0.02; sigmoid stacks show 0.4 to
+    0.8."""
+    span: ClassVar[Positive] = 3.0
+    """Decades between the best and the worst fed layer: what a few layers lose is no fault."""
 
     held: Persistence = msgspec.field(default_factory=Persistence)
     curve: Curve = msgspec.field(default_factory=Curve)
@@ -60,8 +53,10 @@ class GradientVanishingDepth(Rule):
                 continue
             self.samples += 1
             self.curve.add(view.step, slope.slope)
-            self.held.update(view.step, slope.vanishing, calm=slope.calm, k=3, n=5)
-            if slope.vanishing and (self.worst is None or slope.slope > self.worst.slope):
+            vanishing = slope.slope > self.slope and slope.span >= self.span
+            calm = slope.slope < self.slope / 2 or slope.span < self.span / 2
+            self.held.update(view.step, vanishing, calm=calm, k=3, n=5)
+            if vanishing and (self.worst is None or slope.slope > self.worst.slope):
                 self.worst = slope
 
     def _slope(self, table: Table) -> Slope | None:
@@ -117,14 +112,14 @@ class GradientVanishingDepth(Rule):
                 evidence={
                     "seen": f"Gradient over weight falls by {worst.slope:.2f} decades per layer "
                     f"(×1/{per_layer:.2g}) towards the input, {worst.span:.1f} decades in all",
-                    "expected": f"Within {SLOPE:g} decades per layer; healthy stacks stay within "
+                    "expected": f"Within {self.slope:g} decades per layer; healthy stacks stay within "
                     "0.02",
                     "since": onset,
                     "where": listing(worst.starved),
                     "slope": number(-worst.slope),
                     "span": number(worst.span),
                     "compared": worst.layers[:50],
-                    "curve": self.curve.evidence("Decades per layer", -SLOPE, SLOPE),
+                    "curve": self.curve.evidence("Decades per layer", -self.slope, self.slope),
                 },
                 title=f"{listing(worst.layers)}: gradients shrink {worst.slope:.2f} decades per "
                 f"layer towards the input since step {onset}",
@@ -145,11 +140,6 @@ class GradientVanishingDepth(Rule):
         return self._state("not enough data", "No gradients of comparable layers were sampled yet.")
 
 
-JUMP: Final = 1.0
-"""Decades over the running median: a gradient norm ten times the usual one."""
-NOISE: Final = 7.0
-"""Median absolute deviations over the running median. At 5, heavy-tailed gradients of healthy
-runs alarm; single outliers of up to 1000 times are normal, hence three of twenty as well."""
 WINDOW: Final = 200
 WARM_UP: Final = 20
 START: Final = 3.0
@@ -163,6 +153,11 @@ class GradientExploding(Rule):
     """The global gradient norm leaves its usual range, and the loss suffers from it."""
 
     id: ClassVar[str] = "gradient-exploding"
+    jump: ClassVar[Positive] = 1.0
+    """Decades over the running median: a gradient norm ten times the usual one."""
+    noise: ClassVar[Positive] = 7.0
+    """Median absolute deviations over the running median. At 5, heavy-tailed gradients of healthy runs alarm; single
+    outliers of up to 1000 times are normal, hence three of twenty as well."""
 
     held: Persistence = msgspec.field(default_factory=Persistence)
     usual: list[float] = msgspec.field(default_factory=list)
@@ -205,7 +200,7 @@ class GradientExploding(Rule):
             return math.inf
         if len(self.usual) < WARM_UP:
             return median(self.usual) + START
-        return median(self.usual) + max(JUMP, NOISE * mad(self.usual))
+        return median(self.usual) + max(self.jump, self.noise * mad(self.usual))
 
     def findings(self, context: Context) -> list[Finding]:
         if not self.held.fired:
@@ -227,13 +222,15 @@ class GradientExploding(Rule):
                 evidence={
                     "seen": f"Global gradient norm up to {10**self.peak:.3g}, {times:.3g} times the "
                     f"usual {10**self.baseline:.3g}",
-                    "expected": f"Within ×{10**JUMP:g} of the running median",
+                    "expected": f"Within ×{10**self.jump:g} of the running median",
                     "since": onset,
                     "where": "the whole model",
                     "peak": number(10**self.peak),
                     "usual": number(10**self.baseline),
                     "curve": self.curve.evidence(
-                        "log10 of the gradient norm", None, number_or_none(self.baseline + JUMP)
+                        "log10 of the gradient norm",
+                        None,
+                        number_or_none(self.baseline + self.jump),
                     ),
                 },
                 title=f"Gradient norm rose to {times:.2g} times its usual size since step {onset}",

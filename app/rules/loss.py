@@ -9,16 +9,11 @@ from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.context import Context, StepView
 from trainvitals.app.rules.finding import Finding, RuleState, Severity
 from trainvitals.app.rules.statistics import Curve, median, number
+from trainvitals.app.rules.thresholds import Count, Positive, Share
 
-LASTING: Final = 50
-"""Steps for which the loss must stay above its limit."""
 RUNAWAY: Final = 10.0
 """Times the margin; so far off, `SURE` losses in a row suffice."""
 SURE: Final = 5
-NOISE: Final = 10.0
-"""Median absolute deviations of the loss, as its successive differences show them."""
-GIVEN_BACK: Final = 0.25
-"""Share of the fall since the start that must be lost again. Near zero a loss doubles for nothing."""
 WINDOW: Final = 200
 
 
@@ -26,6 +21,12 @@ class LossDivergence(Rule):
     """The smoothed loss doubles over its best, beyond its noise, and does not come back."""
 
     id: ClassVar[str] = "loss-divergence"
+    lasting: ClassVar[Count] = 50
+    """Steps for which the loss must stay above its limit: spikes that come back are no divergence."""
+    noise: ClassVar[Positive] = 10.0
+    """Median absolute deviations of the loss, as its successive differences show them, which no trend inflates."""
+    given_back: ClassVar[Share] = 0.25
+    """Part of the fall since the start that must be lost again. Near zero a loss doubles for nothing."""
 
     name: str = ""
     changes: list[float] = msgspec.field(default_factory=list)
@@ -66,7 +67,7 @@ class LossDivergence(Rule):
         best = loss.best
         if self.onset >= 0 and not self.resolved:
             best = min(best, self.best)
-        margin = max(NOISE * noise, abs(best), GIVEN_BACK * (loss.initial - best), 1e-9)
+        margin = max(self.noise * noise, abs(best), self.given_back * (loss.initial - best), 1e-9)
         if loss.fast > best + margin / 2:
             self.since = step if self.since < 0 else self.since
         else:
@@ -76,7 +77,9 @@ class LossDivergence(Rule):
         else:
             self.over_since = -1
         self.far = self.far + 1 if value > best + RUNAWAY * margin else 0
-        lasting = self.over_since >= 0 and step - self.over_since >= LASTING and self.since >= 0
+        lasting = (
+            self.over_since >= 0 and step - self.over_since >= self.lasting and self.since >= 0
+        )
         if lasting or self.far >= SURE:
             if self.onset < 0:
                 self.onset = self.since if self.since >= 0 else step
@@ -85,7 +88,7 @@ class LossDivergence(Rule):
             self.last, self.peak = step, max(self.peak, loss.fast)
         elif self.onset >= 0:
             self.calm = self.calm + 1 if loss.fast < best + margin / 2 else 0
-            self.resolved |= self.calm >= LASTING
+            self.resolved |= self.calm >= self.lasting
 
     def findings(self, context: Context) -> list[Finding]:
         if self.onset < 0:
@@ -132,13 +135,6 @@ def number_of(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-BELOW: Final = 0.02
-ABOVE: Final = 0.05
-"""Noise of the updates, and fitting of noise, hold a loss a little above the prior; nothing but
-learning gets it below."""
-NOTE_AFTER: Final = 100
-WARN_AFTER: Final = 200
-STUCK_AFTER: Final = 500
 BLOCKS: Final = 64
 TRIFLE: Final = 0.002
 LEARNING: Final = 0.01
@@ -169,6 +165,16 @@ class LossStuckAtPrior(Rule):
     """The loss stays at what a model gets that always predicts the class shares, or the mean."""
 
     id: ClassVar[str] = "loss-stuck-at-prior"
+    below: ClassVar[Share] = 0.02
+    """Part of the prior by which a loss may be below it: nothing but learning gets it further."""
+    above: ClassVar[Share] = 0.05
+    """Part of the prior above it: noise of the updates, and fitting of noise, hold a loss a little above."""
+    note_after: ClassVar[Count] = 100
+    """Steps at the prior that are worth a note."""
+    warn_after: ClassVar[Count] = 200
+    """Steps after which even slow starts have left it."""
+    stuck_after: ClassVar[Count] = 500
+    """Steps after which it is critical."""
 
     name: str = ""
     blocks: list[Block] = msgspec.field(default_factory=list)
@@ -239,7 +245,7 @@ class LossStuckAtPrior(Rule):
         stretch = self._stretch(prior, context.warm_up_end)
         if stretch and not _learning(stretch, prior):
             length = stretch[-1].last - stretch[0].start + 1
-            if length >= NOTE_AFTER:
+            if length >= self.note_after:
                 self.prior, self.source = prior, source
                 self.onset = stretch[0].start if self.onset < 0 or self.resolved else self.onset
                 self.last, self.length = stretch[-1].last, max(self.length, length)
@@ -253,7 +259,7 @@ class LossStuckAtPrior(Rule):
         stretch: list[Block] = []
         for block in reversed(self.blocks):
             slack = 3 * block.error if stretch else 0.0
-            low, high = prior * (1 - BELOW) - slack, prior * (1 + ABOVE) + slack
+            low, high = prior * (1 - self.below) - slack, prior * (1 + self.above) + slack
             if not low <= block.mean <= high or (block.last < warm_up_end):
                 break
             stretch.insert(0, block)
@@ -261,9 +267,9 @@ class LossStuckAtPrior(Rule):
 
     def _severity(self, context: Context) -> Severity:
         whole = context.ended and self.length >= 0.8 * context.steps and not self.resolved
-        if self.length >= STUCK_AFTER or whole:
+        if self.length >= self.stuck_after or whole:
             return "critical"
-        return "warning" if self.length >= WARN_AFTER else "info"
+        return "warning" if self.length >= self.warn_after else "info"
 
     def findings(self, context: Context) -> list[Finding]:
         if self.onset < 0:
@@ -281,14 +287,14 @@ class LossStuckAtPrior(Rule):
                 cause="",
                 evidence={
                     "seen": f"{self.name} averages {self.level:.4g} over {self.length} steps",
-                    "expected": f"Below {self.prior * (1 - BELOW):.4g}: {self.prior:.4g} is what "
+                    "expected": f"Below {self.prior * (1 - self.below):.4g}: {self.prior:.4g} is what "
                     f"guessing by label shares costs ({self.source})",
                     "since": self.onset,
                     "where": self.name,
                     "prior": number(self.prior),
                     "level": number(self.level),
                     "curve": self.curve.evidence(
-                        self.name, self.prior * (1 - BELOW), self.prior * (1 + ABOVE)
+                        self.name, self.prior * (1 - self.below), self.prior * (1 + self.above)
                     ),
                 },
                 title=f"{self.name} stays at {self.level:.3g} since step {self.onset}, the value of "
@@ -303,8 +309,8 @@ class LossStuckAtPrior(Rule):
     def state(self, context: Context) -> RuleState:
         if self.onset >= 0:
             return self._state("resolved" if self.resolved else "firing", f"Since {self.onset}.")
-        if context.loss.count < NOTE_AFTER:
-            return self._state("not enough data", f"Judged after {NOTE_AFTER} losses.")
+        if context.loss.count < self.note_after:
+            return self._state("not enough data", f"Judged after {self.note_after} losses.")
         prior, source = self._expected(context)
         if not prior > 0:
             return self._state("not applicable", "The loss of guessing is not known: no labels.")

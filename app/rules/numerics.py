@@ -11,18 +11,9 @@ from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.context import Context, StepView
 from trainvitals.app.rules.finding import Finding, RuleState, Severity
 from trainvitals.app.rules.statistics import number
+from trainvitals.app.rules.thresholds import Count
 from trainvitals.hooks.wire.records import Event, NonFinite
-
-RECOVERED: Final = 100
-"""Finite steps after which a non-finite one counts as over: a skipped batch, not a ruined run."""
-RULE_OF: Final = {
-    "input": "nonfinite-activation",
-    "parameter": "nonfinite-activation",
-    "forward": "nonfinite-activation",
-    "loss": "nonfinite-loss",
-    "backward": "nonfinite-gradient",
-    "update": "nonfinite-gradient",
-}
+from trainvitals.hooks.wire.verdict import NONFINITE_RULES
 
 
 class Sighting(msgspec.Struct, frozen=True, order=True):
@@ -44,6 +35,8 @@ class NonFiniteRule(Rule):
 
     directions: ClassVar[tuple[str, ...]]
     what: ClassVar[str]
+    recovered: ClassVar[Count] = 100
+    """Finite steps after which a non-finite one counts as over: a skipped batch, not a ruined run."""
 
     first: Sighting | None = None
     last: tuple[str, int] = ("", -1)
@@ -156,8 +149,8 @@ class NonFiniteRule(Rule):
     def _recovered(self) -> bool:
         attempt, step = self._latest
         if self.attempt > attempt:
-            return self.reached - self.attempt_start >= RECOVERED
-        return self.reached - step >= RECOVERED
+            return self.reached - self.attempt_start >= self.recovered
+        return self.reached - step >= self.recovered
 
     def _evidence(self, first: Sighting, origin: Sighting) -> dict[str, object]:
         data = origin.origin
@@ -170,7 +163,7 @@ class NonFiniteRule(Rule):
         if data is not None:
             where = _place(data)
             evidence["origin"] = {
-                "rule": RULE_OF[data.direction],
+                "rule": NONFINITE_RULES[data.direction],
                 "direction": data.direction,
                 "layer": data.layer,
                 "type": data.type,
@@ -252,7 +245,7 @@ def _order(sighting: Sighting) -> tuple[str, int, bool, int, int]:
 
 
 def _rule_of(sighting: Sighting) -> str:
-    return RULE_OF[sighting.origin.direction] if sighting.origin else ""
+    return NONFINITE_RULES[sighting.origin.direction] if sighting.origin else ""
 
 
 def _kind(data: NonFinite) -> str:

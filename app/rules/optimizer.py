@@ -9,11 +9,8 @@ from trainvitals.app.rules.base import Rule, listing
 from trainvitals.app.rules.context import Context, Mask, StepView, Table
 from trainvitals.app.rules.finding import Finding, RuleState, Severity
 from trainvitals.app.rules.statistics import Persistence
+from trainvitals.app.rules.thresholds import Count, Share
 
-PATIENCE: Final = 20
-"""Steps before a parameter counts as left out: a second optimizer shows itself at its first step."""
-SHARE: Final = 0.001
-"""Of the trainable elements; less than this left out is worth a note only (a learnable scale)."""
 RESOLUTION: Final = 2.0**-22
 """Two units in the last place of a float32. A smaller update may round to nothing, rightly."""
 
@@ -30,7 +27,12 @@ class Held(msgspec.Struct):
 
 
 class ParameterRule(Rule):
-    """Parameters for which a condition has held in every sample over `PATIENCE` steps."""
+    """Parameters for which a condition has held in every sample over `patience` steps."""
+
+    patience: ClassVar[Count] = 20
+    """Steps before a parameter counts as left out: a second optimizer shows itself at its first step."""
+    trifle: ClassVar[Share] = 0.001
+    """Of the trainable elements; less than this is worth a note only (a learnable temperature)."""
 
     held: dict[str, Held] = msgspec.field(default_factory=dict)
     total: float = 0.0
@@ -55,7 +57,7 @@ class ParameterRule(Rule):
             held.last = step
             held.samples += 1
             held.gradient = bool(gradient[index])
-            if held.samples >= 3 and step - held.since >= PATIENCE:
+            if held.samples >= 3 and step - held.since >= self.patience:
                 self.fired[row.name] = held
 
     @property
@@ -109,8 +111,8 @@ class ParameterRule(Rule):
             return self._state(found[0].state, found[0].title)
         if not self.samples:
             return self._state("not enough data", "No parameter was sampled yet.")
-        if context.steps <= PATIENCE:
-            return self._state("not enough data", f"Judged after {PATIENCE} steps.")
+        if context.steps <= self.patience:
+            return self._state("not enough data", f"Judged after {self.patience} steps.")
         return self._state("ok", f"No such parameter in {self.samples} samples.")
 
 
@@ -139,7 +141,7 @@ class TrainableNotInOptimizer(ParameterRule):
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         holds = "holds it" if len(found) == 1 else "holds them"
         finding = self._base(
-            "info" if share < SHARE else "critical",
+            "info" if share < self.trifle else "critical",
             f"{first}{more}: gradients arrive at every step, but no optimizer {holds}, so "
             f"{100 * share:.3g} % of the trainable weights never learn",
             f"{len(found)} trainable parameters with a gradient and in no optimizer",
@@ -180,7 +182,7 @@ class UnchangedParameter(ParameterRule):
         share = self._share()
         cut_off = [name for name, held in found.items() if not held.gradient]
         severity: Severity = "critical"
-        if share < SHARE:
+        if share < self.trifle:
             severity = "info"
         elif len(cut_off) == len(found) and share <= 0.5:
             severity = "warning"

@@ -11,18 +11,14 @@ from trainvitals.app.rules.context import Context, Floats, StepView, Table
 from trainvitals.app.rules.finding import Finding, RuleState
 from trainvitals.app.rules.ratejump import GIVEN_BACK, RateJump
 from trainvitals.app.rules.statistics import Curve, Persistence, number
+from trainvitals.app.rules.thresholds import Positive
 from trainvitals.hooks.wire.records import Event
 
-HIGH: Final = 0.1
-"""Ten times what the fastest healthy nets reach after their first steps (7e-6 … 3e-2)."""
-EXTREME: Final = 0.5
-OVERWHELMING: Final = 5.0
-"""A step that makes the typical weight matrix five times as large as it was: once is enough."""
 SMALL_INIT: Final = 0.3
 """Weights are never taken as smaller than this times 1/√fan-in. PyTorch's own start is 0.58 of it,
 GPT-2's 0.55; a layer that starts at or near zero grows by design, whatever its ratio."""
 WINDOW: Final = 20
-"""Samples in which ten must be over `HIGH`, or the mean of all, each counted as at most 1: a short
+"""Samples in which ten must be over `ratio`, or the mean of all, each counted as at most 1: a short
 burst that replaces the weights altogether weighs as much as a long one."""
 CALM: Final = 10
 """Samples below half the limit that resolve it."""
@@ -36,6 +32,13 @@ class UpdateRatioHigh(Rule):
     """Judges the median over weight matrices, three of them, or one that is ten times over."""
 
     id: ClassVar[str] = "update-ratio-high"
+    ratio: ClassVar[Positive] = 0.1
+    """Healthy trainings cover 7e-6 to 3e-2, so that a fixed band around 1e-3 alarms in each of them at some time; this
+    is three times what the fastest of them reach after their first steps."""
+    extreme_ratio: ClassVar[Positive] = 0.5
+    """A step that replaces half of the weights: critical in 3 of 20 samples."""
+    overwhelming_ratio: ClassVar[Positive] = 5.0
+    """A step that makes the typical weight matrix five times as large as it was: once is enough."""
 
     high: Persistence = msgspec.field(default_factory=Persistence)
     extreme: Persistence = msgspec.field(default_factory=Persistence)
@@ -99,20 +102,20 @@ class UpdateRatioHigh(Rule):
         self.recent = [*self.recent[-WINDOW + 1 :], min(level, 1.0)]
         self.peak = max(self.peak, middle)
         self.curve.add(step, middle)
-        if level > HIGH:
+        if level > self.ratio:
             if not self.worst:
                 self.rate = max(context.rates.values(), default=math.nan)
-            for index in np.flatnonzero(ratios > HIGH):
+            for index in np.flatnonzero(ratios > self.ratio):
                 layer = table.group.rows[index].layer
                 self.worst[layer] = max(self.worst.get(layer, 0.0), float(ratios[index]))
-        if level > EXTREME and self.burst_step < 0:
+        if level > self.extreme_ratio and self.burst_step < 0:
             self.burst_step, self.burst_loss = step, context.loss.fast
-        if level > HIGH:
+        if level > self.ratio:
             self._note_rate(context, step)
-        sure = middle > OVERWHELMING or self.answers >= 2
-        replaced = sum(self.recent) > HIGH * WINDOW
-        self._hold(self.high, step, level, HIGH, 10, sure or replaced)
-        self._hold(self.extreme, step, level, EXTREME, 3, sure)
+        sure = middle > self.overwhelming_ratio or self.answers >= 2
+        replaced = sum(self.recent) > self.ratio * WINDOW
+        self._hold(self.high, step, level, self.ratio, 10, sure or replaced)
+        self._hold(self.extreme, step, level, self.extreme_ratio, 3, sure)
         self.previous = step
 
     def _note_rate(self, context: Context, step: int) -> None:
@@ -180,14 +183,14 @@ class UpdateRatioHigh(Rule):
                 evidence={
                     "seen": f"One step changed {top or 'the model'} by up to {ratio:.3g} times its "
                     f"own size; the median matrix by up to {self.peak:.3g}",
-                    "expected": "Under 0.03 after the first steps; over 0.1 is too much for any "
-                    "optimizer",
+                    "expected": f"Under 0.03 after the first steps; over {self.ratio:g} is "
+                    "too much for any optimizer",
                     "since": onset,
                     "where": listing(layers),
                     "ratio": number(ratio),
                     "learning_rate": number(self.rate),
                     "rate_rose": self.rate_rose,
-                    "curve": self.curve.evidence("Update ratio, median matrix", None, HIGH),
+                    "curve": self.curve.evidence("Update ratio, median matrix", None, self.ratio),
                 },
                 title=f"{blame}: one step changed {top or 'the model'} by "
                 f"{_times(ratio)} its size, since step {onset}",
@@ -227,7 +230,7 @@ class UpdateRatioHigh(Rule):
         if self.jump.confirmed:
             lower = f" Go back to {self.jump.before:.3g}, and to a checkpoint before the rise."
         elif math.isfinite(self.rate) and self.rate > 0:
-            decades = math.ceil(math.log10(max(self.peak, HIGH) / 0.03))
+            decades = math.ceil(math.log10(max(self.peak, self.ratio) / 0.03))
             lower = f" Try {self.rate / 10.0 ** min(decades, MOST_DECADES):.1g} first."
         return (
             f"Lower the learning rate by 10 or more, until one step changes weights by less than "

@@ -12,7 +12,7 @@ from trainvitals.app.store import catalog, compaction, groups, tiles
 from trainvitals.app.store.compression import compress, decompress
 from trainvitals.app.store.connection import Database
 from trainvitals.app.store.groups import Group
-from trainvitals.app.store.types import InvalidRecord, Receipt, SequenceGap
+from trainvitals.app.store.types import InvalidRecord, Receipt, RunDeleted, SequenceGap
 from trainvitals.hooks.wire.codec import WireError, unpack_counts
 from trainvitals.hooks.wire.records import (
     Batch,
@@ -43,7 +43,7 @@ log_decoder = msgspec.msgpack.Decoder(list[Record])
 def append(database: Database, batch: Batch, received: float) -> Receipt:
     """Store what is new of `batch`, which came at `received` (Unix seconds).
 
-    Raises SequenceGap, InvalidRecord (both leave everything as it was), StoreError.
+    Raises SequenceGap, InvalidRecord, RunDeleted (which leave everything as it was), StoreError.
     """
     for offset, record in enumerate(batch.records):
         if record.seq != batch.first + offset:
@@ -51,13 +51,17 @@ def append(database: Database, batch: Batch, received: float) -> Receipt:
                 f"Record {offset} has sequence number {record.seq}; expected {batch.first + offset}."
             )
     with database.write() as connection:
+        if catalog.is_deleted(connection, batch.run):
+            raise RunDeleted(
+                f"Run {batch.run!r} was deleted on this server, which takes nothing more of it."
+            )
         expected = catalog.next_seq(connection, batch.run, batch.attempt, batch.rank)
         if batch.records and batch.first > expected:
             raise SequenceGap(expected)
         records = batch.records[expected - batch.first :] if batch.records else []
         if records:
             _Appender(connection, batch, expected, received).store(records)
-        catalog.touch(connection, batch.run, received, changed=bool(records))
+        catalog.touch(connection, batch, received, changed=bool(records))
         return Receipt(expected + len(records), len(records))
 
 

@@ -2,47 +2,61 @@
 
 import sqlite3
 from collections.abc import Mapping
+from typing import Final, Literal
 
 import msgspec
 
 from trainvitals.app.store import groups
 from trainvitals.app.store.groups import Group
-from trainvitals.app.store.types import NotFound, Run
+from trainvitals.app.store.types import NotFound, Run, Shelf, StreamState
 from trainvitals.hooks.wire import limits
 from trainvitals.hooks.wire.records import Batch, Event, Layout, Start, Value
 
 _event_decoder = msgspec.msgpack.Decoder(Event)
 
+PURGING: Final = "r.id LIKE 'purged %'"
+"""A run that is being removed for good; an id that came in has no space."""
+
 _RUN = """
     SELECT r.id, r.project, r.name, r.config, r.tags, r.environment, r.world_size, r.created,
-           r.last_seen, r.version, r.key
+           r.last_seen, r.version, r.key, r.archived, r.deleted
     FROM runs r
 """
+
+_SHELVES: Final[dict[Shelf, str]] = {
+    "active": "r.deleted IS NULL AND r.archived IS NULL",
+    "archived": "r.deleted IS NULL AND r.archived IS NOT NULL",
+    "deleted": f"r.deleted IS NOT NULL AND NOT {PURGING}",
+}
 
 
 def run_key(connection: sqlite3.Connection, run: str) -> int:
     """Key of a run. Raises NotFound."""
-    row = connection.execute("SELECT key FROM runs WHERE id = ?", (run,)).fetchone()
-    if row is None:
+    key = find_key(connection, run)
+    if key is None:
         raise NotFound(f"There is no run {run[:80]!r}.")
-    return int(row[0])
+    return key
 
 
 def find_key(connection: sqlite3.Connection, run: str) -> int | None:
-    """Key of a run, None where there is none."""
-    row = connection.execute("SELECT key FROM runs WHERE id = ?", (run,)).fetchone()
+    """Key of a run, None where there is none or it is deleted."""
+    row = connection.execute(
+        "SELECT key FROM runs WHERE id = ? AND deleted IS NULL", (run,)
+    ).fetchone()
     return None if row is None else int(row[0])
 
 
-def runs(connection: sqlite3.Connection, limit: int) -> list[Run]:
-    """The newest runs, newest first."""
-    rows = connection.execute(f"{_RUN} ORDER BY r.created DESC, r.key DESC LIMIT ?", (limit,))
+def runs(connection: sqlite3.Connection, limit: int, shelf: Shelf) -> list[Run]:
+    """The newest runs of a shelf, newest first."""
+    rows = connection.execute(
+        f"{_RUN} WHERE {_SHELVES[shelf]} ORDER BY r.created DESC, r.key DESC LIMIT ?", (limit,)
+    )
     return [_run(connection, row) for row in rows.fetchall()]
 
 
 def run(connection: sqlite3.Connection, run_id: str) -> Run | None:
-    """One run."""
-    row = connection.execute(f"{_RUN} WHERE r.id = ?", (run_id,)).fetchone()
+    """One run that is not deleted."""
+    row = connection.execute(f"{_RUN} WHERE r.id = ? AND r.deleted IS NULL", (run_id,)).fetchone()
     return None if row is None else _run(connection, row)
 
 
@@ -74,12 +88,41 @@ def _run(connection: sqlite3.Connection, row: tuple) -> Run:  # type: ignore[typ
         last_step=last_step,
         status_reported=ended,
         end_message=message,
+        archived=row[11],
+        deleted=row[12],
     )
 
 
-def delete_run(connection: sqlite3.Connection, run_id: str) -> bool:
-    """Remove a run and, as all other rows refer to it, all that there is of it."""
-    return connection.execute("DELETE FROM runs WHERE id = ?", (run_id,)).rowcount > 0
+def mark(
+    connection: sqlite3.Connection,
+    run_id: str,
+    column: Literal["archived", "deleted"],
+    at: float | None,
+) -> bool:
+    """Note that a run was archived or deleted at a time, or with None no longer is; whether that changed anything."""
+    changed = connection.execute(
+        f"UPDATE runs SET {column} = ?1, version = version + 1 WHERE id = ?2 "
+        f"AND ({column} IS NULL) = (?1 IS NOT NULL) AND ('{column}' = 'deleted' OR deleted IS NULL)",
+        (at, run_id),
+    )
+    return changed.rowcount > 0
+
+
+def is_deleted(connection: sqlite3.Connection, run_id: str) -> bool:
+    """Whether a run of that id was deleted for good."""
+    found = connection.execute("SELECT 1 FROM gone WHERE id = ?", (run_id,)).fetchone()
+    return found is not None
+
+
+def streams(connection: sqlite3.Connection, run_id: str) -> list[StreamState]:
+    """How far each process of a run is, by attempt and rank."""
+    rows = connection.execute(
+        "SELECT s.attempt, s.rank, s.next, COALESCE(s.last_step, -1), s.last_seen, s.end_status "
+        "FROM streams s JOIN runs r ON r.key = s.run WHERE r.id = ? ORDER BY s.attempt, s.rank",
+        (run_id,),
+    )
+    names = StreamState.__struct_fields__
+    return [StreamState(**dict(zip(names, row, strict=True))) for row in rows]
 
 
 def next_seq(connection: sqlite3.Connection, run_id: str, attempt: str, rank: int) -> int:
@@ -115,14 +158,15 @@ def start(connection: sqlite3.Connection, batch: Batch, record: Start, received:
         encode(record.environment),
         record.world_size,
     )
-    key = find_key(connection, batch.run)
-    if key is None:
+    known = connection.execute("SELECT key FROM runs WHERE id = ?", (batch.run,)).fetchone()
+    if known is None:
         key = connection.execute(
             "INSERT INTO runs (id, created, last_seen, project, name, config, tags, environment, "
             "world_size) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (batch.run, min(record.time, received), received, *about),
         ).lastrowid
     else:
+        (key,) = known
         # Rank 0 of the newest attempt has the say, whatever comes in first.
         (newest,) = connection.execute(
             "SELECT COALESCE(MAX(attempt), '') FROM streams WHERE run = ?", (key,)
@@ -147,11 +191,19 @@ def configure(connection: sqlite3.Connection, run: int, values: Mapping[str, Val
         connection.execute("UPDATE runs SET config = ? WHERE key = ?", (merged, run))
 
 
-def touch(connection: sqlite3.Connection, run_id: str, now: float, *, changed: bool) -> None:
-    """Note that a run was heard of, and whether it brought anything new."""
+def touch(connection: sqlite3.Connection, batch: Batch, now: float, *, changed: bool) -> None:
+    """Note that a run and one of its processes were heard of, and whether that brought anything new.
+
+    The clock may have been put back since the last time; what it says now is what silence is measured by.
+    """
     connection.execute(
-        "UPDATE runs SET last_seen = MAX(last_seen, ?), version = version + ? WHERE id = ?",
-        (now, int(changed), run_id),
+        "UPDATE runs SET last_seen = ?, version = version + ? WHERE id = ?",
+        (now, int(changed), batch.run),
+    )
+    connection.execute(
+        "UPDATE streams SET last_seen = ? WHERE attempt = ? AND rank = ? "
+        "AND run = (SELECT key FROM runs WHERE id = ?)",
+        (now, batch.attempt, batch.rank, batch.run),
     )
 
 
@@ -193,6 +245,16 @@ def view_ends(connection: sqlite3.Connection, run: int) -> dict[str, int | None]
         if first is not None:
             low = first if low is None else min(low, first)
     return ends
+
+
+def resumes(connection: sqlite3.Connection, run_id: str) -> list[int]:
+    """The first step of each attempt but the first one."""
+    rows = connection.execute(
+        "SELECT s.first_step FROM streams s JOIN runs r ON r.key = s.run "
+        "WHERE r.id = ? AND s.rank = 0 AND s.first_step IS NOT NULL ORDER BY s.attempt",
+        (run_id,),
+    )
+    return [step for (step,) in rows][1:]
 
 
 def events(connection: sqlite3.Connection, run_id: str, limit: int) -> list[Event]:

@@ -1,5 +1,6 @@
 """Connections: one for each thread of each process, and transactions on them."""
 
+import logging
 import os
 import sqlite3
 import threading
@@ -11,8 +12,19 @@ from pathlib import Path
 from trainvitals.app.store.migrations import migrate
 from trainvitals.app.store.types import StoreError
 
-BUSY_S = 10.0
-"""How long a writer waits for another one, seconds."""
+logger = logging.getLogger(__name__)
+
+BUSY_S = 4.0
+"""How long a writer waits for another one, seconds: less than a client waits for the answer that says so."""
+PAGE_BYTES = 16384
+"""Of a new database: large rows are written in half the time that pages of 4096 take."""
+LOG_BYTES = 64 << 20
+"""Size of the write-ahead log from which on a writer brings it into the file as a whole.
+
+SQLite does so by itself only while nobody else writes or reads, which several busy workers never let happen.
+"""
+_LOG_WAIT_MS = 250
+"""How long that waits for readers of the log; if they take longer, the log grows by its size again first."""
 
 
 class Database:
@@ -25,6 +37,8 @@ class Database:
         self._lock = threading.Lock()
         self._opened: list[tuple[int, sqlite3.Connection]] = []
         self._closed = False
+        self._log = Path(f"{self.path}-wal")
+        self._log_limit = LOG_BYTES
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.write() as connection:
@@ -58,6 +72,31 @@ class Database:
         """
         with self._transaction("BEGIN IMMEDIATE") as connection:
             yield connection
+        try:
+            long = self._log.stat().st_size > self._log_limit
+        except OSError:  # somebody has taken the file away: not what this transaction is about
+            return
+        if long:
+            self._empty_log(connection)
+
+    def _empty_log(self, connection: sqlite3.Connection) -> None:
+        connection.execute(f"PRAGMA busy_timeout = {_LOG_WAIT_MS}")
+        try:
+            (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error as error:  # what was written is committed: only the log stays long
+            logger.warning("The write-ahead log of %s can't be emptied: %s", self.path, error)
+            busy = 1
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {int(1000 * BUSY_S)}")
+        self._log_limit = self._log_limit + LOG_BYTES if busy else LOG_BYTES
+
+    @contextmanager
+    def bare(self) -> Iterator[sqlite3.Connection]:
+        """The connection outside of any transaction, for what cannot be in one. Raises StoreError."""
+        try:
+            yield self._connection()
+        except sqlite3.Error as error:
+            raise StoreError(f"{error}") from error
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
@@ -92,7 +131,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
     )
     try:
-        _use_wal(connection)
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        _lay_out_file(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -16384")
@@ -102,11 +142,16 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switching the journal does not wait for a lock by itself, so several first openers try again."""
+def _lay_out_file(connection: sqlite3.Connection) -> None:
+    """Choose how the file is kept: in a new one, pages can be given back bit by bit; all have a write-ahead log.
+
+    Switching the journal does not wait for a lock by itself, so several first openers try again.
+    """
     deadline = time.monotonic() + BUSY_S
     while True:
         try:
+            if connection.execute("PRAGMA page_count").fetchone() == (0,):
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:

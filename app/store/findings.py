@@ -16,18 +16,21 @@ _cursor_decoder = msgspec.msgpack.Decoder(dict[str, int])
 _WAITING = """
     SELECT DISTINCT r.key, r.id FROM runs r JOIN streams s ON s.run = r.key AND s.next > s.read
     LEFT JOIN evaluations e ON e.run = r.key
-    WHERE e.run IS NULL OR e.owner IN ('', ?) OR e.leased_until <= ?
+    WHERE r.deleted IS NULL
+      AND (e.run IS NULL OR e.owner IN ('', ?) OR e.leased_until NOT BETWEEN ? AND ?)
     ORDER BY r.key
 """
 
 
 def claim(database: Database, owner: str, ttl_s: float, now: float) -> list[str]:
     """Lease the runs that wait; see `Store.claim`."""
+    # A lease that ends later than it could was given before the clock was put back, and holds no longer.
+    live = (owner, now, now + ttl_s)
     with database.read() as connection:
-        if connection.execute(_WAITING, (owner, now)).fetchone() is None:
+        if connection.execute(_WAITING, live).fetchone() is None:
             return []  # the common case takes no lock
     with database.write() as connection:
-        waiting = connection.execute(_WAITING, (owner, now)).fetchall()
+        waiting = connection.execute(_WAITING, live).fetchall()
         connection.executemany(
             "INSERT INTO evaluations (run, owner, leased_until) VALUES (?, ?, ?) "
             "ON CONFLICT (run) DO UPDATE SET owner = excluded.owner, "
@@ -80,7 +83,7 @@ def commit(
                 run,
                 position,
                 finding.severity,
-                int(finding.root and finding.state == "firing"),
+                int(finding.root and finding.state == "firing" and not finding.acknowledged),
                 msgspec.msgpack.encode(finding),
             )
             for position, finding in enumerate(findings)
@@ -105,7 +108,7 @@ def counts(connection: sqlite3.Connection) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     for run_id, severity, count in connection.execute(
         "SELECT r.id, f.severity, COUNT(*) FROM findings f JOIN runs r ON r.key = f.run "
-        "WHERE f.open = 1 GROUP BY r.id, f.severity"
+        "WHERE f.open = 1 AND r.deleted IS NULL GROUP BY r.id, f.severity"
     ):
         found.setdefault(run_id, {})[severity] = count
     return found

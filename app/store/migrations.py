@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable
 
+from trainvitals.app.store import views
 from trainvitals.app.store.repack import repack
 from trainvitals.app.store.types import StoreError
 
@@ -179,6 +180,66 @@ MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     );
     """,
     repack,
+    """
+    -- When each process was last heard of: a rank that hangs is silent while the others go on.
+    ALTER TABLE streams ADD COLUMN last_seen REAL NOT NULL DEFAULT 0;
+
+    -- Ids of runs that were deleted for good: their processes may still be sending.
+    CREATE TABLE gone (
+        id TEXT PRIMARY KEY,
+        time REAL NOT NULL
+    ) WITHOUT ROWID;
+    """,
+    """
+    -- Unix seconds. A deleted run is hidden, may be restored, and is purged some time later: then its id gives way
+    -- to 'purged <key>', so that nobody finds it while its rows go bit by bit. An archived run is put away and kept.
+    ALTER TABLE runs ADD COLUMN deleted REAL;
+    ALTER TABLE runs ADD COLUMN archived REAL;
+    CREATE INDEX runs_deleted ON runs (deleted) WHERE deleted IS NOT NULL;
+
+    -- When each part of the server was last at work, and what it has to say.
+    CREATE TABLE signs (
+        name TEXT PRIMARY KEY,               -- evaluator, retention
+        time REAL NOT NULL,
+        body BLOB NOT NULL                   -- msgpack of a map
+    );
+    """,
+    """
+    -- What people said of a finding. A row stays when the finding is gone, as it may come back.
+    CREATE TABLE handled (
+        run INTEGER NOT NULL REFERENCES runs (key) ON DELETE CASCADE,
+        grp TEXT NOT NULL,                   -- key of the finding
+        acknowledged REAL,                   -- when, and the onset of what was acknowledged then
+        first_step INTEGER,
+        muted_until REAL,
+        PRIMARY KEY (run, grp)
+    ) WITHOUT ROWID;
+
+    -- Times in which nothing was heard of a run (rank -1) or of one rank of it.
+    CREATE TABLE silences (
+        run INTEGER NOT NULL REFERENCES runs (key) ON DELETE CASCADE,
+        rank INTEGER NOT NULL,
+        since REAL NOT NULL,
+        step INTEGER NOT NULL,               -- the last one before
+        heard REAL,                          -- when it was over
+        PRIMARY KEY (run, rank, since)
+    ) WITHOUT ROWID;
+
+    -- Until when nothing more is sent on a channel.
+    CREATE TABLE holds (
+        channel TEXT PRIMARY KEY,
+        held_until REAL NOT NULL
+    ) WITHOUT ROWID;
+
+    -- What the list of runs shows of each run, as it was made for a version of it. Made anew when it is missing.
+    CREATE TABLE cards (
+        run INTEGER PRIMARY KEY REFERENCES runs (key) ON DELETE CASCADE,
+        version INTEGER NOT NULL,
+        updated REAL NOT NULL,
+        body BLOB NOT NULL                   -- JSON
+    );
+    CREATE INDEX alerts_by_age ON alerts (not_before);
+    """,
 )
 
 
@@ -193,6 +254,9 @@ def migrate(connection: sqlite3.Connection) -> None:
             f"The database has schema version {version}; this release knows {len(MIGRATIONS)}. "
             "Bring trainvitals to the release that wrote it."
         )
+    if version == len(MIGRATIONS):
+        return
+    views.drop(connection)
     for number, step in enumerate(MIGRATIONS[version:], version + 1):
         if callable(step):
             step(connection)
@@ -200,6 +264,7 @@ def migrate(connection: sqlite3.Connection) -> None:
             for statement in _statements(step):
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {number}")
+    views.create(connection)
 
 
 def _statements(script: str) -> list[str]:

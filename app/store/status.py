@@ -15,4 +15,12 @@ def status(run: Run, now: float) -> Status:
     match run.status_reported:
         case "finished" | "failed" | "interrupted" as reported:
             return reported
-    return "lost contact" if now - run.last_seen > LOST_S else "running"
+    return heard(run.last_seen, now)
+
+
+def heard(last_seen: float, now: float) -> Literal["running", "lost contact"]:
+    """What to think of someone who has not ended and was heard of at `last_seen` (Unix seconds).
+
+    A time far ahead of `now` says that the clock was put back since; nothing follows from it.
+    """
+    return "running" if abs(now - last_seen) <= LOST_S else "lost contact"

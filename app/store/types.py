@@ -1,7 +1,7 @@
 """What goes into the store and comes out of it: plain values, no SQL."""
 
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 import msgspec
 import numpy as np
@@ -12,8 +12,11 @@ from trainvitals.hooks.wire.records import Row
 T = TypeVar("T")
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
-AlertKind = Literal["open", "escalated", "resolved"]
-DeliveryState = Literal["pending", "delivered", "failed", "cancelled"]
+Shelf = Literal["active", "archived", "deleted"]
+"""Where a run is kept: in sight, put away, or waiting to be purged."""
+SHELVES: tuple[Shelf, ...] = get_args(Shelf)
+AlertKind = Literal["open", "escalated", "reminder", "resolved"]
+DeliveryState = Literal["pending", "sending", "delivered", "failed", "cancelled"]
 
 
 class StoreError(Exception):
@@ -31,6 +34,10 @@ class SequenceGap(StoreError):  # noqa: N818 - reads as what it says
 
 class InvalidRecord(StoreError):  # noqa: N818
     """A record that does not fit its stream so far. Nothing of its batch was stored."""
+
+
+class RunDeleted(StoreError):  # noqa: N818
+    """The run of a batch was deleted; nothing more is stored of it."""
 
 
 class Conflict(StoreError):  # noqa: N818
@@ -73,6 +80,33 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     end_message: str
     version: int
     """Grows with each stored batch and each evaluation."""
+    archived: float | None = None
+    """When it was put away, Unix seconds; None while it is not."""
+    deleted: float | None = None
+    """When it was deleted, Unix seconds; None while it is not."""
+
+
+class Sign(msgspec.Struct, frozen=True):
+    """A sign of life of a part of the server."""
+
+    time: float
+    """Unix seconds."""
+    body: dict[str, Any]
+    """What it had to say."""
+
+
+class Census(msgspec.Struct, frozen=True, kw_only=True):
+    """Numbers of what is stored, without what is deleted."""
+
+    runs: dict[str, float]
+    """By status."""
+    records: float
+    unjudged: float
+    """Records that the rules have not read yet."""
+    alerts: float
+    """Alerts that no channel has taken yet."""
+    deliveries: dict[str, float]
+    """By state."""
 
 
 class Stream(msgspec.Struct, frozen=True):
@@ -87,6 +121,21 @@ class Stream(msgspec.Struct, frozen=True):
         return f"{self.attempt}/{self.rank}"
 
 
+class StreamState(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the server has one process of a run."""
+
+    attempt: str
+    rank: int
+    next: int
+    """`seq` of the record that is expected next."""
+    last_step: int
+    """-1 before the first."""
+    last_seen: float
+    """When the server last heard of it, Unix seconds by the server's clock; 0 if that was before it took note."""
+    status_reported: str
+    """How it said it ended: finished, failed or interrupted; "" while it has not."""
+
+
 class Evaluation(msgspec.Struct, frozen=True):
     """How far the rules have read a run."""
 
@@ -94,6 +143,16 @@ class Evaluation(msgspec.Struct, frozen=True):
     """`seq` of the next record to read by `Stream.key`."""
     state: bytes | None
     """As it was committed last; None before the first evaluation."""
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    """What the list of runs shows of one run."""
+
+    run: str
+    version: int
+    """Of the run, when the card was made."""
+    body: bytes
+    """JSON."""
 
 
 class AlertRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +170,43 @@ class AlertRow(msgspec.Struct, frozen=True, kw_only=True):
     """Unix seconds; sent from then on."""
 
 
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """An alert that a sender has taken from the outbox, to send it on one channel."""
+
+    row: AlertRow
+    due: float
+    """Since when it may be sent, Unix seconds: later than `row.not_before` where it was muted until then."""
+    attempts: int
+    """Tries, this one included."""
+    uncertain: bool
+    """Whether an earlier sender was stopped in the middle of it, so that it may have been sent already."""
+
+
+class Handling(msgspec.Struct, frozen=True, kw_only=True):
+    """What people said of a finding."""
+
+    acknowledged: float | None = None
+    """When, Unix seconds."""
+    first_step: int | None = None
+    """Onset of what was acknowledged: when the finding comes back later, it is not acknowledged again."""
+    muted_until: float | None = None
+    """Unix seconds; may be over."""
+
+
+class Silence(msgspec.Struct, frozen=True, kw_only=True):
+    """A time in which nothing was heard of a run, or of one of its ranks."""
+
+    run: str
+    rank: int
+    """-1 for the whole run."""
+    since: float
+    """When it was heard of last, Unix seconds by the server's clock."""
+    step: int
+    """The last step before, -1 for none."""
+    heard: float | None = None
+    """When it was heard of again, or was known to have ended; None while it is silent."""
+
+
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """A line of the delivery log: one alert on one channel."""
 
@@ -122,7 +218,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """When the alert came into being, Unix seconds."""
     channel: str
     state: DeliveryState
-    """pending: failed so far, to be tried again; failed: given up."""
+    """pending: failed so far, to be tried again; sending: being tried; failed: given up."""
     attempts: int
     error: str
     """What went wrong at the last try, "" for nothing."""

@@ -6,14 +6,30 @@ from flask import Flask
 
 from trainvitals.app.settings import Settings
 from trainvitals.app.web import (
+    admission,
+    alertpages,
     api,
+    assets,
+    channels_api,
+    compare,
+    compression,
     db,
     errors,
+    export_api,
     figures_api,
+    findings_api,
+    health,
     ingest,
     login,
+    metrics,
+    openapi,
+    overview,
     pages,
+    policy_api,
+    report,
+    runpages,
     security,
+    sharing,
 )
 
 _ROOT = Path(__file__).parents[2]
@@ -30,6 +46,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         "trainvitals.app.web",
         template_folder=_ROOT / "templates",
         static_folder=_ROOT / "static",
+        static_url_path=f"/static-{assets.digest(_ROOT / 'static')}",
         # Unused; given because Flask can't work it out for a namespace package.
         instance_path=str(settings.database.absolute().parent),
         root_path=str(Path(__file__).parent),
@@ -37,9 +54,18 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config["SETTINGS"] = settings
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
+    app.config["SEND_FILE_MAX_AGE_DEFAULT"] = assets.YEAR_S  # their address changes with them
+    compression.register(app)
     db.register(app, settings)
+    metrics.register(app)
     security.register(app, settings)
+    admission.register(app, settings)
     errors.register(app)
-    for module in (ingest, api, login, pages, figures_api):
+    for module in (
+        *(ingest, api, findings_api, overview, channels_api, figures_api, policy_api, export_api),
+        *(health, openapi),
+        *(login, pages, alertpages, runpages, compare, report),
+    ):
         app.register_blueprint(module.bp)
+    sharing.register(app)
     return app

@@ -1,4 +1,4 @@
-"""Data as JSON: runs, findings, series, matrices, events, rule states, the delivery log, health."""
+"""Data as JSON: runs, series, matrices, events, rule states, the delivery log, health."""
 
 import time
 from importlib.metadata import version as package_version
@@ -6,10 +6,9 @@ from importlib.metadata import version as package_version
 from flask import Blueprint, Response, request
 
 from trainvitals.app.rules.engine import Engine, StateError
-from trainvitals.app.rules.finding import Finding
-from trainvitals.app.store import NotFound, Store
-from trainvitals.app.store.status import status
-from trainvitals.app.store.types import Delivery, Run, Series
+from trainvitals.app.store import Conflict, NotFound, Store
+from trainvitals.app.store.status import heard, status
+from trainvitals.app.store.types import SHELVES, Delivery, Run, Series, StreamState
 from trainvitals.app.web.db import get_store
 from trainvitals.app.web.errors import ApiError
 from trainvitals.app.web.params import choice, known_run, step_range, whole
@@ -45,8 +44,9 @@ def version() -> Response:
 
 @bp.get("/api/v1/runs")
 def list_runs() -> Response:
-    """All runs, the newest first; `limit` of them (default 1000)."""
-    runs = get_store().runs(limit=whole("limit", 1000, 1, 10_000))
+    """Runs, the newest first; `limit` of them (default 1000) of a `shelf` (active, archived, deleted)."""
+    shelf = choice("shelf", SHELVES, "active")
+    runs = get_store().runs(limit=whole("limit", 1000, 1, 10_000), shelf=shelf)
     counts = get_store().finding_counts()
     now = time.time()
     return json_response(
@@ -63,6 +63,7 @@ def show_run(run_id: str) -> Response:
         {"group": layout.group, "kind": layout.kind, "columns": layout.columns, "rows": layout.rows}
         for layout in store.layouts(run_id)
     ]
+    now = time.time()
     details = {
         "config": plain(run.config),
         "environment": run.environment,
@@ -70,24 +71,46 @@ def show_run(run_id: str) -> Response:
         "judged": _is_judged(store, run),
         "scalars": store.scalar_names(run_id),
         "groups": groups,
+        "streams": [_stream(item, now) for item in store.streams(run_id)],
     }
-    return json_response(_summary(run, time.time()) | details)
+    return json_response(_summary(run, now) | details)
 
 
 @bp.delete("/api/v1/runs/<run_id>")
 def delete_run(run_id: str) -> Response:
-    """Delete a run and everything that was recorded of it."""
+    """Delete a run. It can be restored until retention purges it."""
     known_run(run_id)
-    if not get_store().delete_run(run_id):
+    if not get_store().delete_run(run_id, time.time()):
         raise NotFound(f"Run {run_id!r} is gone already.")
     return json_response({"deleted": run_id})
 
 
-@bp.get("/api/v1/runs/<run_id>/findings")
-def list_findings(run_id: str) -> Response:
-    """What the rules found, as they rank it."""
+@bp.post("/api/v1/runs/<run_id>/restore")
+def restore_run(run_id: str) -> Response:
+    """Bring a deleted run back, with everything that was recorded of it."""
+    if not get_store().restore_run(run_id):
+        raise NotFound(
+            f"There is no deleted run {run_id[:80]!r}. GET /api/v1/runs?shelf=deleted lists those there are."
+        )
+    return json_response({"restored": run_id})
+
+
+@bp.post("/api/v1/runs/<run_id>/archive")
+def archive_run(run_id: str) -> Response:
+    """Put a run away: out of the list, and kept whatever retention says."""
     known_run(run_id)
-    return json_response({"findings": [_finding(item) for item in get_store().findings(run_id)]})
+    if not get_store().archive_run(run_id, time.time()):
+        raise Conflict(f"Run {run_id!r} is archived already.")
+    return json_response({"archived": run_id})
+
+
+@bp.post("/api/v1/runs/<run_id>/unarchive")
+def unarchive_run(run_id: str) -> Response:
+    """Bring an archived run back into the list."""
+    known_run(run_id)
+    if not get_store().unarchive_run(run_id):
+        raise Conflict(f"Run {run_id!r} is not archived.")
+    return json_response({"unarchived": run_id})
 
 
 @bp.get("/api/v1/runs/<run_id>/states")
@@ -200,6 +223,18 @@ def _summary(run: Run, now: float) -> dict[str, object]:
         "last_seen": timestamp(run.last_seen),
         "last_step": run.last_step,
         "version": run.version,
+        "archived": timestamp(run.archived),
+        "deleted": timestamp(run.deleted),
+    }
+
+
+def _stream(item: StreamState, now: float) -> dict[str, object]:
+    return {
+        "attempt": item.attempt,
+        "rank": item.rank,
+        "status": item.status_reported or heard(item.last_seen, now),
+        "last_seen": timestamp(item.last_seen or None),
+        "last_step": item.last_step,
     }
 
 
@@ -212,10 +247,6 @@ def _is_judged(store: Store, run: Run) -> bool:
         for attempt in run.attempts
         for rank in ranks
     )
-
-
-def _finding(item: Finding) -> dict[str, object]:
-    return {field: plain(getattr(item, field)) for field in item.__struct_fields__}
 
 
 def _delivery(item: Delivery) -> dict[str, object]:

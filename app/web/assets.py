@@ -1,10 +1,12 @@
-"""plotly.min.js from the installed plotly package, compressed once, cached forever under its version."""
+"""What browsers keep: our own files under a digest of them all, plotly.min.js under its version."""
 
 import gzip
+import hashlib
 import threading
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
+from pathlib import Path
 
 from flask import Blueprint, Response, request
 
@@ -12,8 +14,17 @@ from trainvitals.app.web.errors import ApiError
 
 bp = Blueprint("assets", __name__)
 
-FOREVER = "public, max-age=31536000, immutable"
+YEAR_S = 365 * 24 * 3600
+FOREVER = f"public, max-age={YEAR_S}, immutable"
 _lock = threading.Lock()
+
+
+def digest(folder: Path) -> str:
+    """What the files of `folder` are, as a part of their address: scripts that import each other change together."""
+    found = hashlib.sha256()
+    for path in sorted(item for item in folder.rglob("*") if item.is_file()):
+        found.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return found.hexdigest()[:12]
 
 
 @cache

@@ -2,10 +2,11 @@
 
 import threading
 
-from flask import Flask, current_app
+from flask import Flask, current_app, g
 
 from trainvitals.app.settings import Settings
 from trainvitals.app.store import Store
+from trainvitals.app.web.frames import framed
 
 
 class LazyStore:
@@ -15,13 +16,20 @@ class LazyStore:
         self._path = settings.database
         self._lock = threading.Lock()
         self._store: Store | None = None
+        self._framed: Store | None = None
 
     def get(self) -> Store:
         """The store, for any thread. Raises StoreError."""
         with self._lock:
             if self._store is None:
                 self._store = Store.open(self._path)
+                self._framed = framed(self._store)
             return self._store
+
+    def get_framed(self) -> Store:
+        """The store as `frames` shows it. Raises StoreError."""
+        store = self.get()
+        return self._framed or store
 
     def close(self) -> None:
         """Close it; the next use opens it again."""
@@ -39,4 +47,4 @@ def register(app: Flask, settings: Settings) -> None:
 def get_store() -> Store:
     """The store to use in this request. Raises StoreError."""
     lazy: LazyStore = current_app.extensions["trainvitals_store"]
-    return lazy.get()
+    return lazy.get_framed() if g.get("framed") else lazy.get()

@@ -8,7 +8,14 @@ from flask import Flask, Response, make_response, render_template, request
 from markupsafe import escape
 from werkzeug.exceptions import HTTPException
 
-from trainvitals.app.store import Conflict, InvalidRecord, NotFound, SequenceGap, StoreError
+from trainvitals.app.store import (
+    Conflict,
+    InvalidRecord,
+    NotFound,
+    RunDeleted,
+    SequenceGap,
+    StoreError,
+)
 from trainvitals.app.web.serialize import json_response
 from trainvitals.hooks.wire.codec import TooLarge, UnknownVersion, WireError
 
@@ -20,7 +27,7 @@ RETRY_AFTER_S = 2
 MAX_UNREAD_BYTES = 32 << 20
 """How much of a refused body is still read, bytes."""
 
-_MACHINE_PATHS = ("/api/", "/healthz", "/version")
+_MACHINE_PATHS = ("/api/", "/healthz", "/readyz", "/metrics", "/version")
 
 
 class ApiError(Exception):
@@ -106,6 +113,8 @@ def translate(error: Exception) -> ApiError:
                 "Send again from there.",
                 extra={"expected": error.expected},
             )
+        case RunDeleted():
+            return ApiError(410, "run_deleted", str(error))
         case InvalidRecord():
             return ApiError(422, "invalid_record", str(error))
         case Conflict():

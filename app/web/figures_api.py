@@ -1,53 +1,37 @@
-"""Figures as JSON: what the pages draw, one address each, and the poll for news of a run."""
+"""What the pages draw, as JSON: figures, the vitals map, and the poll for what is new of a run."""
 
 import time
-from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from flask import Blueprint, Response, render_template, request
 
-from trainvitals.app.figures import bands
-from trainvitals.app.figures import layer as layer_figures
-from trainvitals.app.figures import series as series_figures
+from trainvitals.app.figures import judged
 from trainvitals.app.figures import vitals as map_figure
 from trainvitals.app.figures.base import empty
-from trainvitals.app.figures.cells import Cells, Line, gather, grid, positive
-from trainvitals.app.figures.types import Figure, Flags, Mark
-from trainvitals.app.store.types import Matrix, Run
-from trainvitals.app.web import runview
+from trainvitals.app.figures.cells import Line
+from trainvitals.app.figures.types import Mark
+from trainvitals.app.store.types import Run
+from trainvitals.app.web import deltas, mapdata, runview
+from trainvitals.app.web.charts import FORMS, HISTOGRAMS, SCALES, Chart, Charts, Look
 from trainvitals.app.web.db import get_store
 from trainvitals.app.web.errors import ApiError
 from trainvitals.app.web.params import choice, known_run, optional_whole, step_range
 from trainvitals.app.web.serialize import json_response
-from trainvitals.hooks.wire.columns import SCALARS, Scale
-from trainvitals.hooks.wire.records import GroupKind, HistogramKind
 
 bp = Blueprint("figures_api", __name__)
 
 TABS = ("vitals", "update_ratio", "std", "dead_fraction", "grad_rms", "zero_fraction")
-ACTIVATION_STATISTICS = ("std", "dead_fraction", "zero_fraction")
-COUNTS = {"activation": ("nonfinite",), "parameter": ("weight_nonfinite", "grad_nonfinite")}
-"""Columns that count non-finite values: what the map shows in magenta."""
-_HISTOGRAMS = {"weight": "weights", "gradient": "gradients", "activation": "activations"}
-"""What a layer's histograms are of."""
-BUCKETS = 400
-POINTS = 800
-SMALL_POINTS = 400
-MAX_CHARTS = 40
-"""Small charts on a run's page; a run with more metrics shows the first ones by name."""
-
-_DECLARED = {column.key: column for column in SCALARS}
-_OWN_ORDER = ("tv/grad_norm", "tv/step_time", "tv/data_wait", "tv/overhead")
-_SYSTEM = "tv/system/"
-_SYSTEM_ORDER = [column.key for column in SCALARS if column.key.startswith(_SYSTEM)]
-MAX_HISTOGRAMS = 12
-"""Logged histograms on a run's page; a run with more shows the first ones in the order of their names."""
+"""Statistics of the map as a Plotly figure."""
 
 
 @bp.get("/api/v1/runs/<run_id>/live")
 def live(run_id: str) -> Response:
-    """Whether the run changed since `version`, and its texts anew if so."""
+    """Whether the run changed since `version`; if so its texts anew, and of its charts what is new.
+
+    `known` names, as often as wanted, a chart that the page has and its token ("loss~TOKEN", "map~TOKEN"); of
+    `charts` ("run", "layer") all are answered, those that are not known whole. `layer` names the layer.
+    """
     run = known_run(run_id)
     known = optional_whole("version")
     store = get_store()
@@ -66,130 +50,49 @@ def live(run_id: str) -> Response:
         answer["verdict"] = render_template("_verdict.html", view=shown, facts=facts)
         answer["findings"] = render_template("_findings.html", view=shown)
         answer["title"] = shown.verdict.state
+        which = choice("charts", ("none", "run", "layer"), "none")
+        if which != "none":
+            held = dict(item.rpartition("~")[::2] for item in request.args.getlist("known"))
+            answer["charts"] = _news(_charts_of(run, which), held)
+        if "map" in request.args:
+            answer["map"] = _map(run, request.args["map"])
     return json_response(answer)
+
+
+def _charts_of(run: Run, which: str) -> list[Chart]:
+    charts = Charts(get_store(), run, look_of_request())
+    if which == "run":
+        return [{"key": "loss", **charts.loss()}, *charts.metrics()]
+    line = known_line(run.id, request.args.get("layer", ""))
+    kinds = [kind for kind in HISTOGRAMS if kind == "activation" or line.parameters]
+    form = choice("form", FORMS, "heatmap")
+    shapes = [{"key": f"histogram/{kind}", **charts.histogram(line, kind, form)} for kind in kinds]
+    return [*charts.layer(line), *shapes]
+
+
+def _news(charts: list[Chart], held: dict[str, str]) -> dict[str, Any]:
+    """What is new of `charts`, by their keys; those that are the same are left out."""
+    found = {}
+    for chart in charts:
+        key = chart["key"]
+        if key not in held:
+            found[key] = chart | {"token": deltas.token(chart)}
+        elif (patch := deltas.since(chart, held[key])) is not None:
+            found[key] = patch
+    return found
 
 
 @bp.get("/api/v1/runs/<run_id>/figures/loss")
 def loss(run_id: str) -> Response:
     """Training and validation loss with event lines."""
-    run = known_run(run_id)
-    store = get_store()
-    names = store.scalar_names(run_id)
-    name = runview.training_loss(names)
-    validation = runview.validation_losses(names)[: series_figures.MAX_VALIDATION]
-    start, stop = step_range()
-    wanted = [*([name] if name else []), *validation]
-    read = store.series(run_id, wanted, start=start, stop=stop, points=POINTS) if wanted else {}
-    figure = series_figures.loss(
-        read.get(name) if name else None,
-        {key: read[key] for key in validation if key in read},
-        _marks(run, start, stop),
-        name=name or "loss",
-    )
-    return json_response(_over(figure, run, start, stop))
+    figure = Charts(get_store(), known_run(run_id), look_of_request()).loss()
+    return json_response(figure | {"token": deltas.token(figure)})
 
 
 @bp.get("/api/v1/runs/<run_id>/figures/metrics")
 def metrics(run_id: str) -> Response:
     """Every other scalar as a small chart: `figures`, each with key, title, data and layout."""
-    run = known_run(run_id)
-    store = get_store()
-    names = store.scalar_names(run_id)
-    hidden = {runview.training_loss(names), *runview.validation_losses(names)}
-    start, stop = step_range()
-    rates = [name for name in names if name.startswith("tv/lr/")]
-    own = [name for name in _OWN_ORDER if name in names]
-    logged = sorted(n for n in names if not n.startswith("tv/") and n not in hidden)
-    shown = [*rates[:6], *own, *logged][:MAX_CHARTS]
-    system = sorted((n for n in names if n.startswith(_SYSTEM)), key=_system_place)[:MAX_CHARTS]
-    wanted = shown + system
-    read = (
-        store.series(run_id, wanted, start=start, stop=stop, points=SMALL_POINTS) if wanted else {}
-    )
-    plain = [Mark(mark.step, "", mark.color) for mark in _marks(run, start, stop)]
-    charts = []
-    if rates and rates[0] in read:
-        others = {name: read[name] for name in rates[1:6] if name in read}
-        figure = series_figures.small(
-            read[rates[0]], title="Learning rate", scale="log", marks=plain, others=others
-        )
-        if others:
-            figure["layout"]["meta"]["keys"] = [
-                {"name": name.removeprefix("tv/lr/"), "color": color}
-                for name, color in zip([rates[0], *others], series_figures.COLORS, strict=False)
-            ]
-        charts.append(_chart("tv/lr", "Learning rate", _over(figure, run, start, stop)))
-    for name in (name for name in [*own, *logged, *system] if name in read):
-        title, unit, scale = _declared(name)
-        figure = series_figures.small(read[name], title=title, unit=unit, scale=scale, marks=plain)
-        hint = "" if unit in ("s", "fraction") else unit  # those stand at the axis
-        chart = _chart(name, title, _over(figure, run, start, stop), hint)
-        charts.append(chart | {"group": "system"} if name in system else chart)
-    return json_response({"figures": charts + _logged_histograms(run, start, stop, plain)})
-
-
-def _declared(name: str) -> tuple[str, str, Scale]:
-    """Title, unit and scale of a scalar. One of the hooks' own may end in the index of a device."""
-    base, _, index = name.rpartition("/")
-    column = _DECLARED.get(name) or (_DECLARED.get(base) if index.isdigit() else None)
-    if column is None:
-        return name, "", "log"
-    return column.title + (f" {index}" if column.key == base else ""), column.unit, column.scale
-
-
-def _system_place(name: str) -> tuple[int, str]:
-    key = name if name in _SYSTEM_ORDER else name.rpartition("/")[0]
-    return _SYSTEM_ORDER.index(key) if key in _SYSTEM_ORDER else len(_SYSTEM_ORDER), name
-
-
-def _logged_histograms(
-    run: Run, start: int | None, stop: int | None, marks: list[Mark]
-) -> list[dict[str, Any]]:
-    """A chart of each histogram that the user's own code logs."""
-    store = get_store()
-    layouts = store.layouts(run.id)
-    names = sorted(row.name for item in layouts if item.kind == "logged" for row in item.rows)
-    charts = []
-    for name in names[:MAX_HISTOGRAMS]:
-        read = store.histograms(run.id, "logged", name, start=start, stop=stop, times=200)
-        figure = layer_figures.histogram(
-            read.steps, read.counts, marks, what=name, stop=_stop(run, stop)
-        )
-        charts.append(_chart(f"histogram/{name}", name, _over(figure, run, start, stop)))
-    return charts
-
-
-@bp.get("/api/v1/runs/<run_id>/figures/vitals")
-def vitals(run_id: str) -> Response:
-    """The vitals map; `statistic` is one of its tabs."""
-    run = known_run(run_id)
-    tab = choice("statistic", TABS, "vitals")
-    start, stop = step_range()
-    store = get_store()
-    lines = runview.lines(store.layouts(run_id))
-    keys = map_figure.JUDGED if tab == "vitals" else (tab,)
-    matrices = {key: _matrix(run_id, key, start, stop) for key in keys}
-    counts = {key: _matrix(run_id, key, start, stop) for keys in COUNTS.values() for key in keys}
-    steps = grid([*matrices.values(), *counts.values()])
-    if not lines or not len(steps):
-        return json_response(empty("No layer was measured yet. The first sample comes soon."))
-    cells = {key: _gather(key, matrix, steps, lines) for key, matrix in matrices.items()}
-    broken: Flags = np.zeros((len(lines), len(steps)), np.bool_)
-    for key, matrix in counts.items():
-        broken |= positive(_gather(key, matrix, steps, lines))
-    findings = store.findings(run_id)
-    figure = map_figure.vitals(
-        lines,
-        cells,
-        broken,
-        stop=_stop(run, stop),
-        marks=[Mark(m.step, "", m.color) for m in _marks(run, start, stop)],
-        names=[name for item in findings if item.root for name in item.layers[:3]],
-        levels=None if start is None and stop is None else _levels(run_id, keys, lines),
-    )
-    for row in figure["layout"]["meta"].get("rows", []):
-        row["link"] = runview.layer_address(run_id, row["name"])
-    return json_response(_over(figure, run, start, stop))
+    return _all(Charts(get_store(), known_run(run_id), look_of_request()).metrics())
 
 
 @bp.get("/api/v1/runs/<run_id>/figures/layer")
@@ -197,71 +100,85 @@ def layer(run_id: str) -> Response:
     """The small multiples of the layer `name`: `figures`, each with key, title, data and layout."""
     run = known_run(run_id)
     line = known_line(run_id, request.args.get("name", ""))
-    start, stop = step_range()
-    store = get_store()
-    row = store.row(run_id, "activation", line.name, start=start, stop=stop, points=SMALL_POINTS)
-    parameters = {
-        name: store.row(run_id, "parameter", name, start=start, stop=stop, points=SMALL_POINTS)
-        for name in line.parameters[:6]
-    }
-
-    def of(key: str) -> dict[str, Any]:
-        return {_own(name, line.name): p[key] for name, p in parameters.items() if key in p}
-
-    marks = [Mark(mark.step, "", mark.color) for mark in _marks(run, start, stop)]
-    figures: list[tuple[str, str, str, Figure]] = []
-    if parameters:
-        hint = "‖ΔW‖ / ‖W‖ of a step; green: healthy"
-        ratio = layer_figures.update_ratio(of("update_ratio"), marks)
-        figures.append(("update_ratio", "Update ratio", hint, ratio))
-    if row:
-        hint = "mean, grey: ± std, dots: abs-max"
-        figures += [
-            ("activation", "Activations", hint, layer_figures.activation(row, marks)),
-            (
-                "std",
-                "Activation std",
-                "green: 10 times around its own levels",
-                layer_figures.spread(row.get("std"), marks),
-            ),
-            (
-                "shares",
-                "Zero and dead share",
-                "dead: zero on every sample; green: healthy",
-                layer_figures.shares(row, marks),
-            ),
-        ]
-    if parameters:
-        gradient = layer_figures.lines(of("grad_rms"), marks, logarithmic=True)
-        weight = layer_figures.lines(of("weight_rms"), marks)
-        figures.append(("grad_rms", "Gradient RMS", "as the optimizer gets it", gradient))
-        figures.append(("weight_rms", "Weight RMS", "", weight))
-    return json_response(
-        {
-            "figures": [
-                _chart(key, title, _over(figure, run, start, stop), hint)
-                for key, title, hint, figure in figures
-            ]
-        }
-    )
+    return _all(Charts(get_store(), run, look_of_request()).layer(line))
 
 
 @bp.get("/api/v1/runs/<run_id>/figures/histogram")
 def histogram(run_id: str) -> Response:
-    """Histograms over time of the layer `name`; `kind`: weight, gradient (of its first weight) or activation."""
+    """Histograms over time of the layer `name`; `kind`: weight, gradient (of its first weight)
+    or activation; `form`: heatmap, ridgeline or quantiles."""
     run = known_run(run_id)
     line = known_line(run_id, request.args.get("name", ""))
-    kind = cast(HistogramKind, choice("kind", list(_HISTOGRAMS)))
-    start, stop = step_range()
-    owner = line.name if kind == "activation" else next(iter(line.weights or line.parameters), None)
-    if owner is None:
-        return json_response(empty("This layer has no parameters."))
-    read = get_store().histograms(run_id, kind, owner, start=start, stop=stop, times=300)
-    marks = [Mark(mark.step, "", mark.color) for mark in _marks(run, start, stop)]
-    figure = layer_figures.histogram(
-        read.steps, read.counts, marks, what=_HISTOGRAMS[kind], stop=_stop(run, stop)
+    kind = choice("kind", list(HISTOGRAMS))
+    figure = Charts(get_store(), run, look_of_request()).histogram(
+        line, kind, choice("form", FORMS, "heatmap")
     )
-    return json_response(_over(figure, run, start, stop))
+    return json_response(figure | {"token": deltas.token(figure)})
+
+
+@bp.get("/api/v1/runs/<run_id>/figures/vitals")
+def vitals(run_id: str) -> Response:
+    """The vitals map as a Plotly figure; `statistic` is one of `TABS`."""
+    run = known_run(run_id)
+    tab = choice("statistic", TABS, "vitals")
+    start, stop = step_range()
+    store = get_store()
+    read = mapdata.cells(store, run, tab, start, stop)
+    if read is None:
+        return json_response(empty("No layer was measured yet. The first sample comes soon."))
+    lines, cells, breaks = read
+    findings = store.findings(run_id)
+    end = runview.last_step(run) + 1
+    figure = map_figure.vitals(
+        lines,
+        cells,
+        np.logical_or.reduce([value.nonfinite > 0 for value in breaks.values()]),
+        stop=end if stop is None else min(stop, end),
+        marks=[Mark(m.step, "", m.color) for m in runview.marks(store, run, findings)],
+        names=[name for item in findings if item.root for name in item.layers[:3]],
+        levels=mapdata.levels(store, run, list(cells), lines, start, stop),
+    )
+    for row in figure["layout"]["meta"].get("rows", []):
+        row["link"] = runview.layer_address(run_id, row["name"])
+    figure["layout"]["xaxis"]["range"] = [start or 0, max(end - 1, 1) if stop is None else stop]
+    return json_response(figure)
+
+
+@bp.get("/api/v1/runs/<run_id>/map")
+def vitals_map(run_id: str) -> Response:
+    """The vitals map as the page's canvas draws it: a code a cell; `statistic` is any of `judged.STATISTICS`."""
+    return json_response(_map(known_run(run_id), "") or {})
+
+
+def _map(run: Run, known: str) -> dict[str, Any] | None:
+    """What is new of the map for a page that has `known`: None for nothing, its last buckets, or all."""
+    statistic = choice("statistic", judged.STATISTICS, "vitals")
+    start, stop = step_range()
+    made = mapdata.picture(get_store(), run, statistic, start, stop)
+    if made is None:
+        return {"rows": [], "summary": "No layer was measured yet. The first sample comes soon."}
+    token = mapdata.token(made)
+    if token == known:
+        return None
+    return judged.packed(made, mapdata.kept(made, known)) | {"token": token}
+
+
+@bp.get("/api/v1/runs/<run_id>/map/row")
+def map_row(run_id: str) -> Response:
+    """Every statistic of the layer `name` in the buckets of the map, for its read-out."""
+    run = known_run(run_id)
+    line = known_line(run_id, request.args.get("name", ""))
+    start, stop = step_range()
+    return json_response(mapdata.row(get_store(), run, line, start, stop))
+
+
+@bp.get("/api/v1/runs/<run_id>/axis")
+def axis(run_id: str) -> Response:
+    """Where the steps are in another `unit` (epoch, time, tokens), for the labels of the step axes."""
+    run = known_run(run_id)
+    unit = choice("unit", ("epoch", "time", "tokens"))
+    steps, values, needed = runview.unit_series(get_store(), run, unit)
+    return json_response({"steps": steps, "values": values, "needed": needed})
 
 
 def known_line(run_id: str, name: str) -> Line:
@@ -272,61 +189,13 @@ def known_line(run_id: str, name: str) -> Line:
     raise ApiError(404, "no_such_layer", f"This run has no layer {name[:80]!r}.")
 
 
-def _matrix(run_id: str, key: str, start: int | None, stop: int | None) -> Matrix:
-    return get_store().matrix(run_id, _kind(key), key, start=start, stop=stop, buckets=BUCKETS)
+def look_of_request() -> Look:
+    """What the query parameters ask to look at. Raises ApiError 400."""
+    start, stop = step_range()
+    smoothing = optional_whole("smooth", 0, 99)
+    scale = choice("scale", SCALES, "auto")
+    return Look(start, stop, None if smoothing is None else smoothing / 100, scale)
 
 
-def _levels(run_id: str, keys: Sequence[str], lines: Sequence[Line]) -> dict[str, bands.Levels]:
-    """The levels over the whole run: a picked range of steps is judged as in the picture of all steps."""
-    found = {}
-    for key, of in (("std", bands.std_levels), ("grad_rms", bands.gradient_levels)):
-        if key in keys:
-            matrix = _matrix(run_id, key, None, None)
-            found[key] = of(_gather(key, matrix, grid([matrix]), lines))
-    return found
-
-
-def _stop(run: Run, stop: int | None) -> int:
-    """The first step after those shown."""
-    end = runview.last_step(run) + 1
-    return end if stop is None else min(stop, end)
-
-
-def _kind(key: str) -> GroupKind:
-    known = (*ACTIVATION_STATISTICS, *COUNTS["activation"])
-    return "activation" if key in known else "parameter"
-
-
-def _gather(key: str, matrix: Matrix, steps: Any, lines: Sequence[Line]) -> Cells:
-    places = {row.name: index for index, row in enumerate(matrix.rows)}
-    if _kind(key) == "activation":
-        groups = [[line.name] for line in lines]
-    elif key == "update_ratio":  # of weight matrices: a bias that starts at zero may move freely
-        groups = [line.weights for line in lines]
-    else:
-        groups = [line.parameters for line in lines]
-    return gather(matrix, steps, [runview.indices(places, names) for names in groups])
-
-
-def _marks(run: Run, start: int | None, stop: int | None) -> list[Mark]:
-    store = get_store()
-    found = runview.marks(store, run, store.findings(run.id))
-    low, high = start or 0, stop if stop is not None else runview.last_step(run) + 1
-    return [mark for mark in found if low <= mark.step <= high]
-
-
-def _over(figure: Figure, run: Run, start: int | None, stop: int | None) -> Figure:
-    """Give a figure the step range that all charts of the page share."""
-    if figure["data"]:
-        last = max(runview.last_step(run), 1)
-        figure["layout"]["xaxis"]["range"] = [start or 0, last if stop is None else stop]
-    return figure
-
-
-def _chart(key: str, title: str, figure: Figure, hint: str = "") -> dict[str, Any]:
-    return {"key": key, "title": title, "hint": hint, **figure}
-
-
-def _own(parameter: str, layer_name: str) -> str:
-    """A parameter's name within its layer: "fc1.weight" of "fc1" is "weight"."""
-    return parameter.removeprefix(f"{layer_name}.") if layer_name else parameter
+def _all(charts: list[Chart]) -> Response:
+    return json_response({"figures": [chart | {"token": deltas.token(chart)} for chart in charts]})

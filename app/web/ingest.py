@@ -4,12 +4,13 @@ import time
 
 from flask import Blueprint, Response, request
 
+from trainvitals.app.web.admission import get_admission
 from trainvitals.app.web.db import get_store
 from trainvitals.app.web.errors import ApiError
 from trainvitals.app.web.security import BATCH_TYPE
 from trainvitals.app.web.serialize import json_response
-from trainvitals.hooks.wire import limits
-from trainvitals.hooks.wire.codec import WireError, decode_batch
+from trainvitals.hooks.wire import codec, limits
+from trainvitals.hooks.wire.limits import BEHIND_HEADER
 from trainvitals.hooks.wire.validate import validate_batch
 
 bp = Blueprint("ingest", __name__)
@@ -19,7 +20,8 @@ bp = Blueprint("ingest", __name__)
 def append(run_id: str) -> Response:
     """Store a batch; answer `{"next": n}`, the number of the record that is expected next.
 
-    Raises WireError for a malformed batch, SequenceGap, InvalidRecord: all become error answers.
+    Raises WireError for a malformed batch, SequenceGap, InvalidRecord, RunDeleted, and 429 when more is sent than
+    can be taken in: all become error answers.
     """
     if request.mimetype != BATCH_TYPE:
         raise ApiError(
@@ -28,9 +30,14 @@ def append(run_id: str) -> Response:
             f"The content type is {request.mimetype[:80]!r}; expected {BATCH_TYPE}.",
         )
     request.max_content_length = limits.MAX_BATCH_BYTES
-    batch = decode_batch(request.get_data(cache=False))
-    validate_batch(batch)
-    if batch.run != run_id:
-        raise WireError(f"The batch is of run {batch.run!r}, the address names {run_id[:80]!r}.")
-    receipt = get_store().append(batch, time.time())
+    head = request.stream.read(codec.HEADER_BYTES)
+    size = codec.unpacked_size(head) + (request.content_length or limits.MAX_BATCH_BYTES)
+    with get_admission().hold(size, behind=BEHIND_HEADER in request.headers):
+        batch = codec.decode_batch(head + request.stream.read())
+        validate_batch(batch)
+        if batch.run != run_id:
+            raise codec.WireError(
+                f"The batch is of run {batch.run!r}, the address names {run_id[:80]!r}."
+            )
+        receipt = get_store().append(batch, time.time())
     return json_response({"next": receipt.next, "stored": receipt.stored})

@@ -9,15 +9,17 @@ from weakref import WeakKeyDictionary
 import msgspec
 import numpy as np
 
+from trainvitals.app.alerts.contact import findings_of
+from trainvitals.app.alerts.plan import is_acknowledged
 from trainvitals.app.figures.cells import Line
 from trainvitals.app.figures.text import number
 from trainvitals.app.figures.types import Mark
 from trainvitals.app.rules.context import LOSS_NAMES, is_training_loss
-from trainvitals.app.rules.engine import Engine
+from trainvitals.app.rules.engine import Engine, StateError
 from trainvitals.app.rules.finding import Finding, RuleState
 from trainvitals.app.store import Store
 from trainvitals.app.store.status import status
-from trainvitals.app.store.types import Run
+from trainvitals.app.store.types import Handling, Run
 from trainvitals.app.web.verdict import Verdict, verdict
 from trainvitals.hooks.wire.records import Layout
 
@@ -40,6 +42,13 @@ class Fact(msgspec.Struct, frozen=True):
     more: str = ""
 
 
+class Said(msgspec.Struct, frozen=True):
+    """What people said of a finding; Unix seconds, None for nothing that still holds."""
+
+    acknowledged: float | None
+    muted_until: float | None
+
+
 class View(msgspec.Struct, frozen=True):
     """Everything about a run that the page's text shows."""
 
@@ -48,6 +57,8 @@ class View(msgspec.Struct, frozen=True):
     verdict: Verdict
     findings: list[Finding]
     states: list[RuleState]
+    said: dict[str, Said] = {}
+    """What people said of findings, by their keys."""
 
     @property
     def roots(self) -> list[Finding]:
@@ -65,19 +76,35 @@ class View(msgspec.Struct, frozen=True):
 
 def view(store: Store, run: Run, now: float) -> View:
     """Read what the page of `run` says in words."""
-    findings, states = _remembered(store, run, "findings", lambda: _judged(store, run))
+    findings, states = remembered(store, run, "findings", lambda: _judged(store, run))
     current = status(run, now)
     judged = verdict(findings, states, current, last_step(run), run.end_message)
-    return View(run, current, judged, findings, states)
+    handled = remembered(store, run, "handled", lambda: store.handling(run.id))
+    said = {
+        item.key: _said(item, handled[item.key], now) for item in findings if item.key in handled
+    }
+    return View(run, current, judged, findings, states, said)
+
+
+def _said(item: Finding, handled: Handling, now: float) -> Said:
+    until = handled.muted_until
+    return Said(
+        handled.acknowledged if is_acknowledged(item, handled) else None,
+        until if until is not None and until > now else None,
+    )
 
 
 def _judged(store: Store, run: Run) -> tuple[list[Finding], list[RuleState]]:
     state = store.evaluation(run.id).state
-    return store.findings(run.id), [] if state is None else Engine.load(state).states()
+    try:
+        states = [] if state is None else Engine.load(state).states()
+    except StateError:  # of another release; a run that goes on is judged anew
+        states = []
+    return findings_of(store, run.id), states
 
 
-def _remembered(store: Store, run: Run, what: str, read: Callable[[], T]) -> T:
-    """What `read` gave for this version of the run: the list asks again every second for all runs."""
+def remembered(store: Store, run: Run, what: str, read: Callable[[], T]) -> T:
+    """What `read` gave for this version of the run: many pages ask again every second. For small values."""
     memory = _memory.setdefault(store, {})
     version, value = memory.get((run.id, what), (-1, None))
     if version != run.version:
@@ -113,7 +140,7 @@ def rule_words(rule: str) -> str:
 
 
 def marks(store: Store, run: Run, findings: Sequence[Finding]) -> list[Mark]:
-    """Event lines: root findings by their number, the first NaN, jumps of the learning rate."""
+    """Event lines: root findings by their number, the first NaN, jumps of the learning rate, resumes."""
     result = []
     for index, item in enumerate((item for item in findings if item.root), start=1):
         result.append(
@@ -130,6 +157,9 @@ def marks(store: Store, run: Run, findings: Sequence[Finding]) -> list[Mark]:
         seen.add(event.kind)
         taken.add(event.step)
         result.append(Mark(event.step, text, color))
+    result += [
+        Mark(step, "resumed", "--accent") for step in store.resumes(run.id) if step not in taken
+    ]
     return _thinned(result, last_step(run))
 
 
@@ -205,7 +235,7 @@ def facts(store: Store, run: Run, names: Sequence[str]) -> list[Fact]:
 
 def loss_curve(store: Store, run: Run) -> tuple[list[float], float | None]:
     """The training loss for a sparkline, and its last value; ([], None) without one."""
-    return _remembered(store, run, "curve", lambda: _loss_curve(store, run))
+    return remembered(store, run, "curve", lambda: _loss_curve(store, run))
 
 
 def _loss_curve(store: Store, run: Run, points: int = 60) -> tuple[list[float], float | None]:
@@ -226,6 +256,33 @@ def layer_address(run: str, name: str) -> str:
     if awkward or any(part in (".", "..") for part in name.split("/")):
         return f"{base}?name={quote(name, safe='')}"
     return base + quote(name, safe="")
+
+
+def unit_series(store: Store, run: Run, unit: str) -> tuple[list[int], list[float], str]:
+    """Steps and where they are in `unit` ("epoch", "time" in hours, "tokens"), and what to log where that is unknown.
+
+    Epochs and tokens are those that the training logs. Time is the sum of step times: pauses are not in it.
+    """
+    names = store.scalar_names(run.id)
+    if unit == "time":
+        wanted, needed = ["tv/step_time"], "Step times come with the first samples."
+    else:
+        words = {"epoch": ("epoch",), "tokens": ("tokens", "tokens_seen", "n_tokens")}[unit]
+        wanted = [name for name in names if name.rsplit("/", 1)[-1].lower() in words]
+        needed = f'Log it: tv.log({{"{words[0]}": …}}).'
+    read = store.series(run.id, wanted[:1], points=400)
+    series = next(iter(read.values()), None)
+    if series is None or len(series.steps) < 2:
+        return [], [], needed
+    steps, values = series.steps, np.asarray(series.last, np.float64)
+    if unit == "time":
+        filled = np.where(np.isfinite(series.mean), series.mean, np.nanmedian(series.mean))
+        spans = np.diff(steps, prepend=0)
+        values = np.cumsum(spans * filled) / 3600
+    rising = np.isfinite(values) & (
+        values >= np.maximum.accumulate(np.nan_to_num(values, nan=-np.inf))
+    )
+    return steps[rising].tolist(), values[rising].tolist(), needed
 
 
 def indices(names: Mapping[str, int], wanted: Sequence[str]) -> list[int]:

@@ -35,7 +35,7 @@ def verdict(
 
     status: of the run. message: what it ended with, if anything.
     """
-    roots = [item for item in findings if item.root]
+    roots = [item for item in findings if item.root and not item.acknowledged]
     firing = [item for item in roots if item.state == "firing" and item.severity != "info"]
     if firing:
         return _sick(firing)

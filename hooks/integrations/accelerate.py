@@ -37,6 +37,13 @@ class TrainVitalsTracker(need("accelerate.tracking", "accelerate").GeneralTracke
         """`tv.watch`, on the processes that record. Prepared models and optimizers are welcome."""
         self._session.watch(model, optimizers)
 
+    def should_stop(self) -> bool:
+        """Whether a finding asks for the end of the training, under `on_finding="stop"`: on this process alone.
+
+        `if tracker.should_stop(): accelerator.set_trigger()` tells it to all, who ask `accelerator.check_trigger()`.
+        """
+        return self._session.should_stop()
+
     def store_init_configuration(self, values: Mapping[str, Any]) -> None:
         """Add to the run's configuration."""
         self._session.open(values)

@@ -73,6 +73,8 @@ class TrainVitals(*_bases("Callback")):  # type: ignore[misc]
         if self.run is not None:
             self._step = max(self._step, self.run.completed - 1)
             self._step_keys.update(self._log_new(trainer))
+            if self._session.should_stop():
+                trainer.should_stop = True
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Record what the epoch before logged: only now all of its hooks have spoken."""

@@ -11,6 +11,7 @@ from torch import nn
 
 from trainvitals.hooks import api
 from trainvitals.hooks.launch import new_run_id, rank_and_world
+from trainvitals.hooks.reactions import OnFinding
 from trainvitals.hooks.run import Run
 from trainvitals.hooks.wire.records import EndStatus
 
@@ -37,6 +38,7 @@ class Options(InitOptions, total=False):
     include: Sequence[str] | str
     exclude: Sequence[str] | str
     strict: bool
+    on_finding: OnFinding | None
 
 
 class Session:
@@ -96,6 +98,10 @@ class Session:
         run = self.run
         if run is not None and values and _rank() == 0:
             run.log(values, run.step if step is None and not run.watching else step)
+
+    def should_stop(self) -> bool:
+        """Whether a finding asks for the end of the training, under `on_finding="stop"`."""
+        return self.run is not None and self.run.should_stop()
 
     def close(self, status: EndStatus = "finished", message: str = "") -> None:
         """End the run that this session started; one that it found is only watched no more."""

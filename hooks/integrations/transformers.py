@@ -50,6 +50,11 @@ class TrainVitals(need("transformers", "transformers").TrainerCallback):  # type
         self._session.open(_config(args, model))
         self._session.watch(model, optimizer, int(state.global_step))
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Ask the trainer to stop where a finding does."""
+        if self._session.should_stop():
+            control.should_training_stop = True
+
     def on_log(
         self,
         args: Any,

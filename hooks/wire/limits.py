@@ -17,6 +17,9 @@ MAX_BATCH_BYTES = 8 << 20
 MAX_BATCH_RAW_BYTES = 32 << 20
 """Decompressed size of one batch, bytes. Decompression stops here, so a small bomb stays small."""
 
+BEHIND_HEADER = "X-Trainvitals-Behind"
+"""Header of a batch after which more is waiting: its sender catches up, and lets others go first."""
+
 MAX_RECORDS = 4096
 """Records in one batch."""
 

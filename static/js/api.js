@@ -8,11 +8,11 @@ function away(message) {
   banner.hidden = !message;
 }
 
-async function get(address, kind) {
+async function ask(address, options) {
   let response;
   try {
     response = await fetch(address, {
-      headers: { Accept: kind },
+      ...options,
       credentials: "same-origin",
       signal: AbortSignal.timeout(20000),
     });
@@ -38,9 +38,16 @@ async function get(address, kind) {
 }
 
 export async function getJson(address) {
-  return (await get(address, "application/json")).json();
+  return (await ask(address, { headers: { Accept: "application/json" } })).json();
 }
 
 export async function getText(address) {
-  return (await get(address, "text/html")).text();
+  return (await ask(address, { headers: { Accept: "text/html" } })).text();
+}
+
+/** Let the server change something: `method` ("POST", "DELETE") at `address`, with a JSON body where one is given. */
+export async function send(method, address, body = null) {
+  const headers = { Accept: "application/json", "X-Trainvitals": "1" };
+  if (body) headers["Content-Type"] = "application/json";
+  return (await ask(address, { method, headers, body: body && JSON.stringify(body) })).json();
 }

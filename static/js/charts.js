@@ -1,76 +1,161 @@
-// The only module that calls Plotly. Loads it at the first chart, puts the theme's colours in, links the charts.
+// Charts on a page: draws figures, takes news of them, shares one cursor and one brush, shows values and tables.
 
+import { colour } from "./colours.js";
+import { opened, patched } from "./deltas.js";
 import { bucketOf, number, percent, unpack } from "./format.js";
+import { paint, plain } from "./painter.js";
 
-const CONFIG = { displayModeBar: false, responsive: true, doubleClick: false, scrollZoom: false };
-const drawn = new Map(); // element -> figure with colour names
-let loading = null;
+const drawn = new Map(); // element -> { figure (opened), view }
+const views = new Map(); // element -> () => { left, right, toPixel, toStep } of its step axis
+const waiting = new Set(); // elements to paint in the next frame
 
-/** Called with [first, last] when someone picks steps, with null for all. */
+/** Called with [first, last] when someone picks steps, with null for all; with a row of the map. */
 export const picked = { steps: () => {}, row: () => {} };
 
-function plotly() {
-  loading ??= new Promise((resolve, reject) => {
-    const script = document.createElement("script");
-    script.src = document.body.dataset.plotly;
-    script.onload = () => resolve(window.Plotly);
-    script.onerror = () => reject(new Error("The chart library can't be loaded. Reload the page."));
-    document.head.append(script);
-  });
-  return loading;
+/** Ticks of the step axes: (scale, box) => [[step, text], …]; null for plain steps. */
+export const axis = { ticks: null };
+
+/** Draw or replace `figure` in `element`. */
+export function draw(element, figure) {
+  show(element, opened(figure));
 }
 
-/** `value` with every "--name" replaced by the theme's colour of that name. */
-export function coloured(value, colour) {
-  if (typeof value === "string") return value.startsWith("--") ? colour(value) : value;
-  if (Array.isArray(value)) {
-    // numbers, but not a stop of a colour scale: [0.5, "--mid"]
-    const plain = typeof value[0] === "number" && typeof value.at(-1) !== "string";
-    return plain ? value : value.map((item) => coloured(item, colour));
-  }
-  if (value && typeof value === "object" && !value.bdata) {
-    return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, coloured(v, colour)]));
-  }
-  return value;
+/** Put news (a whole figure or a patch) into what `element` shows. */
+export function update(element, news) {
+  const held = drawn.get(element);
+  if (held || news.data) show(element, news.data ? opened(news) : patched(held.figure, news));
 }
 
-function themed(figure) {
-  const style = getComputedStyle(document.documentElement);
-  const known = {};
-  const colour = (name) => (known[name] ??= style.getPropertyValue(name).trim());
-  const { meta, ...layout } = figure.layout;
-  return {
-    data: coloured(figure.data, colour),
-    layout: narrowed({ ...coloured(layout, colour), autosize: true }),
-  };
-}
+/** The token of what `element` shows, for the next question what is new. */
+export const tokenOf = (element) => drawn.get(element)?.figure.token;
 
-function narrowed(layout) {
-  if (innerWidth > 640) return layout;
-  const margin = { ...layout.margin, l: Math.min(layout.margin?.l ?? 50, 96) };
-  margin.r = Math.min(margin.r ?? 14, 40);
-  // of an event's label only the finding's number has room
-  const annotations = (layout.annotations ?? []).map((note) =>
-    note.yref === "paper" && note.xref !== "paper"
-      ? { ...note, text: /^\d*/.exec(note.text)[0] }
-      : note,
-  );
-  return { ...layout, annotations, margin, xaxis: { ...layout.xaxis, nticks: 4 } };
-}
-
-/** Draw or update `figure` in `element`. */
-export async function draw(element, figure) {
-  const Plotly = await plotly();
+function show(element, figure) {
   const first = !drawn.has(element);
-  drawn.set(element, figure);
-  const { data, layout } = themed(figure);
-  await Plotly.react(element, data, layout, CONFIG);
+  drawn.set(element, { figure, view: null });
+  element.data = figure.data;
+  element.layout = figure.layout;
+  if (first) prepare(element);
+  element.querySelector("canvas").setAttribute("aria-label", figure.layout.meta?.summary || "chart");
+  later(element);
+}
+
+function later(element) {
+  if (!waiting.size) requestAnimationFrame(paintAll);
+  waiting.add(element);
+}
+
+function paintAll() {
+  for (const element of waiting) paintOne(element);
+  waiting.clear();
+}
+
+function paintOne(element) {
+  const held = drawn.get(element);
+  const { clientWidth: width, clientHeight: height } = element;
+  if (!held || !width || !element.isConnected) return;
+  const canvas = element.querySelector("canvas");
+  const context = fitted(canvas, width, height);
+  held.view = paint(context, held.figure, width, height, axis.ticks);
   element.removeAttribute("data-skeleton");
-  const summary = figure.layout.meta?.summary;
-  element.setAttribute("role", "img");
-  element.setAttribute("aria-label", summary || "chart");
-  element.dataset.points = String(Date.now());
-  if (first) listen(element);
+  element.dataset.painted = String(Number(element.dataset.painted ?? 0) + 1);
+}
+
+/** The context of `canvas` at the screen's own resolution. */
+export function fitted(canvas, width, height) {
+  const ratio = devicePixelRatio || 1;
+  const [wide, high] = [Math.round(width * ratio), Math.round(height * ratio)];
+  if (canvas.width !== wide || canvas.height !== high) {
+    canvas.width = wide;
+    canvas.height = high;
+    canvas.style.width = `${width}px`;
+    canvas.style.height = `${height}px`;
+  }
+  const context = canvas.getContext("2d");
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  return context;
+}
+
+const sizes = new ResizeObserver((entries) => entries.forEach((entry) => later(entry.target)));
+
+function prepare(element) {
+  const canvas = document.createElement("canvas");
+  canvas.setAttribute("role", "img");
+  element.replaceChildren(canvas);
+  sizes.observe(element);
+  follow(element, () => {
+    const view = drawn.get(element)?.view;
+    const steps = drawn.get(element)?.figure.layout.meta?.over !== "values";
+    return view && steps ? { ...view.box, toPixel: view.x.to, toStep: view.x.from } : null;
+  });
+  element.addEventListener("pointermove", (event) => hover(element, event));
+  element.addEventListener("pointerleave", () => (tip().hidden = true));
+}
+
+/** Let a chart take part in the shared cursor and brush; `view` says where its step axis is, or null. */
+export function follow(element, view) {
+  views.set(element, view);
+  const cursor = document.createElement("div");
+  const brush = document.createElement("div");
+  cursor.className = "cursor";
+  brush.className = "brush";
+  cursor.hidden = brush.hidden = true;
+  element.append(cursor, brush);
+  let from = null;
+  const at = (event) => event.clientX - element.getBoundingClientRect().left;
+  const within = (seen, pixel) => Math.min(Math.max(pixel, seen.left), seen.right);
+  element.addEventListener("pointermove", (event) => {
+    const seen = view();
+    if (!seen) return;
+    const pixel = at(event);
+    moveCursor(pixel >= seen.left && pixel <= seen.right ? seen.toStep(pixel) : null);
+    if (from !== null && Math.abs(pixel - from) > 4) {
+      const ends = [from, within(seen, pixel)].sort((a, b) => a - b).map(seen.toStep);
+      for (const each of views.keys()) placeBrush(each, ends);
+    }
+  });
+  element.addEventListener("pointerleave", () => moveCursor(null));
+  element.addEventListener("pointerdown", (event) => {
+    const seen = view();
+    const pixel = at(event);
+    if (!seen || event.button || pixel < seen.left || pixel > seen.right) return;
+    from = pixel;
+    if (event.pointerType === "mouse") element.setPointerCapture(event.pointerId);
+  });
+  const end = (event) => {
+    const seen = view();
+    const start = from;
+    from = null;
+    for (const each of views.keys()) placeBrush(each, null);
+    if (start === null || !seen || event.type === "pointercancel") return;
+    const ends = [start, within(seen, at(event))].sort((a, b) => a - b);
+    if (ends[1] - ends[0] < 5) return;
+    element.dataset.dragged = String(event.timeStamp);
+    picked.steps([Math.max(0, Math.floor(seen.toStep(ends[0]))), Math.ceil(seen.toStep(ends[1]))]);
+  };
+  element.addEventListener("pointerup", end);
+  element.addEventListener("pointercancel", end);
+  element.addEventListener("dblclick", () => picked.steps(null));
+}
+
+/** Show the cursor at `step` in every chart; null for none. */
+export function moveCursor(step) {
+  for (const [element, view] of views) {
+    const seen = step === null ? null : view();
+    const pixel = seen ? seen.toPixel(step) : NaN;
+    const line = element.querySelector(":scope > .cursor");
+    line.hidden = !(pixel >= seen?.left - 1 && pixel <= seen?.right + 1);
+    if (!line.hidden) line.style.transform = `translateX(${pixel}px)`;
+  }
+}
+
+function placeBrush(element, ends) {
+  const seen = ends && views.get(element)();
+  const brush = element.querySelector(":scope > .brush");
+  brush.hidden = !seen;
+  if (!seen) return;
+  const [low, high] = ends.map((step) => Math.min(Math.max(seen.toPixel(step), seen.left), seen.right));
+  brush.style.left = `${low}px`;
+  brush.style.width = `${high - low}px`;
 }
 
 /** Show that a chart can't be drawn, and why; a chart that is there stays. */
@@ -83,85 +168,117 @@ export function fail(element, message) {
   element.replaceChildren(text);
 }
 
-function listen(element) {
-  element.on("plotly_relayout", (event) => {
-    const low = event["xaxis.range[0]"];
-    const high = event["xaxis.range[1]"];
-    if (low !== undefined && high !== undefined) {
-      picked.steps([Math.max(0, Math.floor(low)), Math.ceil(high)]);
-    }
-  });
-  element.on("plotly_doubleclick", () => picked.steps(null));
-  element.on("plotly_hover", (event) => hover(element, event));
-  element.on("plotly_unhover", () => (tip().hidden = true));
-  element.on("plotly_click", (event) => {
-    const row = drawn.get(element).layout.meta?.rows?.[Math.round(event.points[0].y)];
-    if (row) picked.row(row);
-  });
-}
-
 const tip = () => document.getElementById("tip");
 
-function hover(element, event) {
-  const meta = drawn.get(element).layout.meta ?? {};
-  const point = event.points[0];
+/** Show `nodes` in the tip beside the pointer. */
+export function showTip(event, nodes) {
   const box = tip();
-  if (meta.rows) box.replaceChildren(...aboutCell(meta, point));
-  else if (meta.bins) box.replaceChildren(...aboutBin(meta, point));
-  else return;
+  box.replaceChildren(...nodes);
   box.hidden = false;
-  const { clientX: x, clientY: y } = event.event;
-  const left = Math.min(innerWidth - box.offsetWidth - 8, x + 14);
-  const top = Math.max(8, Math.min(innerHeight - box.offsetHeight - 8, y - box.offsetHeight - 12));
-  box.style.left = `${left}px`;
-  box.style.top = `${top}px`;
+  const { offsetWidth: width, offsetHeight: height } = box;
+  const right = event.clientX + 14 + width > innerWidth - 8;
+  box.style.left = `${Math.max(8, right ? event.clientX - width - 14 : event.clientX + 14)}px`;
+  box.style.top = `${Math.max(8, Math.min(innerHeight - height - 8, event.clientY - height - 12))}px`;
 }
 
-function node(tag, text, className = "") {
+function hover(element, event) {
+  const { figure, view } = drawn.get(element);
+  const box = element.getBoundingClientRect();
+  const [px, py] = [event.clientX - box.left, event.clientY - box.top];
+  const inside = view && px >= view.box.left && px <= view.box.right && py >= view.box.top && py <= view.box.bottom;
+  if (!inside || event.buttons) {
+    tip().hidden = true;
+    return;
+  }
+  const heat = figure.data.find((trace) => trace.type === "heatmap");
+  const about = figure.layout.meta?.lines ? aboutRatio : aboutBin;
+  showTip(event, heat ? about(figure, heat, view, px, py) : aboutStep(figure, view.x.from(px)));
+}
+
+export function node(tag, text, className = "") {
   const made = document.createElement(tag);
   made.textContent = text;
   if (className) made.className = className;
   return made;
 }
 
-function aboutCell(meta, point) {
-  const index = Math.round(point.y);
-  const row = meta.rows[index];
-  const bucket = bucketOf(meta.steps, Math.floor(point.x));
-  const next = meta.steps[bucket + 1];
-  const from = meta.steps[bucket];
-  meta.unpacked ??= { values: meta.values.map(unpack), which: unpack(meta.which) };
+const shown = (figure, value) =>
+  value == null || Number.isNaN(value) ? "–" : figure.layout.yaxis.tickformat?.endsWith("%") ? percent(value) : number(value);
+
+function aboutStep(figure, at) {
   const table = document.createElement("table");
-  meta.statistics.forEach((statistic, k) => {
-    const value = meta.unpacked.values[k][index][bucket];
-    const line = table.insertRow();
-    line.insertCell().textContent = statistic.title;
-    const share = statistic.key.endsWith("fraction");
-    line.insertCell().textContent = value == null || Number.isNaN(value) ? "–" : share ? percent(value) : number(value);
-    if (point.z && meta.unpacked.which[index][bucket] === k) line.className = "bad";
-  });
-  const steps = next > from + 1 ? `sampled at step ${number(from)}, next at ${number(next)}` : `step ${number(from)}`;
-  const bad = meta.nonfinite.some(([r, b]) => r === index && b === bucket);
-  const name = row.name.length > 120 ? `${row.name.slice(0, 80)}…${row.name.slice(-30)}` : row.name;
+  const curves = figure.data.filter((trace) => trace.name && trace.mode === "lines" && trace.x.length);
+  const over = figure.layout.meta?.over === "values" ? (value) => `value ${number(value)}` : (step) => `step ${number(step)}`;
+  const low = figure.data.findIndex((trace) => trace.line?.width === 0 && !trace.fill);
+  const place = curves.length ? curves[0].x[bucketOf(curves[0].x, at)] : Math.round(at);
+  for (const trace of curves) {
+    const bucket = bucketOf(trace.x, at);
+    const row = table.insertRow();
+    const name = row.insertCell();
+    name.textContent = plain(trace.name);
+    name.className = "key";
+    name.style.setProperty("--key", colour(trace.line.color));
+    row.insertCell().textContent = shown(figure, trace.y[bucket]);
+  }
+  if (low >= 0 && figure.data[low + 1]) {
+    const bucket = bucketOf(figure.data[low].x, at);
+    const row = table.insertRow();
+    row.insertCell().textContent = "lowest to highest";
+    row.insertCell().textContent = `${shown(figure, figure.data[low].y[bucket])} … ${shown(figure, figure.data[low + 1].y[bucket])}`;
+  }
+  const near = (trace) => trace.mode === "markers" && trace.name && Array.from(trace.x).some((x) => Math.abs(x - place) < 1);
+  const notes = figure.data.filter(near).map((trace) => node("div", plain(trace.name), "bad"));
+  return [node("b", over(place)), table, ...notes];
+}
+
+function aboutBin(figure, heat, view, px, py) {
+  const meta = figure.layout.meta;
+  const bucket = bucketOf(meta.steps, view.x.from(px));
+  const row = Math.round((view.y.from(py) - (heat.y0 ?? 0)) / (heat.dy ?? 1));
+  const tone = heat.z[row]?.[bucket];
+  const share = tone == null || Number.isNaN(tone) ? 0 : 10 ** tone;
   return [
-    node("b", name || "(root)"),
-    node("div", `${row.type} · ${steps}${row.frozen ? " · frozen" : ""}`, "hint"),
-    ...(bad ? [node("div", "NaN or Inf", "bad")] : []),
-    table,
+    node("b", `${percent(share)} of the values`),
+    node("div", `about ${number(meta.bins[row])} · step ${number(meta.steps[bucket])}`, "hint"),
   ];
 }
 
-function aboutBin(meta, point) {
-  const value = meta.bins[Math.round(point.y) - Math.round(point.data.y0 ?? 0)];
-  return [
-    node("b", `${percent(10 ** point.z)} of the values`),
-    node("div", `about ${number(value)} · step ${number(point.x)}`, "hint"),
-  ];
+/** A cell of the comparison of two runs. */
+function aboutRatio({ layout: { meta } }, heat, view, px, py) {
+  const bucket = bucketOf(meta.steps, view.x.from(px));
+  const row = Math.min(Math.max(Math.round(view.y.from(py)), 0), meta.lines.length - 1);
+  const size = (meta.unpacked ??= unpack(meta.ratio))[row]?.[bucket];
+  const times = size == null || Number.isNaN(size) ? "not recorded in both" : `${number(10 ** Math.abs(size))} times ${size < 0 ? "smaller" : "larger"} in the first`;
+  const name = meta.lines[row];
+  return [node("b", name.length > 120 ? `${name.slice(0, 80)}…${name.slice(-30)}` : name), node("div", `${times} · step ${number(meta.steps[bucket])}`, "hint")];
 }
 
-/** Draw everything again: the theme or the width class changed. */
-export async function redraw() {
-  for (const [element, figure] of drawn) if (element.isConnected) await draw(element, figure);
+/** The values of a chart as rows of text: the first is the head. */
+export function tableOf(element, most = 400) {
+  const { figure } = drawn.get(element) ?? {};
+  const curves = (figure?.data ?? []).filter((trace) => trace.name && trace.x?.length);
+  if (!curves.length) return [];
+  const steps = [...new Set(curves.flatMap((trace) => Array.from(trace.x)))].sort((a, b) => a - b);
+  const every = Math.max(1, Math.ceil(steps.length / most));
+  const columns = curves.map((trace) => new Map(Array.from(trace.x, (x, k) => [x, trace.y[k]])));
+  const head = [figure.layout.meta?.over === "values" ? "value" : "step", ...curves.map((trace) => plain(trace.name))];
+  const rows = steps.filter((_, k) => k % every === 0).map((step) => [
+    number(step),
+    ...columns.map((column) => (column.has(step) ? shown(figure, column.get(step)) : "")),
+  ]);
+  return [head, ...rows];
+}
+
+/** Paint everything again: the theme, the axes' unit or the size changed. */
+export function redraw() {
+  for (const element of drawn.keys()) {
+    if (element.isConnected) later(element);
+    else {
+      drawn.delete(element);
+      views.delete(element);
+      sizes.unobserve(element);
+    }
+  }
 }
 
 addEventListener("themechange", redraw);

@@ -56,6 +56,9 @@ bind({
   t: changeTheme,
   "?": () => (help.open ? help.close() : help.showModal()),
   "g r": () => location.assign("/"),
+  "g a": () => location.assign("/alerts"),
+  "g s": () => location.assign("/settings"),
+  "/": () => location.assign("/#search"),
   Escape: () => {
     const up = document.body.dataset.up;
     if (up) location.assign(up);

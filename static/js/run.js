@@ -1,124 +1,183 @@
 // The page of one run.
 
 import { getJson } from "./api.js";
-import { draw, fail, picked } from "./charts.js";
+import { draw, fail, picked, tokenOf, update } from "./charts.js";
+import { layerAddress, withView } from "./address.js";
+import { addExplorer } from "./explore.js";
+import { bindFindings, flagsOf, openLinked, replaceFindings } from "./findings.js";
 import { poll } from "./live.js";
 import { announce, bind, localTimes } from "./page.js";
-import { follow, rangeQuery, setParameter } from "./steps.js";
-import { drawTiles } from "./tiles.js";
+import { follow, labelSteps, lookQuery, parameter, setParameter, setRange, stepRange } from "./steps.js";
+import { addTables } from "./table.js";
+import { drawTile, knownQuery, plotsOf } from "./tiles.js";
+import { VitalsMap } from "./vitalsmap.js";
 
 const { run } = document.body.dataset;
 const base = `/api/v1/runs/${encodeURIComponent(run)}`;
-const map = document.querySelector("[data-figure=vitals]");
 const loss = document.querySelector("[data-figure=loss]");
-const findings = document.getElementById("findings");
+const metrics = document.getElementById("metrics");
+const system = document.getElementById("system");
 const tabs = [...document.querySelectorAll("#tabs button")];
+const anyStatistic = document.getElementById("statistic");
+const search = document.getElementById("map-search");
+const worst = document.getElementById("map-worst");
 let version = Number(document.body.dataset.version);
-let statistic = new URLSearchParams(location.search).get("m") ?? "vitals";
-if (!tabs.some((tab) => tab.dataset.statistic === statistic)) statistic = "vitals";
+let lastStep = Number(document.body.dataset.last);
+let statistic = parameter("m") ?? "vitals";
+if (![...anyStatistic.options].some((option) => option.value === statistic)) statistic = "vitals";
+let asked = 0;
 
-async function show(element, address) {
-  try {
-    await draw(element, await getJson(address));
-  } catch (error) {
-    fail(element, error.message);
+const map = new VitalsMap(document.querySelector("[data-figure=vitals]"), {
+  rowAddress: (name) => `${base}/map/row?name=${encodeURIComponent(name)}${lookQuery()}`,
+  say: announce,
+  changed: () => setParameter("g", [...map.toggled].join(",").slice(0, 1500)),
+});
+map.worst = parameter("o") === "worst";
+map.search = parameter("q") ?? "";
+map.toggled = new Set((parameter("g") ?? "").split(",").filter(Boolean));
+
+function takeCharts(charts) {
+  for (const [key, chart] of Object.entries(charts)) {
+    if (key !== "loss") {
+      const grid = chart.group === "system" || plotsOf(system).has(key) ? system.querySelector(".tiles") : metrics;
+      system.hidden &&= grid === metrics;
+      drawTile(grid, key, chart);
+      continue;
+    }
+    if (chart.data) draw(loss, chart);
+    else update(loss, chart);
+    map.setMarks(loss.layout.shapes ?? []);
   }
 }
 
 async function showMap() {
-  const query = `statistic=${statistic}${rangeQuery()}`;
-  await show(map, `${base}/figures/vitals?${query}`);
+  const mine = (showMap.turn = (showMap.turn ?? 0) + 1);
+  map.setRange(stepRange());
+  try {
+    const answer = await getJson(`${base}/map?statistic=${statistic}${lookQuery()}`);
+    if (mine === showMap.turn) map.take(answer);
+  } catch (error) {
+    if (!map.token) fail(map.element, `${error.message} The map comes as soon as the server answers.`);
+  }
 }
 
-async function showMetrics() {
-  const answer = await getJson(`${base}/figures/metrics?${rangeQuery().slice(1)}`);
-  const system = document.getElementById("system");
-  const ofSystem = answer.figures.filter((figure) => figure.group === "system");
-  system.hidden = ofSystem.length === 0;
-  await drawTiles(
-    document.getElementById("metrics"),
-    answer.figures.filter((figure) => figure.group !== "system"),
-  );
-  await drawTiles(system.querySelector(".tiles"), ofSystem);
+async function showCharts() {
+  const mine = (asked += 1);
+  try {
+    const answer = await getJson(`${base}/live?charts=run${lookQuery()}`);
+    if (mine === asked) takeCharts(answer.charts);
+  } catch (error) {
+    fail(loss, `${error.message} The charts come as soon as the server answers.`);
+  }
 }
 
 async function showAll() {
-  await Promise.allSettled([
-    show(loss, `${base}/figures/loss?${rangeQuery().slice(1)}`),
-    showMap(),
-    showMetrics(),
-  ]);
+  await Promise.allSettled([showCharts(), showMap()]);
   document.body.dataset.drawn = String(version);
 }
 
-function chooseTab(next) {
-  statistic = next;
-  for (const tab of tabs) tab.setAttribute("aria-pressed", String(tab.dataset.statistic === next));
-  for (const part of document.querySelectorAll(".legend .scale")) {
-    part.hidden = part.classList.contains("zeros") !== (next === "zero_fraction");
-  }
-  setParameter("m", next === "vitals" ? "" : next);
-  showMap();
-}
-
-/** Replace the findings; those that were open stay open, and the focus stays where it was. */
-function replaceFindings(html) {
-  const all = () => [...findings.querySelectorAll("details")];
-  const name = (item) => item.dataset.key ?? item.className;
-  const open = new Map(all().map((item) => [name(item), item.open]));
-  const focused = document.activeElement?.closest?.("details");
-  const key = focused && findings.contains(focused) ? name(focused) : null;
-  findings.innerHTML = html; // from our own server, escaped there
-  for (const item of all()) if (open.has(name(item))) item.open = open.get(name(item));
-  const again = key && all().find((item) => name(item) === key);
-  if (again) again.querySelector("summary").focus();
+function takeTexts(news) {
+  version = news.version;
+  lastStep = news.last_step;
+  const before = document.querySelector("#verdict .state")?.textContent;
+  document.getElementById("verdict").innerHTML = news.verdict; // from our own server, escaped there
+  replaceFindings(news.findings);
+  map.setFlags(flagsOf());
+  if (before !== news.title) announce(news.title);
+  document.title = document.title.replace(/^[^:]*/, news.title.replace(".", ""));
 }
 
 async function ask() {
-  const news = await getJson(`${base}/live?version=${version}`);
+  const mine = asked;
+  const look = lookQuery();
+  const plots = new Map([...plotsOf(metrics), ...plotsOf(system), ["loss", loss]]);
+  const known = `&charts=run${knownQuery(plots)}&map=${map.token ?? ""}&statistic=${statistic}`;
+  const news = await getJson(`${base}/live?version=${version}${known}${look}`);
   document.getElementById("pill").innerHTML = news.pill;
   if (news.changed) {
-    version = news.version;
-    const before = document.querySelector("#verdict .state")?.textContent;
-    document.getElementById("verdict").innerHTML = news.verdict;
-    replaceFindings(news.findings);
-    if (before !== news.title) announce(news.title);
-    const title = document.title.replace(/^[^:]*/, news.title.replace(".", ""));
-    document.title = title;
-    await showAll();
+    takeTexts(news);
+    if (mine === asked && look === lookQuery()) {
+      takeCharts(news.charts);
+      if (news.map) map.take(news.map);
+    }
+    document.body.dataset.drawn = String(version);
   }
   localTimes();
   return news.status === "running" || news.status === "lost contact";
 }
 
-function step(direction) {
-  const items = [...findings.querySelectorAll(".finding")];
-  if (!items.length) return;
-  const at = items.findIndex((item) => item.contains(document.activeElement));
-  const from = at >= 0 ? at : direction > 0 ? -1 : 0;
-  const next = items[(from + direction + items.length) % items.length];
-  for (const item of items) item.open = item === next;
-  next.querySelector("summary").focus();
-  next.scrollIntoView({ block: "nearest" });
-}
-
-function openLinked() {
-  const target = location.hash && document.getElementById(location.hash.slice(1));
-  if (target && target.tagName === "DETAILS") {
-    target.open = true;
-    target.scrollIntoView({ block: "nearest" });
+function chooseStatistic(next) {
+  statistic = next;
+  for (const tab of tabs) tab.setAttribute("aria-pressed", String(tab.dataset.statistic === next));
+  anyStatistic.value = next;
+  const shares = anyStatistic.selectedOptions[0].dataset.kind === "share";
+  for (const part of document.querySelectorAll(".legend .scale")) {
+    part.hidden = part.classList.contains("shares") !== shares;
   }
+  setParameter("m", next === "vitals" ? "" : next);
 }
 
-const rows = Number(map.dataset.rows);
-map.style.height = `${Math.min(Math.max(rows * 15 + 40, 220), innerWidth < 640 ? 480 : 640)}px`;
-for (const tab of tabs) tab.addEventListener("click", () => chooseTab(tab.dataset.statistic));
-bind(Object.fromEntries(tabs.map((tab, i) => [String(i + 1), () => chooseTab(tab.dataset.statistic)])));
-bind({ j: () => step(1), k: () => step(-1) });
-picked.row = (row) => location.assign(row.link);
-follow(showAll);
-if (statistic !== "vitals") chooseTab(statistic);
+function control(id, name, load) {
+  const element = document.getElementById(id);
+  element.value = parameter(name) ?? element.value;
+  element.addEventListener("change", () => {
+    setParameter(name, element.value === element.dataset.default ? "" : element.value);
+    load(element.value);
+  });
+  return element;
+}
+
+async function showUnit(unit) {
+  let known = null;
+  if (unit !== "step") {
+    const answer = await getJson(`${base}/axis?unit=${unit}`);
+    if (answer.steps.length > 1) known = answer;
+    else announce(`This run has no ${unit} to show. ${answer.needed}`);
+    document.getElementById("axis-note").textContent = known ? "" : answer.needed;
+  } else document.getElementById("axis-note").textContent = "";
+  labelSteps(unit, known);
+  map.later();
+}
+
+for (const tab of tabs) {
+  tab.addEventListener("click", () => {
+    chooseStatistic(tab.dataset.statistic);
+    showMap();
+  });
+}
+anyStatistic.addEventListener("change", () => {
+  chooseStatistic(anyStatistic.value);
+  showMap();
+});
+search.value = map.search;
+search.addEventListener("input", () => {
+  setParameter("q", search.value);
+  map.setView({ search: search.value });
+});
+worst.setAttribute("aria-pressed", String(map.worst));
+worst.addEventListener("click", () => {
+  map.setView({ worst: !map.worst });
+  worst.setAttribute("aria-pressed", String(map.worst));
+  setParameter("o", map.worst ? "worst" : "");
+});
+control("smooth", "smooth", showCharts);
+control("scale", "y", showCharts);
+const unit = control("unit", "x", showUnit);
+
+bind(Object.fromEntries(tabs.map((tab, i) => [String(i + 1), () => tab.click()])));
+bind({ "/": () => search.focus(), w: () => worst.click() });
+bindFindings((layer, steps) => {
+  setRange(steps);
+  if (layer !== null) map.reveal(layer);
+}, ask);
+picked.row = (row) => location.assign(withView(layerAddress(run, row.name), location.search));
+chooseStatistic(statistic);
+follow(showAll, () => lastStep);
+map.setFlags(flagsOf());
+addTables(map);
+addExplorer();
 addEventListener("hashchange", openLinked);
 openLinked();
 showAll();
+if (unit.value !== "step") showUnit(unit.value);
 poll(ask);

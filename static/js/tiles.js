@@ -1,6 +1,6 @@
-// A grid of small charts that come as one list of figures.
+// A grid of small charts that come by their keys.
 
-import { draw } from "./charts.js";
+import { draw, tokenOf, update } from "./charts.js";
 
 /** The curves' names, each after a line in its colour. */
 function keysOf(curves) {
@@ -14,35 +14,68 @@ function keysOf(curves) {
   });
 }
 
-/** Draw `figures` (each with key, title, hint, data, layout) into `grid`; charts that stay are updated. */
-export async function drawTiles(grid, figures) {
-  for (const figure of figures) {
-    let plot = [...grid.querySelectorAll(".plot")].find((p) => p.dataset.key === figure.key);
-    if (!plot) {
-      const card = document.createElement("section");
-      card.className = "card";
-      const header = document.createElement("header");
-      const title = document.createElement("h2");
-      title.textContent = figure.title.length > 60 ? `${figure.title.slice(0, 60)}…` : figure.title;
-      title.title = figure.title;
-      const keys = document.createElement("span");
-      keys.className = "keys";
-      header.append(title, keys);
-      if (figure.hint) {
-        const hint = document.createElement("span");
-        hint.className = "hint";
-        hint.textContent = figure.hint;
-        header.append(hint);
-      }
-      plot = document.createElement("div");
-      plot.className = "plot small";
-      plot.dataset.key = figure.key;
-      plot.setAttribute("data-skeleton", "");
-      card.append(header, plot);
-      card.setAttribute("aria-label", figure.title);
-      grid.append(card);
-    }
-    plot.closest(".card").querySelector(".keys").replaceChildren(...keysOf(figure.layout.meta?.keys ?? []));
-    await draw(plot, { data: figure.data, layout: figure.layout });
+/** The plots of `grid` by key. */
+export function plotsOf(grid) {
+  return new Map([...grid.querySelectorAll(".plot[data-key]")].map((plot) => [plot.dataset.key, plot]));
+}
+
+/** What the page knows of the charts in `plots`, as parameters of the next question. */
+export function knownQuery(plots) {
+  return [...plots]
+    .filter(([, plot]) => tokenOf(plot))
+    .map(([key, plot]) => `&known=${encodeURIComponent(`${key}~${tokenOf(plot)}`)}`)
+    .join("");
+}
+
+function tool(name, sign, words) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "tool";
+  button.dataset[name] = "";
+  button.title = words.slice(0, 120);
+  button.setAttribute("aria-label", button.title);
+  button.textContent = sign;
+  return button;
+}
+
+function card(chart, size) {
+  const made = document.createElement("section");
+  made.className = "card";
+  const header = document.createElement("header");
+  const title = document.createElement("h2");
+  title.textContent = chart.title.length > 60 ? `${chart.title.slice(0, 60)}…` : chart.title;
+  title.title = chart.title;
+  const keys = document.createElement("span");
+  keys.className = "keys";
+  header.append(title, keys);
+  if (chart.hint) {
+    const hint = document.createElement("span");
+    hint.className = "hint";
+    hint.textContent = chart.hint;
+    header.append(hint);
   }
+  header.append(tool("table", "▤", `The numbers of ${chart.title}`), tool("explore", "⤢", `${chart.title}, larger`));
+  const plot = document.createElement("div");
+  plot.className = `plot ${size}`;
+  plot.dataset.key = chart.key;
+  plot.dataset.title = chart.title;
+  plot.setAttribute("data-skeleton", "");
+  made.append(header, plot);
+  made.setAttribute("aria-label", chart.title);
+  return made;
+}
+
+/** Draw or update one chart in `grid`: a whole figure, or what is new of one that is there. */
+export function drawTile(grid, key, chart, size = "small") {
+  let plot = plotsOf(grid).get(key);
+  if (!plot && !chart.data) return;
+  if (!plot) {
+    grid.append(card({ ...chart, key }, size));
+    plot = plotsOf(grid).get(key);
+  }
+  if (chart.layout) {
+    plot.closest(".card").querySelector(".keys").replaceChildren(...keysOf(chart.layout.meta?.keys ?? []));
+  }
+  if (chart.data) draw(plot, chart);
+  else update(plot, chart);
 }

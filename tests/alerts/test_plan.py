@@ -95,3 +95,14 @@ def test_a_critical_root_that_came_and_went_between_two_looks_is_told(finding, s
     missed = finding(severity=severity, state="resolved")
     assert [row.kind for row in plan("run-1", [], [missed], 0.0)] == told
     assert plan("run-1", [missed], [missed], 1.0) == []
+
+
+def test_an_acknowledged_finding_says_nothing_until_it_is_not_any_more(finding):
+    known = finding(severity="critical", acknowledged="until 2999-01-01")
+    gone = finding(severity="critical", acknowledged="until 2999-01-01", state="resolved")
+    assert plan("run-1", [], [known], 0.0) == []
+    assert plan("run-1", [], [gone], 0.0) == []
+    assert plan("run-1", [finding()], [known], 0.0) == []
+    assert [row.kind for row in plan("run-1", [known], [finding(severity="critical")], 0.0)] == [
+        "open"
+    ]

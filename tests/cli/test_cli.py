@@ -16,7 +16,7 @@ from trainvitals.app.store import Store
 from trainvitals.hooks.wire.records import Batch, Start, Step
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "cli.md"
-COMMANDS = ["serve", "demo", "diagnose", "sync", "runs", "alerts", "doctor", "version"]
+COMMANDS = list(main.commands)
 
 
 @pytest.fixture

@@ -191,3 +191,52 @@ def test_every_acknowledged_record_survives_kill_9_of_all_processes(serve):
     ).json()
     mean = series["series"]["loss"]["mean"]
     assert mean == [float(seq) for seq in range(1, acknowledged)]
+
+
+def test_what_never_reaches_the_app_is_answered_as_json(serve):
+    _, url = serve()
+    long = urllib3.request("GET", f"{url}/api/v1/runs?x={'a' * 9000}", retries=False)
+    assert long.status == 414
+    assert long.json()["error"]["code"] == "uri_too_long"
+    headers = {"X-Long": "a" * 9000}
+    large = urllib3.request("GET", f"{url}/api/v1/runs", headers=headers, retries=False)
+    assert large.status == 431
+    assert large.json()["error"]["code"] == "headers_too_large"
+    port = int(url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as raw:
+        raw.sendall(b"nonsense\r\n\r\n")
+        answer = raw.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b'"bad_request"' in answer
+
+
+@pytest.mark.slow
+def test_every_worker_tells_the_same_counts(serve):
+    _, url = serve("--workers", "3")
+    path = f"{url}/api/v1/runs"
+    asked = 60
+    for _ in range(asked):
+        # a new connection each time, so that all workers get some
+        urllib3.request("GET", path, headers={"Connection": "close"}, retries=False)
+    assert post(url, 0, 5).status == 200
+    key = 'trainvitals_requests_total{endpoint="api.list_runs",method="GET",status="200"} '
+    told = set()
+    for _ in range(12):
+        text = urllib3.request(
+            "GET", f"{url}/metrics", headers={"Connection": "close"}
+        ).data.decode()
+        told.add(float(text.split(key)[1].split("\n")[0]))
+        assert "trainvitals_ingest_records_total 5.0" in text
+    assert told == {float(asked)}
+
+
+@pytest.mark.slow
+def test_a_server_becomes_ready(serve):
+    _, url = serve()
+
+    def ready():
+        return urllib3.request("GET", f"{url}/readyz", retries=False).status == 200
+
+    wait_until(ready)
+    checks = urllib3.request("GET", f"{url}/readyz").json()["checks"]
+    assert set(checks) == {"database", "schema", "disk", "evaluator", "retention"}

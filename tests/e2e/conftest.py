@@ -114,10 +114,10 @@ def until(page, expression):
 @pytest.fixture
 def open_page(chromium, site):
     """Open a page; afterwards check that nothing complained and nothing went to another host."""
-    contexts, trouble = [], []
+    contexts, trouble, hosts = [], [], [site.url]
 
     def note(request):
-        if not request.url.startswith((site.url, "data:", "blob:")):
+        if not request.url.startswith((*hosts, "data:", "blob:")):
             trouble.append(f"asked another host: {request.url}")
 
     def message(entry):
@@ -129,13 +129,14 @@ def open_page(chromium, site):
             viewport={"width": width, "height": 900}, color_scheme=theme, reduced_motion="reduce"
         )
         contexts.append(context)
+        hosts.append(base or site.url)
         page = context.new_page()
         page.set_default_timeout(30_000)
         page.on("request", note)
         page.on("console", message)
         page.on("pageerror", lambda error: trouble.append(f"page: {error}"))
         page.goto((base or site.url) + path)
-        if drawn and "/runs/" in path:
+        if drawn:
             page.wait_for_selector("body[data-drawn]")
         return page
 

@@ -14,7 +14,7 @@ import pytest
 import trainvitals.hooks as tv
 from trainvitals.hooks import sender, spool
 from trainvitals.hooks.sender import sync
-from trainvitals.hooks.wire import codec
+from trainvitals.hooks.wire import codec, limits
 from trainvitals.hooks.wire.records import Batch, Start, Step
 from trainvitals.hooks.wire.scalars import expand
 from trainvitals.hooks.wire.validate import validate_batch
@@ -30,6 +30,7 @@ class Server:
         self.batches: list[Batch] = []
         self.script: list[Callable[[Batch], Answer]] = []
         self.authorization: list[str | None] = []
+        self.behind: list[str | None] = []
         double = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -39,6 +40,7 @@ class Server:
                 batch = codec.decode_batch(self.rfile.read(int(self.headers["Content-Length"])))
                 validate_batch(batch)
                 double.authorization.append(self.headers.get("Authorization"))
+                double.behind.append(self.headers.get(limits.BEHIND_HEADER))
                 assert self.path == f"/api/v1/runs/{batch.run}/batches"
                 status, document, headers = double.answer(batch)
                 body = json.dumps(document).encode()
@@ -172,6 +174,26 @@ def test_an_unreachable_server_costs_one_line_and_gets_everything_later(
         late.close()
     lines.extend(capsys.readouterr().err.splitlines())
     assert sum("no server at" in line and "trainvitals sync" in line for line in lines) == 1
+
+
+def test_a_night_without_a_server_does_not_end_the_sending(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    run = tv.init(mode="online", url=f"http://127.0.0.1:{port}")
+    tv.log({"loss": 1.0})
+    wait_for(lambda: run._sender is not None and run._sender._failures > 1)
+    run._sender._failures = 5_000  # one each five seconds
+    wait_for(lambda: run._sender._failures > 5_001)
+    late = Server(port)
+    try:
+        wait_for(lambda: bool(late.stored))
+        tv.finish()
+    finally:
+        late.close()
+    assert "trainvitals sync" in capsys.readouterr().err
 
 
 def test_a_gap_makes_the_client_go_back(server: Server, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from trainvitals.app.retention import Policy
 from trainvitals.app.store import InvalidRecord, SequenceGap, StoreError
 from trainvitals.app.store.status import status
 from trainvitals.hooks.wire.codec import pack_counts
@@ -130,8 +131,11 @@ def test_a_deleted_run_leaves_no_row(store, begun):
     begun.make(Step, step=300, histograms=[Histograms(group=0, kind="activation", counts=counts)])
     begun.make(Event, step=300, kind="monitor").send()
     assert store.claim("me", 60, 1e9) == ["run-1"]
-    assert store.delete_run("run-1") is True
-    assert store.delete_run("run-1") is False
+    assert store.delete_run("run-1", 1e9) is True
+    assert store.delete_run("run-1", 1e9) is False
+    for removal in store.removals(Policy(), 2e9):
+        assert removal.what == "purge"
+        list(store.remove(removal, 2e9))
     with store._database.read() as connection:
         tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         left = {
@@ -139,6 +143,7 @@ def test_a_deleted_run_leaves_no_row(store, begun):
             for (name,) in tables.fetchall()
             if name != "sqlite_sequence"
         }
+    assert left.pop("gone") == 1  # its id, so that its processes can be told
     assert set(left.values()) == {0}, left
 
 

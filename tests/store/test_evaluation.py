@@ -57,7 +57,7 @@ def test_a_run_is_leased_to_one_owner_until_the_lease_ends(store, sender):
     with pytest.raises(Conflict):
         store.commit_evaluation("run-1", "a", {}, b"", [finding()], [alert()], NOW + 120)
     assert store.findings("run-1") == []
-    assert store.pending("x", NOW + 200, 9) == []
+    assert store.take_alert("x", NOW + 200) is None
     store.commit_evaluation("run-1", "b", {"a1/0": 1}, b"", [], [], NOW + 120)
 
 
@@ -84,7 +84,7 @@ def test_findings_are_replaced_and_counted(store, commit):
 
 
 def test_an_evaluation_of_a_deleted_run_is_refused(store, commit):
-    store.delete_run("run-1")
+    store.delete_run("run-1", NOW)
     with pytest.raises(NotFound):
         store.commit_evaluation("run-1", "me", {}, b"", [], [], NOW)
 
@@ -92,21 +92,47 @@ def test_an_evaluation_of_a_deleted_run_is_refused(store, commit):
 def test_an_alert_is_added_once_and_sent_once_on_each_channel(store, commit):
     commit(alerts=[alert()])
     commit(alerts=[alert()])
-    assert store.pending("slack", NOW - 1, 9) == []
-    assert store.pending("slack", NOW, 9) == [alert()]
+    assert store.take_alert("slack", NOW - 1) is None
+    assert store.take_alert("slack", NOW).row == alert()
     store.mark_delivered(alert().id, "slack", NOW)
-    assert store.pending("slack", NOW, 9) == []
-    assert store.pending("mail", NOW, 9) == [alert()]
+    assert store.take_alert("slack", NOW + 1000) is None
+    assert store.take_alert("mail", NOW).row == alert()
+
+
+def test_an_alert_that_was_taken_is_nobody_elses_until_its_lease_ends(store, commit):
+    commit(alerts=[alert()])
+    first = store.take_alert("slack", NOW, lease_s=60)
+    assert (first.attempts, first.uncertain) == (1, False)
+    assert store.take_alert("slack", NOW + 59) is None
+    again = store.take_alert("slack", NOW + 60)
+    assert (again.row, again.attempts, again.uncertain) == (alert(), 2, True)
+
+
+def test_a_channel_takes_its_time_between_two_alerts(store, commit):
+    commit(alerts=[alert("a"), alert("b")])
+    assert store.take_alert("slack", NOW, pace_s=1.0).row == alert("a")
+    assert store.take_alert("slack", NOW + 0.9) is None
+    assert store.take_alert("mail", NOW).row == alert("a")
+    assert store.take_alert("slack", NOW + 1).row == alert("b")
+
+
+def test_an_alert_from_before_a_channel_was_set_up_is_not_sent_there(store, commit):
+    commit(alerts=[alert("a"), alert("a", "resolved")])
+    assert store.take_alert("slack", NOW + 25 * 3600) is None
+    assert store.take_alert("slack", NOW + 23 * 3600).row == alert("a")
 
 
 def test_a_failed_alert_comes_back_and_holds_up_its_group_alone(store, commit):
     rows = [alert("a"), alert("b"), alert("a", "resolved")]
     commit(alerts=rows)
+    assert store.take_alert("slack", NOW).row == rows[0]
     store.mark_failed(rows[0].id, "slack", NOW, "no answer", NOW + 10)
-    assert store.pending("slack", NOW, 9) == [rows[1]]
+    assert store.take_alert("slack", NOW).row == rows[1]
+    assert store.take_alert("slack", NOW) is None
+    assert store.take_alert("slack", NOW + 10).row == rows[0]
     store.mark_failed(rows[0].id, "slack", NOW + 10, "gone", None)
-    assert store.pending("slack", NOW + 10, 9) == rows[1:]
-    (delivery,) = store.deliveries("run-1")
+    assert store.take_alert("slack", NOW + 10).row == rows[2]
+    (delivery,) = store.deliveries(alert=rows[0].id)
     assert (delivery.state, delivery.attempts, delivery.error) == ("failed", 2, "gone")
     assert delivery.created == NOW
     assert store.deliveries("other") == []
@@ -114,7 +140,9 @@ def test_a_failed_alert_comes_back_and_holds_up_its_group_alone(store, commit):
 
 def test_an_alert_is_cancelled_on_one_channel_or_on_all(store, commit):
     commit(alerts=[alert("a"), alert("b")])
-    store.cancel(alert("a").id, "slack")
-    store.cancel(alert("b").id)
-    assert store.pending("slack", NOW, 9) == []
-    assert store.pending("mail", NOW, 9) == [alert("a")]
+    for row in (alert("a"), alert("b")):
+        assert store.take_alert("slack", NOW).row == row
+        store.cancel(row.id, "slack" if row == alert("a") else None)
+    assert store.take_alert("slack", NOW + 1000) is None
+    assert store.take_alert("mail", NOW).row == alert("a")
+    assert store.take_alert("mail", NOW) is None

@@ -140,6 +140,7 @@ def test_a_delivery_is_logged_with_its_times(client, send, make_app):
     with Store.open(make_app().config["SETTINGS"].database) as store:
         store.claim("me", 60.0, time.time())
         store.commit_evaluation("run-1", "me", {}, None, [], [row], time.time())
+        assert store.take_alert("slack", 1e9).row == row
         store.mark_failed(row.id, "slack", 1e9 + 1, "No answer.", 1e9 + 6)
     (told,) = strict(client.get("/api/v1/alerts?run=run-1"))["deliveries"]
     assert (told["channel"], told["state"], told["error"]) == ("slack", "pending", "No answer.")

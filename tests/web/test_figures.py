@@ -8,7 +8,8 @@ import pytest
 from trainvitals.app.figures import bands
 from trainvitals.app.figures.base import array, linear_axis, tick
 from trainvitals.app.figures.cells import Cells, gather
-from trainvitals.app.figures.layer import activation, histogram, lines
+from trainvitals.app.figures.distribution import histogram
+from trainvitals.app.figures.layer import activation, lines
 from trainvitals.app.figures.series import loss, small, smooth
 from trainvitals.app.figures.sparkline import spark
 from trainvitals.app.figures.text import evidence, hover, label, number, shorten

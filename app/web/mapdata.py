@@ -1,0 +1,161 @@
+"""What the vitals map is made from: statistics of every layer, read from the store onto one grid."""
+
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from trainvitals.app.figures import bands, judged
+from trainvitals.app.figures.cells import Cells, Line, gather, grid
+from trainvitals.app.figures.types import Ints
+from trainvitals.app.figures.vitals import at_output
+from trainvitals.app.store import Store
+from trainvitals.app.store.types import Matrix, Run
+from trainvitals.app.web import runview
+from trainvitals.hooks.wire.columns import ACTIVATION
+from trainvitals.hooks.wire.records import GroupKind
+
+BUCKETS = 400
+CELLS = 400_000
+"""A run with more layers gets fewer buckets: its map takes as long to read and to send."""
+FEWEST = 160
+READERS = 2
+"""Statistics read at a time."""
+_ACTIVATION = frozenset(column.key for column in ACTIVATION)
+
+Read = tuple[list[Line], dict[str, Cells], dict[str, Cells]]
+
+
+def picture(
+    store: Store, run: Run, statistic: str, start: int | None, stop: int | None
+) -> judged.Picture | None:
+    """The map of `statistic`, None before the first sample. Kept until the run changes."""
+    return _picture(store, run.id, run.version, statistic, start, stop)
+
+
+@lru_cache(maxsize=16)
+def _picture(
+    store: Store, run_id: str, version: int, statistic: str, start: int | None, stop: int | None
+) -> judged.Picture | None:
+    run = store.run(run_id)
+    read = None if run is None else cells(store, run, statistic, start, stop)
+    if run is None or read is None:
+        return None
+    lines, values, breaks = read
+    end = runview.last_step(run) + 1
+    return judged.picture(
+        lines,
+        values,
+        breaks,
+        stop=end if stop is None else min(stop, end),
+        levels=levels(store, run, list(values), lines, start, stop),
+        loose=at_output(lines),
+    )
+
+
+def cells(
+    store: Store, run: Run, statistic: str, start: int | None, stop: int | None
+) -> Read | None:
+    """The layers, the cells of a map by statistic, and those in which NaN shows; None without any."""
+    lines = runview.remembered(store, run, "lines", lambda: runview.lines(store.layouts(run.id)))
+    keys = judged.JUDGED if statistic == "vitals" else (statistic,)
+    buckets = max(min(BUCKETS, CELLS // max(len(lines), 1)), FEWEST)
+    read = _matrices(store, run.id, {*keys, *judged.BREAKS}, start, stop, buckets)
+    steps = grid(list(read.values()))
+    if not lines or not len(steps):
+        return None
+    made = {key: _gather(key, matrix, steps, lines) for key, matrix in read.items()}
+    return lines, {key: made[key] for key in keys}, {key: made[key] for key in judged.BREAKS}
+
+
+def _matrices(
+    store: Store, run: str, keys: set[str], start: int | None, stop: int | None, buckets: int
+) -> dict[str, Matrix]:
+    """Read side by side: decompression and numpy leave the interpreter's lock."""
+
+    def read(key: str) -> Matrix:
+        return store.matrix(run, kind(key), key, start=start, stop=stop, buckets=buckets)
+
+    with ThreadPoolExecutor(max_workers=READERS) as pool:
+        return dict(zip(keys, pool.map(read, keys), strict=True))
+
+
+def levels(
+    store: Store,
+    run: Run,
+    keys: Sequence[str],
+    lines: Sequence[Line],
+    start: int | None,
+    stop: int | None,
+) -> dict[str, bands.Levels]:
+    """The levels over the whole run: a picked range of steps is judged as in the picture of all steps."""
+    if start is None and stop is None:
+        return {}
+    found = {}
+    for key in keys:
+        if key in ("std", "grad_rms"):
+            of = bands.std_levels if key == "std" else bands.gradient_levels
+            matrix = store.matrix(run.id, kind(key), key, buckets=BUCKETS)
+            found[key] = of(_gather(key, matrix, grid([matrix]), lines))
+    return found
+
+
+def kind(key: str) -> GroupKind:
+    """The kind of group a statistic is a column of."""
+    return "activation" if key in _ACTIVATION else "parameter"
+
+
+def _gather(key: str, matrix: Matrix, steps: Ints, lines: Sequence[Line]) -> Cells:
+    places = {row.name: index for index, row in enumerate(matrix.rows)}
+    if kind(key) == "activation":
+        groups = [[line.name] for line in lines]
+    elif key == "update_ratio":  # of weight matrices: a bias that starts at zero may move freely
+        groups = [line.weights for line in lines]
+    else:
+        groups = [line.parameters for line in lines]
+    return gather(matrix, steps, [runview.indices(places, names) for names in groups])
+
+
+def token(made: judged.Picture) -> str:
+    """What a browser has when it has `made`: how many buckets, of which rows and steps, and a sum of all codes."""
+    count = made.codes.shape[1]
+    return f"{count}.{_shape(made, count)}.{zlib.crc32(made.codes.tobytes()):x}"
+
+
+def kept(made: judged.Picture, known: str) -> int:
+    """How many buckets a browser with the token `known` may keep; 0 for none. The last may have grown.
+
+    Cells of kept buckets are the same but for small shifts of a layer's usual level, which the next full map brings.
+    """
+    count, _, rest = known.partition(".")
+    if not count.isdigit() or not 0 < int(count) <= made.codes.shape[1]:
+        return 0
+    return int(count) - 1 if _shape(made, int(count)) == rest.partition(".")[0] else 0
+
+
+def _shape(made: judged.Picture, count: int) -> str:
+    names = "\0".join(line.name for line in made.lines)
+    return f"{zlib.crc32(names.encode('utf-8', 'replace') + made.edges[:count].tobytes()):x}"
+
+
+def row(
+    store: Store, run: Run, line: Line, start: int | None, stop: int | None
+) -> dict[str, object]:
+    """The statistics of a layer, each parameter's extreme, in buckets like those of the map."""
+    look: dict[str, Any] = {"start": start, "stop": stop, "points": BUCKETS}
+    read = [store.row(run.id, "activation", line.name, **look)]
+    read += [store.row(run.id, "parameter", name, **look) for name in line.parameters[:6]]
+    found: dict[str, dict[str, object]] = {}
+    for values in read:
+        for key, series in values.items():
+            if key in judged.COLUMNS and key not in found:
+                found[key] = {
+                    "title": judged.COLUMNS[key].title,
+                    "steps": series.steps,
+                    "mean": np.float32(series.mean),
+                    "max": np.float32(series.max),
+                }
+    return {"name": line.name, "type": line.type, "statistics": found}

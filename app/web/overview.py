@@ -1,0 +1,128 @@
+"""The list of runs as data: a card of each run, made once for each of its versions."""
+
+import math
+import time
+from typing import Any
+
+from flask import Blueprint, Response
+
+from trainvitals.app.figures.sparkline import spark
+from trainvitals.app.rules.finding import SEVERITIES
+from trainvitals.app.store import Store
+from trainvitals.app.store.types import Card, Run
+from trainvitals.app.web import runview
+from trainvitals.app.web.db import get_store
+from trainvitals.app.web.params import whole
+from trainvitals.app.web.serialize import dumps, number
+
+bp = Blueprint("overview", __name__)
+
+MAX_RUNS = 10_000
+BUDGET_S = 0.3
+"""How long one answer may take for cards that are not made yet; the rest comes with the next one."""
+MAX_FIELDS = 40
+"""Metrics, and configuration values, of a card: what the list is searched by."""
+MAX_TEXT = 120
+OVERLAP_S = 2.0
+"""Cards made so long before the last answer come again: another process may have been writing them."""
+_OWN = "tv/"
+
+
+@bp.get("/api/v1/overview")
+def overview() -> Response:
+    """What the list of runs shows: all of it, or what changed since `since`, the `now` of an earlier answer (ms).
+
+    `heard` holds when runs were heard of last, `total` how many there are; `complete` is false while some cards are
+    still to be made.
+    """
+    since = whole("since", 0, 0, 2**53) / 1e3 - OVERLAP_S
+    store, now = get_store(), time.time()
+    complete = _refresh(store, now)
+    cards, heard, total = store.cards(since, MAX_RUNS)
+    head = dumps({"now": int(now * 1e3), "heard": heard, "total": total, "complete": complete})
+    body = head[:-1] + b',"runs":[' + b",".join(card.body for card in cards) + b"]}"
+    return Response(body, mimetype="application/json")
+
+
+def _refresh(store: Store, now: float) -> bool:
+    """Make the cards that are missing, as far as the time allows; whether that was all of them."""
+    begin, made = time.monotonic(), []
+    missing = store.missing_cards()
+    for run_id in missing:
+        run = store.run(run_id)
+        if run is not None:
+            made.append(card(store, run, now))
+        if time.monotonic() - begin > BUDGET_S:
+            break
+    if made:
+        store.put_cards(made, now)
+    return len(made) == len(missing)
+
+
+def card(store: Store, run: Run, now: float) -> Card:
+    """The card of a run as it is."""
+    shown = runview.view(store, run, now)
+    names = store.scalar_names(run.id)
+    loss = runview.training_loss(names)
+    values, last = runview.loss_curve(store, run)
+    metrics = _last_values(store, run, names)
+    firing = [item for item in shown.roots if item.state == "firing" and item.severity != "info"]
+    curve = spark(values)
+    body = {
+        "id": run.id,
+        "project": run.project,
+        "name": run.name,
+        "tags": run.tags[:20],
+        "created": run.created,
+        "seen": run.last_seen,
+        "reported": run.status_reported,
+        "step": runview.last_step(run),
+        "attempts": len(run.attempts),
+        "level": shown.verdict.level,
+        "state": shown.verdict.state,
+        "sentence": shown.verdict.sentence[:300],
+        "findings": {s: sum(item.severity == s for item in firing) for s in SEVERITIES[1:]},
+        "rules": sorted({item.rule for item in firing}),
+        "layers": [name[:MAX_TEXT] for item in firing for name in item.layers[:2]][:6],
+        "spark": None if curve is None else {"path": curve.path, "broken": curve.broken},
+        "loss": number(last),
+        "rate": _rate(store, run),
+        "metrics": {name: number(value) for name, value in metrics.items() if name != loss},
+        "config": _flat(run.config),
+    }
+    return Card(run=run.id, version=run.version, body=dumps(body))
+
+
+def _last_values(store: Store, run: Run, names: list[str]) -> dict[str, float]:
+    wanted = [name for name in names if not name.startswith(_OWN)][:MAX_FIELDS]
+    read = store.series(run.id, wanted, points=1) if wanted else {}
+    return {name: float(series.last[-1]) for name, series in read.items() if len(series.last)}
+
+
+def _rate(store: Store, run: Run) -> float | None:
+    """Steps per second of late: by the step time that was measured, else over the whole run; None if unknown."""
+    step = runview.last_step(run)
+    start = max(0, step - 200)
+    series = store.series(run.id, ["tv/step_time"], start=start, points=8).get("tv/step_time")
+    if series is not None and len(series.mean):
+        means = [float(value) for value in series.mean if math.isfinite(value) and value > 0]
+        if means:
+            return len(means) / sum(means)
+    lasted = run.last_seen - run.created
+    return step / lasted if step > 0 and lasted > 1 else None
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Plain values of a configuration by dotted names, the first `MAX_FIELDS` of them."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"[:MAX_TEXT]
+        if isinstance(value, dict):
+            found |= _flat(value, f"{name}.")
+        elif isinstance(value, bool | int | float) or value is None:
+            found[name] = value
+        else:
+            found[name] = str(value)[:MAX_TEXT]
+        if len(found) >= MAX_FIELDS:
+            break
+    return dict(list(found.items())[:MAX_FIELDS])

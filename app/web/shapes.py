@@ -1,0 +1,268 @@
+"""The shapes of the API's answers, as `/api/v1/openapi.json` publishes them. Tests compare them with real answers."""
+
+from typing import Any, TypedDict
+
+from trainvitals.app.rules.describe import Described
+from trainvitals.app.rules.policy import Acknowledgement
+from trainvitals.app.rules.policytext import Problem as PolicyProblem
+
+Times = str | None
+"""RFC 3339 in UTC."""
+Numbers = list[float | None]
+"""null stands for a number that is not finite."""
+
+
+class Problem(TypedDict):
+    """What went wrong."""
+
+    code: str
+    message: str
+
+
+class Trouble(TypedDict):
+    """The answer to every request that fails; some have further keys."""
+
+    error: Problem
+
+
+class Summary(TypedDict):
+    """A run in short."""
+
+    id: str
+    project: str
+    name: str
+    status: str
+    tags: list[str]
+    world_size: int
+    attempts: list[str]
+    created: str
+    last_seen: str
+    last_step: int
+    version: int
+    archived: Times
+    deleted: Times
+
+
+class ListedRun(Summary):
+    """A run in the list."""
+
+    open_findings: dict[str, int]
+
+
+class Runs(TypedDict):
+    """The list."""
+
+    runs: list[ListedRun]
+
+
+class Group(TypedDict):
+    """Layers or parameters, and what is measured of them."""
+
+    group: int
+    kind: str
+    columns: list[str]
+    rows: list[dict[str, Any]]
+
+
+class Stream(TypedDict):
+    """One process of a run."""
+
+    attempt: str
+    rank: int
+    status: str
+    last_seen: Times
+    last_step: int
+
+
+class Run(Summary):
+    """A run in full."""
+
+    config: dict[str, Any]
+    environment: dict[str, str]
+    end_message: str
+    judged: bool
+    streams: list[Stream]
+    scalars: list[str]
+    groups: list[Group]
+
+
+class Deleted(TypedDict):
+    """A run was deleted."""
+
+    deleted: str
+
+
+class Restored(TypedDict):
+    """A run was brought back."""
+
+    restored: str
+
+
+class Archived(TypedDict):
+    """A run was put away."""
+
+    archived: str
+
+
+class Unarchived(TypedDict):
+    """A run was brought back into sight."""
+
+    unarchived: str
+
+
+class Finding(TypedDict):
+    """What a rule found."""
+
+    key: str
+    rule: str
+    severity: str
+    state: str
+    first_step: int
+    last_step: int
+    layers: list[str]
+    root: bool
+    cause: str
+    evidence: dict[str, Any]
+    title: str
+    remedy: str
+    diff: str
+    acknowledged: str
+    policy: str
+
+
+class Findings(TypedDict):
+    """What the rules found."""
+
+    findings: list[Finding]
+
+
+class RuleState(TypedDict):
+    """Where a rule stands."""
+
+    rule: str
+    state: str
+    reason: str
+
+
+class States(TypedDict):
+    """Where all rules stand."""
+
+    states: list[RuleState]
+
+
+class Event(TypedDict):
+    """Something that happened at a step."""
+
+    step: int
+    time: str
+    kind: str
+    layer: str
+    message: str
+    data: dict[str, Any]
+
+
+class Events(TypedDict):
+    """What happened."""
+
+    events: list[Event]
+
+
+class Curve(TypedDict):
+    """A number over the steps, in buckets."""
+
+    steps: list[int]
+    min: Numbers
+    max: Numbers
+    mean: Numbers
+    last: Numbers
+    nonfinite: list[int]
+
+
+class Series(TypedDict):
+    """Curves by name."""
+
+    series: dict[str, Curve]
+
+
+class Matrix(TypedDict):
+    """One statistic of all layers or parameters: rows × buckets."""
+
+    kind: str
+    statistic: str
+    rows: list[str]
+    steps: list[int]
+    min: list[Numbers]
+    max: list[Numbers]
+    mean: list[Numbers]
+    nonfinite: list[list[int]]
+    recorded: list[list[bool]]
+
+
+class Delivery(TypedDict):
+    """An alert on a channel."""
+
+    id: str
+    run: str
+    group: str
+    kind: str
+    created: str
+    channel: str
+    state: str
+    attempts: int
+    error: str
+    updated: str
+    retry_at: Times
+
+
+class Deliveries(TypedDict):
+    """The delivery log."""
+
+    deliveries: list[Delivery]
+
+
+class Receipt(TypedDict):
+    """What became of a batch."""
+
+    next: int
+    stored: int
+
+
+class Health(TypedDict):
+    """The server answers."""
+
+    status: str
+
+
+class Check(TypedDict):
+    """One thing that was looked at."""
+
+    ok: bool
+    message: str
+
+
+class Ready(TypedDict):
+    """Whether the server can do its work."""
+
+    ready: bool
+    checks: dict[str, Check]
+
+
+class Version(TypedDict):
+    """Releases."""
+
+    version: str
+    wire: int
+
+
+class Policy(TypedDict):
+    """The policy that the rules judge by."""
+
+    path: str
+    state: str
+    """"right", "wrong" or "missing"."""
+    text: str
+    problems: list[PolicyProblem]
+    in_force: str
+    """Digest of the policy in force; that of the last good file while this one is wrong."""
+    rules: list[Described]
+    acknowledged: list[Acknowledgement]

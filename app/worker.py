@@ -1,0 +1,51 @@
+"""The gunicorn worker: what it answers before the app is asked, it answers as JSON, as the API does."""
+
+import json
+from typing import Any
+
+from gunicorn import util
+from gunicorn.http.errors import (
+    InvalidHeader,
+    InvalidHeaderName,
+    InvalidHTTPVersion,
+    InvalidRequestLine,
+    InvalidRequestMethod,
+    LimitRequestHeaders,
+    LimitRequestLine,
+)
+from gunicorn.workers.gthread import ThreadWorker
+
+_MALFORMED = (
+    *(InvalidHeader, InvalidHeaderName, InvalidHTTPVersion),
+    *(InvalidRequestLine, InvalidRequestMethod),
+)
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """Threads, as gunicorn has them."""
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
+        """Answer a request that never reached the app. One that did is gunicorn's, as is what is rare."""
+        match exc:
+            case LimitRequestLine():
+                status, code = "414 URI Too Long", "uri_too_long"
+                message = f"The address is too long; at most {self.cfg.limit_request_line:,} bytes are taken."
+            case LimitRequestHeaders():
+                status, code = "431 Request Header Fields Too Large", "headers_too_large"
+                message = "The headers are too large. Send fewer; in a browser, clear this site's cookies."
+            case _ if req is None and isinstance(exc, _MALFORMED):
+                status, code = "400 Bad Request", "bad_request"
+                message = f"That is no HTTP request that can be answered: {exc}."
+            case _:
+                super().handle_error(req, client, addr, exc)
+                return
+        self.log.warning("Invalid request from ip=%s: %s", (addr or ("",))[0], exc)
+        body = json.dumps({"error": {"code": code, "message": message}}).encode()
+        head = (
+            f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        try:
+            util.write_nonblock(client, head.encode() + body)
+        except OSError:
+            self.log.debug("The client is gone already.")

@@ -1,0 +1,1 @@
+"""Whether alerts get lost or doubled: `make bench-alerts`."""

@@ -1,0 +1,1 @@
+"""What the stream from trainings to the server stands: load, kills, viewers."""

@@ -1,0 +1,1 @@
+"""What the pages cost in a browser: first plots, live updates, and TensorBoard on the same data beside them."""

@@ -1,0 +1,86 @@
+"""Chromium, and when something is on its screen."""
+
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+CHROMIUM = "/usr/bin/chromium"
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+PATIENCE_S = 60.0
+
+# Notes when each chart was painted: the frame after the one in which the page said so.
+WATCH = """
+window.seen = {};
+const note = (key) => {
+  if (key in window.seen) return;
+  window.seen[key] = null;
+  requestAnimationFrame(() => setTimeout(() => { window.seen[key] = performance.now(); }));
+};
+new MutationObserver(() => {
+  for (const { dataset } of document.querySelectorAll('[data-painted]')) note(dataset.figure ?? dataset.key);
+}).observe(document, { subtree: true, attributes: true, attributeFilter: ['data-painted'] });
+"""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One visit of a page."""
+
+    loss_s: float
+    """From navigation until the loss is on screen."""
+    map_s: float
+    """Until the map of all layers is."""
+    kilobytes: float
+    """Transferred over the network, headers included."""
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A browser without a screen."""
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def until(page: Page, expression: str, patience_s: float = PATIENCE_S) -> Any:
+    """The first true value of `expression` in `page`. The pages forbid eval, which Playwright's own waiting needs."""
+    end = time.monotonic() + patience_s
+    while time.monotonic() < end:
+        if value := page.evaluate(expression):
+            return value
+        time.sleep(0.02)
+    raise RuntimeError(f"Never came true within {patience_s:.0f} s: {expression}")
+
+
+def visit(context: BrowserContext, address: str) -> Visit:
+    """Open a run's page and wait for its charts."""
+    page = context.new_page()
+    page.add_init_script(WATCH)
+    page.goto(address, wait_until="commit")
+    seen = until(page, "window.seen?.loss && window.seen?.vitals ? window.seen : null")
+    sizes = page.evaluate(
+        "[...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]"
+        ".map((entry) => entry.transferSize)"
+    )
+    page.close()
+    return Visit(seen["loss"] / 1e3, seen["vitals"] / 1e3, sum(sizes) / 1e3)
+
+
+def visits(browser: Browser, address: str, times: int) -> tuple[Visit, Visit]:
+    """The first visit with an empty cache, and the median of `times` later ones."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    first = visit(context, address)
+    later = [visit(context, address) for _ in range(times)]
+    context.close()
+    middle = [
+        statistics.median(getattr(item, name) for item in later) for name in Visit.__annotations__
+    ]
+    return first, Visit(*middle)

@@ -1,0 +1,73 @@
+"""A server of its own for the benchmark: gunicorn as `trainvitals serve` runs it, on a database of made-up runs."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.ui.data import Shape, Stream
+from trainvitals.app.evaluator import Evaluator
+from trainvitals.app.settings import Settings
+from trainvitals.app.store import Store
+
+WORKERS = 2
+JUDGED_UP_TO = 1_000_000
+"""Layers times steps up to which the rules judge a run before it is shown; larger ones take minutes."""
+
+
+def fill(path: Path, shapes: Sequence[Shape]) -> None:
+    """Write finished runs into the database `path`."""
+    with Store.open(path) as store:
+        for shape in shapes:
+            for batch in Stream(shape).all():
+                store.append(batch, 1.7e9)
+    if all(shape.layers * shape.steps <= JUDGED_UP_TO for shape in shapes):
+        evaluator = Evaluator(path, Settings(database=path))
+        while evaluator.tick(time.time()):
+            pass
+        evaluator.close()
+
+
+@contextmanager
+def serving(path: Path) -> Iterator[str]:
+    """The address of a server for the database `path`, while the block runs."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "--bind",
+        f"127.0.0.1:{port}",
+        "--worker-class",
+        "gthread",
+    ]
+    command += ["--workers", str(WORKERS), "--threads", "8", "--keep-alive", "30", "--preload"]
+    command += ["--log-level", "error", "trainvitals.app.web:create_app()"]
+    server = subprocess.Popen(command, env=os.environ | {"TRAINVITALS_DATABASE": str(path)})
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait(f"{address}/healthz", server)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def _wait(address: str, server: subprocess.Popen[bytes]) -> None:
+    for _ in range(200):
+        if server.poll() is not None:
+            raise RuntimeError(f"The server ended with status {server.returncode}.")
+        try:
+            with urllib.request.urlopen(address, timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.05)
+    raise RuntimeError(f"The server does not answer at {address}.")

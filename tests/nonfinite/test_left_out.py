@@ -1,0 +1,183 @@
+"""Layers whose output or input is not kept: what is made again later must tell the same."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakSet
+
+import pytest
+import torch
+from nonfinite.bench import CLASSES, FEATURES, WIDTH, Case, Found, Training, table
+from nonfinite.models import named
+from torch import Tensor, nn
+
+import trainvitals.hooks as tv
+
+
+def tanh_net() -> nn.Sequential:
+    torch.manual_seed(3)
+    return named(
+        one=nn.Linear(FEATURES, WIDTH),
+        first=nn.Tanh(),
+        two=nn.Linear(WIDTH, WIDTH),
+        second=nn.Sigmoid(),
+        head=nn.Linear(WIDTH, CLASSES),
+    )
+
+
+def spoiled(*args: Any) -> Any:
+    return args[-1] * math.nan
+
+
+def hook_output(model: nn.Module) -> None:
+    handle = model.two.register_forward_hook(lambda *args: (handle.remove(), spoiled(*args))[1])
+
+
+def hook_input(model: nn.Module) -> None:
+    handle = model.second.register_forward_pre_hook(
+        lambda module, args: (handle.remove(), (spoiled(args[0]),))[1]
+    )
+
+
+def patch_forward(model: nn.Module) -> None:
+    original = model.two.forward
+
+    def once(inputs: Tensor) -> Tensor:
+        del model.two.forward
+        return original(inputs) * math.nan
+
+    model.two.forward = once
+
+
+def spoil_weight(model: nn.Module) -> None:
+    model.two.weight.data[1, 2] = math.nan
+
+
+def faulty(tamper: Callable[[nn.Module], None], found: Found, **more: Any) -> Case:
+    return Case(
+        lambda: Training(tanh_net(), before=lambda training: tamper(training.model), **more), found
+    )
+
+
+def adam(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters)
+
+
+TWO = Found("forward", "two")
+CASES = {
+    "a hook that spoils an output": faulty(hook_output, TWO),
+    "a hook that spoils what goes into an activation": faulty(
+        hook_input, Found("forward", "second")
+    ),
+    "a layer whose forward was replaced": faulty(patch_forward, TWO),
+    "a weight written to behind autograd's back": faulty(
+        spoil_weight, Found("parameter", "two", "two.weight")
+    ),
+    "a weight written to, with Adam": faulty(
+        spoil_weight, Found("parameter", "two", "two.weight"), make_optimizer=adam
+    ),
+    "a weight written to, half of the layers frozen": faulty(
+        lambda model: (model.one.requires_grad_(False), spoil_weight(model))[1],
+        Found("parameter", "two", "two.weight"),
+    ),
+}
+
+
+@table(CASES)
+def test_a_fault_beside_an_activation(check: Any, case: Case, step: int) -> None:
+    check(case, step)
+
+
+class Overflow(nn.Module):
+    """A linear layer and an activation that shows its infinity, as `relu` does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.linear, self.act = nn.Linear(FEATURES, WIDTH), nn.ReLU()
+        self.head = nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(self.act(self.linear(inputs)))
+
+
+def overflow() -> Training:
+    def before(training: Training) -> None:
+        with torch.no_grad():
+            training.model.linear.weight.fill_(3e38)
+
+    return Training(Overflow(), before=before, batch=lambda on: torch.rand(16, FEATURES) + 1)
+
+
+@table({"a product out of range": Case(overflow, Found("forward", "linear"))})
+def test_an_output_that_was_not_kept_is_made_again(check: Any, case: Case, step: int) -> None:
+    check(case, step)
+
+
+def test_values_between_a_layer_and_its_activation_are_not_kept_alive(tmp_path: Any) -> None:
+    between: WeakSet[Tensor] = WeakSet()
+
+    class Watched(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = tanh_net()
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            for name, layer in self.net.named_children():
+                inputs = layer(inputs)
+                if name in ("one", "two"):
+                    between.add(inputs)
+            return inputs
+
+    model = Watched()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    tv.watch(model, optimizer, interval=1000, strict=True)
+    alive = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss = model(torch.randn(4, FEATURES)).square().mean()
+        alive.append(len(between))
+        loss.backward()
+        optimizer.step()
+    assert alive[-1] == 0
+    assert alive[0] == 2, "a sampled step keeps them: the test sees what is kept"
+
+
+FAMILIES = {
+    "SGD": lambda p: torch.optim.SGD(p, lr=0.01),
+    "momentum": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9),
+    "Adam": adam,
+    "AdamW": lambda p: torch.optim.AdamW(p),
+    "AMSGrad": lambda p: torch.optim.Adam(p, amsgrad=True),
+    "NAdam": lambda p: torch.optim.NAdam(p),
+    "RAdam": lambda p: torch.optim.RAdam(p),
+    "RMSprop": lambda p: torch.optim.RMSprop(p),
+}
+
+
+def infinite_gradient(training: Training, on: bool) -> None:
+    if on:
+        training.model.head.weight.grad[1, 3] = math.inf
+
+
+def nan_gradient(training: Training, on: bool) -> None:
+    if on:
+        training.model.two.weight.grad[2, :2] = math.nan
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("step", [0, 9, 41])
+@pytest.mark.parametrize(
+    "spoil, layer, nan", [(infinite_gradient, "head", 0), (nan_gradient, "two", 2)]
+)
+def test_a_gradient_is_blamed_whatever_the_optimizer_keeps_of_it(
+    check: Any, family: str, step: int, spoil: Any, layer: str, nan: int
+) -> None:
+    found = Found("backward", layer, f"{layer}.weight", nan=nan, spread=())
+    check(
+        Case(
+            lambda: Training(tanh_net(), after_backward=spoil, make_optimizer=FAMILIES[family]),
+            found,
+        ),
+        step,
+    )

@@ -1,0 +1,209 @@
+"""`/api/v1/openapi.json` has every route, and what it says of each is what the server answers."""
+
+import json
+import re
+
+import jsonschema
+import pytest
+
+from trainvitals.app.store import Store
+from trainvitals.app.store.types import AlertRow
+from trainvitals.app.web.openapi import OPERATIONS
+from trainvitals.hooks.wire.codec import encode_batch
+
+HEADER = {"X-Trainvitals": "1"}
+BATCH = "application/vnd.trainvitals.batch"
+PAGES = {"pages", "login", "figures_api"}
+"""Blueprints of the pages and of what they draw, whose answers have no fixed shape."""
+
+
+@pytest.fixture
+def app(make_app):
+    return make_app()
+
+
+@pytest.fixture
+def site(app, tmp_path, made_run, fill, send):
+    """A client of a server with a judged run "sick", a delivery, and a run "run-1"."""
+    fill(tmp_path / "trainvitals.db", made_run("sick", steps=380, sick=True).end("failed", "NaN"))
+    with Store.open(tmp_path / "trainvitals.db") as store:
+        store.commit_evaluation(
+            "sick", store_lease(store), {}, None, store.findings("sick"), [row()], 1e9
+        )
+        store.mark_failed("sick/x/1/open", "slack", 1e9, "refused", 1e9 + 60)
+    send(count=12)
+    return app.test_client()
+
+
+def store_lease(store):
+    with store._database.write() as connection:
+        connection.execute("UPDATE streams SET read = 0")
+    assert "sick" in store.claim("me", 30, 2e9)
+    return "me"
+
+
+def row():
+    return AlertRow(
+        id="sick/x/1/open", run="sick", group="x", kind="open", created=1e9, not_before=1e9
+    )
+
+
+@pytest.fixture
+def spec(app):
+    return app.test_client().get("/api/v1/openapi.json").get_json()
+
+
+def strict(schema):
+    """The same schema, but that no object may have further keys."""
+    if isinstance(schema, list):
+        return [strict(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: strict(value) for key, value in schema.items()}
+    if "properties" in schema:
+        closed["additionalProperties"] = False
+    return closed
+
+
+def check(spec, path, method, reply, *, exact=True):
+    """Compare an answer with what the description says of it."""
+    documented = spec["paths"][path][method]["responses"]
+    assert str(reply.status_code) in documented, reply.text
+    content = documented[str(reply.status_code)]["content"]
+    assert reply.mimetype in content
+    schema = content[reply.mimetype].get("schema")
+    if schema is not None:
+        components = {"components": strict(spec["components"]) if exact else spec["components"]}
+        jsonschema.validate(json.loads(reply.data), schema | components)
+
+
+def test_it_has_every_route_and_no_other(app, spec):
+    routes = {
+        (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), method.lower())
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+    assert {(path, method) for path in spec["paths"] for method in spec["paths"][path]} == routes
+    assert len(routes) > 20
+
+
+def test_every_route_of_the_api_has_its_answer_described(app):
+    endpoints = {rule.endpoint for rule in app.url_map.iter_rules()} - {"static"}
+    own = {name for name in endpoints if name.partition(".")[0] not in PAGES}
+    assert own == set(OPERATIONS), "describe a new route in app/web/openapi.py"
+
+
+def test_every_operation_says_what_it_is_for(spec):
+    for path, operations in spec["paths"].items():
+        for operation in operations.values():
+            assert path.startswith("/static") or operation["summary"].endswith("."), path
+
+
+def test_it_is_sound_openapi(spec):
+    assert spec["openapi"].startswith("3.1")
+    for path, operations in spec["paths"].items():
+        for operation in operations.values():
+            inside = {p["name"] for p in operation["parameters"] if p["in"] == "path"}
+            assert inside == set(re.findall(r"{(\w+)}", path))
+            for answer in operation["responses"].values():
+                for media in answer["content"].values():
+                    jsonschema.Draft202012Validator.check_schema(media.get("schema", {}))
+    references = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(spec)))
+    assert references <= set(spec["components"]["schemas"])
+
+
+READS = [
+    ("/healthz", "/healthz"),
+    ("/version", "/version"),
+    ("/metrics", "/metrics"),
+    ("/api/v1/openapi.json", "/api/v1/openapi.json"),
+    ("/api/v1/runs", "/api/v1/runs?limit=5"),
+    ("/api/v1/runs", "/api/v1/runs?shelf=deleted"),
+    ("/api/v1/runs/{run_id}", "/api/v1/runs/sick"),
+    ("/api/v1/runs/{run_id}", "/api/v1/runs/run-1"),
+    ("/api/v1/runs/{run_id}/findings", "/api/v1/runs/sick/findings"),
+    ("/api/v1/runs/{run_id}/states", "/api/v1/runs/sick/states"),
+    ("/api/v1/runs/{run_id}/events", "/api/v1/runs/sick/events"),
+    ("/api/v1/runs/{run_id}/series", "/api/v1/runs/sick/series?names=loss,tv/lr/0&points=9"),
+    (
+        "/api/v1/runs/{run_id}/matrix",
+        "/api/v1/runs/sick/matrix?kind=activation&statistic=std&buckets=7",
+    ),
+    ("/api/v1/runs/{run_id}/export", "/api/v1/runs/sick/export"),
+    ("/api/v1/runs/{run_id}/export", "/api/v1/runs/sick/export?what=events&format=jsonl"),
+    ("/api/v1/runs/{run_id}/export", "/api/v1/runs/sick/export?what=findings&format=parquet"),
+    ("/api/v1/alerts", "/api/v1/alerts?run=sick"),
+    ("/api/v1/policy", "/api/v1/policy"),
+    ("/api/v1/runs/{run_id}/verdict", "/api/v1/runs/sick/verdict"),
+]
+
+
+@pytest.mark.parametrize(("path", "address"), READS)
+def test_an_answer_has_the_shape_that_is_described(site, spec, path, address):
+    reply = site.get(address)
+    assert reply.status_code == 200
+    check(spec, path, "get", reply)
+
+
+def test_readiness_has_its_shape_when_all_is_well_and_when_not(site, app, spec, tmp_path):
+    check(spec, "/readyz", "get", site.get("/readyz"))
+    assert site.get("/readyz").status_code == 503
+    with Store.open(tmp_path / "trainvitals.db") as store:
+        store.sign("evaluator", 4e9)
+    reply = site.get("/readyz")
+    check(spec, "/readyz", "get", reply)
+    assert reply.status_code == 200
+
+
+def test_changes_answer_as_described(site, spec, batch):
+    def change(what, method="post"):
+        path = "/api/v1/runs/{run_id}" + what
+        reply = site.open(path.format(run_id="run-1"), method=method.upper(), headers=HEADER)
+        check(spec, path, method, reply)
+        return reply.status_code
+
+    assert [change("/archive"), change("/archive")] == [200, 409]
+    assert [change("/unarchive"), change("/unarchive")] == [200, 409]
+    assert [change("", "delete"), change("", "delete")] == [200, 404]
+    assert [change("/restore"), change("/restore")] == [200, 404]
+    path = "/api/v1/runs/{run_id}/batches"
+    for made, status in ((batch(first=12), 200), (batch(first=90), 409)):
+        reply = site.post(path.format(run_id="run-1"), data=encode_batch(made), content_type=BATCH)
+        assert reply.status_code == status
+        check(spec, path, "post", reply, exact=status == 200)
+    reply = site.post(path.format(run_id="run-1"), data=b"x", content_type="text/plain")
+    assert reply.status_code == 415
+    check(spec, path, "post", reply)
+
+
+@pytest.mark.parametrize(("path", "address"), READS)
+def test_every_documented_refusal_of_a_read_is_real(site, make_app, spec, path, address):
+    documented = set(spec["paths"][path]["get"]["responses"])
+    bare = address.partition("?")[0]
+    seen = {"400": site.get(address, headers={"Host": "evil.example"})}
+    if "404" in documented:
+        seen["404"] = site.get(address.replace("/sick", "/nope").replace("/run-1", "/nope"))
+    if "401" in documented:
+        seen["401"] = make_app(read_token="secret").test_client().get(address)
+    for name in [p["name"] for p in spec["paths"][path]["get"]["parameters"] if p["in"] == "query"]:
+        if name in ("limit", "shelf", "points", "start", "kind", "what", "format"):
+            wrong = f"{bare}?names=loss&kind=activation&statistic=std"
+            wrong = wrong.replace(f"{name}=activation", "") + f"&{name}=-5"
+            assert site.get(wrong).status_code == 400, name
+    for status, reply in seen.items():
+        assert str(reply.status_code) == status
+        check(spec, path, "get", reply)
+
+
+def test_a_change_without_its_header_is_refused_as_described(site, spec):
+    for path, method in (
+        ("/api/v1/runs/{run_id}", "delete"),
+        ("/api/v1/runs/{run_id}/restore", "post"),
+        ("/api/v1/runs/{run_id}/archive", "post"),
+        ("/api/v1/runs/{run_id}/unarchive", "post"),
+    ):
+        reply = site.open(path.format(run_id="run-1"), method=method.upper())
+        assert reply.status_code == 403
+        check(spec, path, method, reply)
+        needed = spec["paths"][path][method]["parameters"]
+        assert {"X-Trainvitals"} == {p["name"] for p in needed if p["in"] == "header"}
