@@ -6,6 +6,7 @@ STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers-installed
 ARGS ?=
 
+.PHONY: help demo test quick lint bench bench-overhead bench-store compatibility screenshots clean
 # every target below is a task, none is a file
 .PHONY: $(shell grep -oE '^[a-z-]+:' $(firstword $(MAKEFILE_LIST)) | tr -d :)
 
