@@ -48,7 +48,7 @@ def _tail(trace: Mapping[str, Any], mark: str) -> Mapping[str, Any] | None:
     if _mark(trace) == mark:
         return None
     count = mark.split(".")[0]
-    if not count.isdigit() or not _is_curve(trace):
+    if not (count.isascii() and count.isdigit()) or not _is_curve(trace):
         return trace
     x, y = unpacked(trace["x"]), unpacked(trace["y"])
     kept = int(count) - 1

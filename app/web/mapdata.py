@@ -131,7 +131,7 @@ def kept(made: judged.Picture, known: str) -> int:
     Cells of kept buckets are the same but for small shifts of a layer's usual level, which the next full map brings.
     """
     count, _, rest = known.partition(".")
-    if not count.isdigit() or not 0 < int(count) <= made.codes.shape[1]:
+    if not (count.isascii() and count.isdigit()) or not 0 < int(count) <= made.codes.shape[1]:
         return 0
     return int(count) - 1 if _shape(made, int(count)) == rest.partition(".")[0] else 0
 
