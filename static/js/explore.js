@@ -21,13 +21,20 @@ function plotly() {
     rules.className = "no-inline-styles";
     const script = document.createElement("script");
     script.src = document.body.dataset.plotly;
-    script.onload = () => resolve(window.Plotly);
+    // its map library brings a style element at its start, which we have no use for and the pages forbid
+    const { head } = document;
+    head.appendChild = (child) => (child.nodeName === "STYLE" ? child : Node.prototype.appendChild.call(head, child));
+    script.onload = () => {
+      delete head.appendChild;
+      resolve(window.Plotly);
+    };
     script.onerror = () => {
+      delete head.appendChild;
       loading = null;
       reject(new Error("The chart library can't be loaded. Close this and try again."));
     };
     styleThroughObjects();
-    document.head.append(rules, script);
+    head.append(rules, script);
   });
   return loading;
 }

@@ -161,6 +161,7 @@ export class VitalsMap {
   paint() {
     const width = this.element.clientWidth;
     if (!width) return;
+    this.colours ??= palette(this.shares);
     const height = this.seen + AXIS + 4;
     const context = fitted(this.canvas, width, height);
     context.clearRect(0, 0, width, height);
@@ -348,10 +349,10 @@ export class VitalsMap {
   async ask(name, again) {
     try {
       this.values.set(name, await getJson(this.rowAddress(name)));
-      again?.();
     } catch {
-      // the banner says that the server is away; the tip stays without numbers
+      return; // the banner says that the server is away; the tip stays without numbers
     }
+    again();
   }
 
   key(event) {
