@@ -24,6 +24,8 @@ from trainvitals.hooks.wire.records import NonFinite
 
 PASSES = 3
 """Forward passes whose calls are kept at most, when no backward pass lets go of them."""
+_OTHERS = 2
+"""Calls of one forward pass that are none of a watched module's: a wrapper, a loss."""
 _FOLLOWING = 8
 """Calls that may follow that of a model in its forward pass."""
 
@@ -58,12 +60,13 @@ class Guard:
         """Follow the size of the watched models; forgets the calls."""
         quiet = self._quiet
         quiet.roots = self._registry.roots
-        quiet.one_pass = len(self._registry.layers)
-        quiet.keep_calls(max(LEAST_CALLS, PASSES * quiet.one_pass))
+        layers = len(self._registry.layers)
+        quiet.one_pass = layers + min(_OTHERS, max(layers - 1, 0))
+        quiet.keep_calls(max(LEAST_CALLS, PASSES * layers))
 
     def begin_step(self) -> None:
         """A new step: nothing of the last one is known or kept."""
-        self._quiet.calls.clear()
+        self.forget_calls()
         self._tentative = self._unrefined = None
         self._at_clipping = None
         self.doubts = False
@@ -85,6 +88,13 @@ class Guard:
         except IndexError:
             pass  # another thread lets go of them meanwhile
         return None
+
+    def forget_calls(self) -> None:
+        """The step is over: whatever backward did not let go of goes now, but for the batch."""
+        quiet = self._quiet
+        if quiet.calls:
+            quiet.batch = self._last_batch() or quiet.batch
+            quiet.calls.clear()
 
     def forget(self) -> None:
         """Keep nothing of the training."""

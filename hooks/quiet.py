@@ -141,12 +141,16 @@ def watched_step(
     """
 
     def after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if quiet.on and optimizer is quiet.optimizer and quiet.completed + 1 < quiet.next_look:
+        if (
+            quiet.on
+            and optimizer is quiet.optimizer
+            and quiet.completed + 1 < quiet.next_look
+            and not quiet.calls
+        ):
             aftermath: Any = quiet.aftermath
             aftermath.step = quiet.completed
             aftermath.gradients = list(map(gradient_of, aftermath.tensors))
             quiet.kept.append(aftermath)
-            quiet.calls.clear()
             quiet.completed += 1
         else:
             look(optimizer, args, kwargs)

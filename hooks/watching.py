@@ -295,7 +295,7 @@ class Watch:
 
     def _next_step(self) -> None:
         self.quiet.completed += 1
-        self.quiet.calls.clear()
+        self.guard.forget_calls()
         if self.completed >= self._pace.next_step:
             self.guard.begin_step()
             self._begin_step()
@@ -353,6 +353,7 @@ class Watch:
         spoiled = self._parameters.take_update(optimizer)
         self.guard.stepped(self._optimizers.aftermaths.get(id(optimizer)), self.completed)
         if spoiled and not self.guard.known_bad(self.completed):
+            self.guard.forget_calls()  # but for the batch, which is this step's
             self.guard.check_last_steps()
 
     def _complete(self) -> None:

@@ -92,9 +92,11 @@ def _moments_on_host(samples: np.ndarray) -> np.ndarray:
     count = samples.size
     lows, highs = samples.min(1), samples.max(1)
     flat = samples.reshape(-1).astype(np.float64)
-    mean = flat.sum() / count
     same = (lows == highs).sum() if samples.shape[1] > 1 else 0
-    return np.array([flat.dot(flat) / count - mean * mean, mean, lows.min(), highs.max(), same])
+    with np.errstate(invalid="ignore", over="ignore"):  # an infinite input is told by the watch
+        mean = flat.sum() / count
+        variance = flat.dot(flat) / count - mean * mean
+    return np.array([variance, mean, lows.min(), highs.max(), same])
 
 
 def _ask_output(tensor: Tensor, reading: Reading) -> None:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from trainvitals.hooks.observe.modes import drop_rate
 from trainvitals.hooks.observe.reading import Reading, Values
-from trainvitals.hooks.registry import Parameter, Registry, class_name
+from trainvitals.hooks.registry import Parameter, Registry, class_name, local
 from trainvitals.hooks.wire.observed import Facts, GroupFacts
 
 _NAMES = 50
@@ -34,7 +34,11 @@ class Weights:
     """How the weights of the watched models start: looked at when watching begins, outside of any step."""
 
     def __init__(self, registry: Registry, reading: Reading) -> None:
-        parameters = [p for p in registry.in_forward_order() if not is_lazy(p.tensor)]
+        parameters = [
+            p
+            for p in registry.in_forward_order()
+            if not is_lazy(p.tensor) and local(p.tensor) is p.tensor
+        ]
         trained = [p.tensor.requires_grad for p in parameters]
         behind = parameters[trained.index(True) :] if any(trained) else []
         self._matrices = [p for p in parameters if p.tensor.requires_grad and _is_matrix(p)]
@@ -231,8 +235,9 @@ def _mode(parameters: list[Parameter], frozen: list[Parameter], trained_before: 
     if any(_is_adapter(p.name) for p in parameters):
         return "adapter"
     norms = [p.tensor for p in parameters if "Norm" in p.type and p.name.endswith("weight")]
-    # Norm gains start at 1: others were trained before.
-    moved = any(t.is_cpu and t.dim() == 1 and not bool((t == t[0]).all()) for t in norms)
+    # Norm gains start at 1: others were trained before. Of a sharded one only what lies here can be asked.
+    gains = [local(t).detach() for t in norms if t.is_cpu and t.dim() == 1]
+    moved = any(len(gain) > 0 and not bool((gain == gain[0]).all()) for gain in gains)
     return (
         "fine-tuning"
         if moved or trained_before or (frozen and len(frozen) < len(parameters))

@@ -68,7 +68,7 @@ def test_each_of_several_runs_has_an_id_of_its_own(folder: Path) -> None:
 def test_only_rank_0_records_statistics(folder: Path) -> None:
     streams = streams_in(folder / "healthy")
     steps = [record for record in streams[0][1] if isinstance(record, Step)]
-    assert {record.step for record in steps} == set(range(STEPS))
+    assert {0} <= {record.step for record in steps} <= set(range(STEPS))
     assert any(record.samples for record in steps)
     assert [type(record) for record in streams[1][1]] == [Start, End]
     assert findings(streams) == [] or all(f.severity == "info" for f in findings(streams))

@@ -1,6 +1,7 @@
 """Layers whose output or input is not kept: what is made again later must tell the same."""
 
 import math
+import zlib
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
@@ -141,6 +142,41 @@ def test_values_between_a_layer_and_its_activation_are_not_kept_alive(tmp_path: 
         optimizer.step()
     assert alive[-1] == 0
     assert alive[0] == 2, "a sampled step keeps them: the test sees what is kept"
+
+
+class Wrapper(nn.Module):
+    """Stands round a model as DistributedDataParallel does: a module that is not one of the model's."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.module = model
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.module(inputs)
+
+
+@pytest.mark.parametrize("step", [2, 41])
+@pytest.mark.parametrize("passes", [1, 3])
+def test_the_batch_of_a_broken_step_is_known_whatever_is_called_beside_the_model(
+    found: Callable[[], Any], step: int, passes: int
+) -> None:
+    model = tanh_net()
+    wrapped, judge = Wrapper(model), nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    tv.watch(model, optimizer, strict=True)
+    labels = torch.arange(4) % CLASSES
+    batches = [torch.randn(4, FEATURES) for _ in range(step + 2)]
+    for index, batch in enumerate(batches):
+        optimizer.zero_grad()
+        losses = [judge(wrapped(batch), labels) for _ in range(passes)]
+        torch.stack(losses).mean().backward()
+        if index == step:
+            model.two.weight.grad[0, 0] = math.nan
+        optimizer.step()
+    ((at, data),) = found()
+    assert (at, data["direction"]) == (step, "backward")
+    (told,) = data["fingerprint"]
+    assert told["crc32"] == f"{zlib.crc32(batches[step].numpy().tobytes()):08x}"
 
 
 FAMILIES = {
