@@ -4,13 +4,16 @@ import { colour } from "./colours.js";
 
 let loading = null;
 
-/** plotly.js writes some `style` attributes, which the pages forbid; the same through the CSSOM is allowed. */
+/** plotly.js writes some `style` attributes, which the pages forbid; the same through the CSSOM is allowed. The style
+ *  sheet of its maps, which nobody draws here, is forbidden too, and becomes an element without effect. */
 function styleThroughObjects() {
   const { setAttribute } = Element.prototype;
   Element.prototype.setAttribute = function set(name, value) {
     if (name === "style") this.style.cssText = value;
     else setAttribute.call(this, name, value);
   };
+  const { createElement } = document;
+  document.createElement = (name, options) => createElement.call(document, name === "style" ? "meta" : name, options);
 }
 
 function plotly() {

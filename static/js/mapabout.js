@@ -1,7 +1,7 @@
 // What the vitals map says in words: of a cell, and of all layers as a table.
 
 import { node } from "./charts.js";
-import { number, percent } from "./format.js";
+import { bucketOf, number, percent } from "./format.js";
 import { CODES } from "./maprows.js";
 
 const WORDS = {

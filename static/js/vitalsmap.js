@@ -134,7 +134,6 @@ export class VitalsMap {
     this.scroller.style.height = `${seen + AXIS + 4}px`;
     this.spacer.style.height = `${Math.max(total - seen, 0)}px`;
     this.seen = seen;
-    this.colours ??= palette(this.shares);
     this.later();
   }
 
@@ -161,6 +160,7 @@ export class VitalsMap {
   paint() {
     const width = this.element.clientWidth;
     if (!width) return;
+    this.colours ??= palette(this.shares); // anew for another theme
     const height = this.seen + AXIS + 4;
     const context = fitted(this.canvas, width, height);
     context.clearRect(0, 0, width, height);
@@ -348,10 +348,10 @@ export class VitalsMap {
   async ask(name, again) {
     try {
       this.values.set(name, await getJson(this.rowAddress(name)));
-      again?.();
     } catch {
-      // the banner says that the server is away; the tip stays without numbers
+      return; // the banner says that the server is away; the tip stays without numbers
     }
+    again?.();
   }
 
   key(event) {

@@ -65,6 +65,64 @@ def test_a_new_run_and_a_new_step_arrive_without_reload(open_page, grow, site, f
     assert names(page)[0].endswith("newest")
 
 
+def shown(page, *runs):
+    """Wait until the list shows these runs and no other."""
+    ids = "[...document.querySelectorAll('#rows tr[data-run]')].map(row => row.dataset.run).sort().join()"
+    for _ in range(400):
+        if page.evaluate(ids) == ",".join(sorted(runs)):
+            return True
+        page.wait_for_timeout(50)
+    return False
+
+
+def test_a_run_that_leaves_the_list_elsewhere_leaves_every_open_page(open_page, site):
+    page = open_page("/")
+    assert shown(page, "healthy", "sick", "live", "young")
+    with Store.open(site.path) as store:
+        store.delete_run("sick", time.time())
+        assert shown(page, "healthy", "live", "young")
+        store.archive_run("healthy", time.time())
+        assert shown(page, "live", "young")
+        store.restore_run("sick")
+        store.unarchive_run("healthy")
+        assert shown(page, "healthy", "sick", "live", "young")
+
+
+def test_runs_are_deleted_archived_and_brought_back_in_the_page(open_page, site):
+    page = open_page("/")
+    page.check("[data-pick=sick]")
+    page.click("#delete")
+    assert shown(page, "healthy", "live", "young")
+    page.click(".toast button:has-text('Undo')")
+    assert shown(page, "healthy", "sick", "live", "young")
+    page.check("[data-pick=sick]")
+    page.click("#delete")
+    assert shown(page, "healthy", "live", "young")
+    page.check("[data-pick=healthy]")
+    page.click("#archive")
+    assert shown(page, "live", "young")
+
+    page.select_option("#shelf", "archived")
+    assert shown(page, "healthy")
+    assert "shelf=archived" in page.url
+    page.check("[data-pick=healthy]")
+    assert page.locator("#archive, #restore").evaluate_all("all => all.every(e => e.hidden)")
+    page.click("#unarchive")
+    assert shown(page)
+    assert page.inner_text("#bare") == "No archived runs."
+
+    page.select_option("#shelf", "deleted")
+    assert shown(page, "sick")
+    assert "restored for 7 days" in page.inner_text("main")
+    assert page.locator("tr[data-run=sick] a").count() == 0
+    assert violations(page) == []
+    page.check("[data-pick=sick]")
+    page.click("#restore")
+    assert shown(page)
+    with Store.open(site.path) as store:
+        assert {run.id for run in store.runs()} == {"healthy", "sick", "live", "young"}
+
+
 def test_runs_are_selected_and_compared_by_keys_alone(open_page):
     page = open_page("/")
     search(page, "resnet-")
