@@ -161,14 +161,13 @@ async function ask() {
   }
   if (asked !== shelf.value) return true;
   if (whole) runs.clear();
-  const first = !cursor;
   cursor = news.now;
   now = news.now / 1000;
   for (const run of news.runs) runs.set(run.id, run);
   for (const [id, seen] of Object.entries(news.heard)) if (runs.has(id)) runs.get(id).seen = seen;
   show();
-  if (first) document.body.dataset.drawn = "1";
-  if (!news.complete) setTimeout(ask, 50);
+  if (news.complete) document.body.dataset.drawn = "1";
+  else setTimeout(ask, 50);
   return true;
 }
 

@@ -188,6 +188,30 @@ def test_the_link_in_a_message_leads_to_its_alert(open_page, site):
     page.wait_for_selector(".preview")
 
 
+def test_the_settings_tell_the_policy_its_mistakes_and_the_retention(open_page, serve, tmp_path):
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        "[rules.update-ratio-high]\nratio = 0.2\nreason = 'large steps are meant to be'\n\n"
+        "[[acknowledge]]\nrule = 'dead-relu-units'\nuntil = 2099-12-31\nlayers = ['encoder.*']\n"
+    )
+    other = serve(tmp_path / "settings.db", rules=rules, retention="days=90 undo_days=3")
+    page = open_page("/settings", base=other.url)
+    told = page.inner_text("#policy")
+    assert "The file is right, and in force." in told
+    assert "ratio = 0.2" in told
+    assert "large steps are meant to be" in told
+    assert "acknowledged until 2099-12-31 in encoder.*" in told
+    assert "days=90 undo_days=3" in page.inner_text("main")
+    assert violations(page) == []
+    rules.write_text("[rules.update-ratio-high]\nratoi = 0.2\n")
+    page = open_page("/settings", base=other.url)
+    assert "The file has mistakes" in page.inner_text("#policy")
+    assert "Line 2" in page.inner_text("#policy .problem")
+    assert violations(page) == []
+    deleted = open_page("/?shelf=deleted", base=other.url)
+    assert "restored for 3 days" in deleted.inner_text("main")
+
+
 def test_keys_lead_to_every_page_and_the_help_lists_them(open_page):
     page = open_page("/settings")
     page.keyboard.press("g")
