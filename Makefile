@@ -6,10 +6,9 @@ STAMP := $(VENV)/.installed
 PEERS := $(VENV)/.peers-installed
 ARGS ?=
 
+.PHONY: help demo test quick lint bench bench-overhead bench-store compatibility screenshots clean
 # every target below is a task, none is a file
 .PHONY: $(shell grep -oE '^[a-z-]+:' $(firstword $(MAKEFILE_LIST)) | tr -d :)
-.PHONY: help demo test quick lint bench bench-overhead bench-stream compatibility screenshots clean
-.PHONY: help demo test quick lint bench bench-overhead bench-ui bench-alerts compatibility screenshots clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -54,14 +53,22 @@ bench-overhead: $(PEERS)  ## what watching costs, beside wandb and TensorBoard (
 
 bench-store: $(PEERS)  ## the store: charts' times, size, rate, beside TensorBoard and a row a value (ARGS=--quick)
 	$(BIN)/python -m benchmarks.store $(ARGS)
+
 bench-stream: $(STAMP)  ## ingest at full load, kills of servers and trainings, a hundred viewers (ARGS=--quick)
 	$(BIN)/python -m benchmarks.stream $(ARGS)
+
 bench-ui: $(PEERS)  ## what the pages cost in a browser, beside TensorBoard (ARGS=--quick)
 	@bash .ci/browser
 	$(BIN)/python -m benchmarks.ui $(ARGS)
 
 bench-alerts: $(STAMP)  ## 50 kills of the server, an hour without receivers: is any alert lost or doubled?
 	$(BIN)/python -m benchmarks.alerts $(ARGS)
+
+bench-diagnosis: $(STAMP)  ## how right the diagnosis is, over sick and healthy trainings (ARGS=--write)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.diagnosis $(ARGS)
+
+bench-diagnosis-cost: $(STAMP)  ## what judging 20 runs of 200 layers costs
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.diagnosis.cost $(ARGS)
 
 compatibility: $(STAMP)  ## measure again what is recorded under which condition: docs/compatibility.md
 	$(BIN)/python -m pytest tests/zoo --write-compatibility $(ARGS)

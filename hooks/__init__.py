@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         finish,
         init,
         log,
+        preflight,
         should_stop,
         watch,
     )
@@ -41,6 +42,7 @@ __all__ = [
     "finish",
     "init",
     "log",
+    "preflight",
     "should_stop",
     "watch",
 ]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from statistics import median
 from time import perf_counter, thread_time
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,15 @@ def seconds_of(work: Callable[[], object]) -> float:
         work()
         taken.append(perf_counter() - begin)
     return median(taken)
+
+
+class QuietCost(NamedTuple):
+    """What the watch takes of a step that nobody looks at, in seconds, with cold caches."""
+
+    call: float
+    """For each call of a module."""
+    rest: float
+    """Round backward and the optimizers' steps."""
 
 
 class Span:
@@ -58,11 +68,16 @@ class Accounts:
         self._wall = self._processor = 0.0
         self._own_total = self._wall_total = 0.0
         self._own = self._entered = 0.0
+        self.begin = 0
+        """Index of the first step of the span under way."""
+        self.quiet_cost: QuietCost | None = None
+        """Learnt once, by `calibration`."""
         self.aside = 0.0
         """Seconds spent for the user's calls of `log` and `batch`: told, but not taken from the budget."""
 
-    def start(self) -> None:
-        """Time counts from now on."""
+    def start(self, step: int) -> None:
+        """Time counts from now on, as the step of this index begins."""
+        self.begin = step
         self._background_before = self._background()
         self._wall, self._processor = perf_counter(), thread_time()
         self._own = self.aside = 0.0
@@ -75,8 +90,8 @@ class Accounts:
         """The end of our own work, for now."""
         self._own += thread_time() - self._entered
 
-    def close(self, steps: int, each: float) -> Span:
-        """End a span of so many steps, in each of which the watch takes `each` seconds.
+    def close(self, end: int, calls: int) -> Span:
+        """End the span before the step of index `end`; modules are called so many times in each of its steps.
 
         Called between `enter` and `leave`: what follows there is booked with the next span.
         """
@@ -84,6 +99,9 @@ class Accounts:
         self._own += processor - self._entered
         self._entered = processor
         background = self._background()
+        steps, self.begin = end - self.begin, end
+        cost = self.quiet_cost or QuietCost(0.0, 0.0)
+        each = calls * cost.call + cost.rest
         always = each * steps + max(background - self._background_before, 0.0)
         span = Span(steps, wall - self._wall, processor - self._processor, self._own, always)
         self._own_total += span.own + span.always + self.aside

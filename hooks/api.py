@@ -3,15 +3,18 @@
 import atexit
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 
 from trainvitals.hooks import settings
+from trainvitals.hooks.checks import PreflightError, Report, check
 from trainvitals.hooks.reactions import OnFinding, checked
 from trainvitals.hooks.run import Run
+from trainvitals.hooks.wire.observed import Observed
 from trainvitals.hooks.wire.records import EndStatus
 
 _current: Run | None = None
@@ -117,6 +120,32 @@ def batch(inputs: Any = None, labels: Any = None) -> None:
 def should_stop() -> bool:
     """Whether a critical finding asks for the end of the training; only under `on_finding="stop"`."""
     return _current is not None and _current.should_stop()
+
+
+def preflight(
+    model: nn.Module,
+    batch_or_loader: Any,
+    loss_fn: Callable[..., Any] | None,
+    optimizer: Optimizer,
+    *,
+    progress: bool = True,
+) -> Report:
+    """Check a training before it begins, on copies: wiring, loss, gradients, data, and whether it can learn at all.
+
+    batch_or_loader: a loader, or one batch: (inputs …, target), or a mapping of the model's arguments.
+    loss_fn: gets the model's output and the target; None where the output holds its "loss".
+    progress: show a bar on a terminal.
+
+    Prints nothing else; `print(report)` shows a table. With a run open, what was found stands on its page, too. The
+    model, the optimizer and the random state are afterwards as they were. Raises PreflightError (a ValueError) for
+    what cannot be checked at all, and while a model is being watched.
+    """
+    if _current is not None and _current.watching:
+        raise PreflightError("Call preflight before watch(), or after detach(): it trains copies.")
+    report = check(model, batch_or_loader, loss_fn, optimizer, progress=progress)
+    if _current is not None:
+        _current.record(Observed(preflight=report.results))
+    return report
 
 
 def detach() -> None:

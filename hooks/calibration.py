@@ -1,25 +1,15 @@
 """What the watch of a quiet step takes: learnt once, as measuring it in the step would cost as much."""
 
 import sys
-from typing import NamedTuple
 
 import torch
 
-from trainvitals.hooks.accounts import seconds_of
+from trainvitals.hooks.accounts import QuietCost, seconds_of
 from trainvitals.hooks.guard import Guard
 from trainvitals.hooks.interception import Interception
 from trainvitals.hooks.optimizers import Optimizers
 from trainvitals.hooks.quiet import Quiet, watched_backward, watched_step
 from trainvitals.hooks.registry import Registry
-
-
-class QuietCost(NamedTuple):
-    """Seconds, with cold caches."""
-
-    call: float
-    """For each call of a module."""
-    rest: float
-    """Round backward and the optimizers' steps."""
 
 
 def quiet_cost(interception: Interception, registry: Registry, optimizers: Optimizers) -> QuietCost:

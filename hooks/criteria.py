@@ -41,6 +41,11 @@ class Criteria:
         if len(args) > 1 and isinstance(args[1], Tensor):
             self.see_labels(args[1])
 
+    def see_observed(self, target: Tensor) -> None:
+        """Count the labels of a loss call that nobody named, unless others were named."""
+        if not self._modules:
+            self.see_labels(target)
+
     def see_labels(self, target: Tensor) -> None:
         """Count a batch of labels, as often as the pace allows."""
         if self._labels.wanted(self.sampled):

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from trainvitals.hooks import histogram
+from trainvitals.hooks.observe.reading import Reading
 from trainvitals.hooks.readout import Number, Readout
 from trainvitals.hooks.recorder import Recorder
 from trainvitals.hooks.registry import Rows
@@ -65,6 +66,8 @@ class Draft:
         self.late: list[Late] = []
         self.patterns: dict[HistogramKind, list[tuple[int, histogram.Counts]]] = {}
         """Rows and their counts from `histogram.count_patterns`."""
+        self.observed: Reading | None = None
+        """What was seen of the loop itself."""
 
     def put(self, kind: GroupKind, column: int, row: int, values: Sequence[Number]) -> None:
         """Note neighbouring columns of a row; all values are numbers, or the first one is on a device."""
@@ -112,7 +115,9 @@ class _Waiting:
         numbers = [draft.scalars[key] for key in self._late_scalars]
         numbers += [value for late in draft.late for value in late.values]
         counts = [counts for rows in draft.patterns.values() for _, counts in rows]
-        values: Sequence[Any] = [*numbers, *counts]
+        asked = draft.observed.tensors if draft.observed is not None else []
+        self._asked = len(asked)
+        values: Sequence[Any] = [*numbers, *counts, *asked]
         self._readout = Readout([value for value in values if isinstance(value, Tensor)])
 
     def ready(self) -> bool:
@@ -131,6 +136,8 @@ class _Waiting:
             for index, (row, counts) in enumerate(rows):
                 if isinstance(counts, Tensor):
                     rows[index] = row, np.array(next(arrived), dtype=np.int64)
+        if draft.observed is not None:
+            draft.observed.arrived([next(arrived) for _ in range(self._asked)])
         return draft
 
 
@@ -160,6 +167,7 @@ class Emitter:
             rows
         ) in draft.patterns.values():  # those of a device come with late moments, but for no others
             here = here and not any(isinstance(counts, Tensor) for _, counts in rows)
+        here = here and (draft.observed is None or draft.observed.on_host)
         if here and not self._waiting:
             self._send(draft)
         else:
@@ -195,6 +203,9 @@ class Emitter:
         fields: dict[str, Any] = {"samples": samples} if samples else {}
         if draft.patterns:
             fields["histograms"] = self._histograms(draft.patterns)
+        observed = draft.observed.finish() if draft.observed is not None else None
+        if observed is not None:
+            fields["observed"] = observed
         scalars: dict[str, Any] = draft.scalars
         if len(scalars) <= limits.MAX_SCALARS:
             self._recorder.step(step=draft.step, scalars=scalars, **fields)

@@ -8,6 +8,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from trainvitals.hooks.aftermath import Aftermath
 from trainvitals.hooks.nonfinite import (
     explain_forward,
     explain_gradients,
@@ -174,6 +175,14 @@ class Guard:
 
     def _doubt(self) -> None:
         self.doubts, self._quiet.on = True, False
+
+    def stepped(self, aftermath: Aftermath | None, step: int) -> None:
+        """An optimizer has stepped; `aftermath` is what is kept of it, None where nothing that it moves is watched."""
+        if aftermath is not None:
+            aftermath.keep(step)
+            self._quiet.kept.append(aftermath)
+        if self.doubts:
+            self.settle(step)
 
     def settle(self, step: int) -> None:
         """The optimizer has stepped in spite of what was seen: no scaler has skipped it."""

@@ -35,8 +35,8 @@ def ignore(call: Call) -> None:
 class Interception:
     """Tells `sink` of calls of modules, and the others of backward passes and of gradient clipping.
 
-    Only calls made while gradients are recorded count; an evaluation under `no_grad` is left alone. All
-    functions pass on what the replaced ones return and raise. What they tell must not raise.
+    Only calls made while gradients are recorded count; of an evaluation under `no_grad` no more than that it
+    happened. All functions pass on what the replaced ones return and raise. What they tell must not raise.
     """
 
     def __init__(
@@ -48,11 +48,13 @@ class Interception:
         before_grad: Callable[[Any], None],
         before_clipping: Callable[[Any], None],
         before_norm_clipping: Callable[[Any], None],
+        without_gradients: Callable[[nn.Module, tuple[Any, ...]], None],
     ) -> None:
         """`let_go`, `before_backward` and `after_backward` are those of `quiet.watched_backward`.
 
         `before_clipping` gets lists of the gradients that any clipping is about to change, or a norm to be
-        taken of; `before_norm_clipping` the total norm."""
+        taken of; `before_norm_clipping` the total norm. `without_gradients` gets modules that were called under
+        `no_grad`, and their arguments."""
         self._use: Callable[[Callable[[Call], None], Slim], None] | None = None
         self._replaced = [
             _Replaced(nn.Module, "__call__", self._calls),
@@ -68,6 +70,7 @@ class Interception:
         self._before_grad = before_grad
         self._before_clipping = before_clipping
         self._before_norm_clipping = before_norm_clipping
+        self._without_gradients = without_gradients
 
     def attach(self) -> None:
         """Put the replacements in place."""
@@ -94,10 +97,11 @@ class Interception:
         self.send_calls_to(ignore)
         return max(with_us - seconds_of(partial(module._call_impl, argument)), 0.0)
 
-    def _calls(self, original: Callable[..., Any], _: "_Replaced") -> Callable[..., Any]:
+    def _calls(self, original: Callable[..., Any], mine: "_Replaced") -> Callable[..., Any]:
         take: Callable[[Call], None] = ignore
         slim = _NONE
         is_grad_enabled, float32 = torch.is_grad_enabled, torch.float32
+        without_gradients = self._without_gradients
         unwrapped = original is getattr(nn.Module, "_wrapped_call_impl", None)
 
         def use(new_take: Callable[[Call], None], new_slim: Slim) -> None:
@@ -126,12 +130,18 @@ class Interception:
                     take((self, args, kwargs, LEFT_OUT))
                 else:
                     take((self, args, kwargs, output))
+            elif mine.active:
+                without_gradients(self, args)
             return output
 
         def call_wrapped(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
             output = original(self, *args, **kwargs)
-            if is_grad_enabled() and not is_dynamo_compiling():
+            if is_dynamo_compiling():
+                return output
+            if is_grad_enabled():
                 take((self, args, kwargs, output))
+            elif mine.active:
+                without_gradients(self, args)
             return output
 
         self._use = use

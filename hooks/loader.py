@@ -10,7 +10,9 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 class DataWait:
     """Times `next()` of every DataLoader of the process while attached."""
 
-    def __init__(self) -> None:
+    def __init__(self, see: Callable[[Any, Any], None]) -> None:
+        """`see` gets the iterator and each batch that it gives."""
+        self._see = see
         self._original: Callable[[Any], Any] | None = None
         self._wrapper: Callable[[Any], Any] | None = None
         self._waited = 0.0
@@ -27,12 +29,15 @@ class DataWait:
         def timed_next(iterator: Any) -> Any:
             begin = perf_counter()
             try:
-                return original(iterator)
+                batch = original(iterator)
             finally:
                 waited = perf_counter() - begin
                 self._waited += waited
                 self.total += waited
                 self._seen = True
+            if self._original is not None:
+                self._see(iterator, batch)
+            return batch
 
         self._original, self._wrapper = original, timed_next
         _BaseDataLoaderIter.__next__ = timed_next  # type: ignore[method-assign,assignment]

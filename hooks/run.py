@@ -30,6 +30,7 @@ from trainvitals.hooks.settings import (
 )
 from trainvitals.hooks.system import SystemMonitor
 from trainvitals.hooks.watching import Watch
+from trainvitals.hooks.wire.observed import Observed
 from trainvitals.hooks.wire.records import EndStatus, NonFinite
 
 if TYPE_CHECKING:
@@ -264,6 +265,11 @@ class Run:
         if self._recorder is not None and self._alive():
             self._recorder.step(step=step, scalars=scalars)
 
+    def record(self, observed: Observed) -> None:
+        """Record what was seen of the training besides its steps."""
+        if self._recorder is not None and self._alive():
+            self._recorder.step(step=self.completed, observed=observed)
+
     @property
     def waited(self) -> float | None:
         """Seconds that the training has waited for its data so far; None while nothing is watched."""
@@ -277,6 +283,7 @@ class Run:
         try:
             target = labels if isinstance(labels, Tensor) else torch.as_tensor(labels)
             self._watch.criteria.see_labels(target)
+            self._watch.observer.tell_labels(target)
         except Exception as error:
             self._problems.caught("batch", error)
         self._watch.accounts.aside += perf_counter() - begin

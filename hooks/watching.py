@@ -12,9 +12,9 @@ from torch.optim.optimizer import (
 )
 from torch.utils.hooks import RemovableHandle
 
-from trainvitals.hooks.accounts import Accounts, Span
+from trainvitals.hooks.accounts import Accounts
 from trainvitals.hooks.backwardwatch import BackwardWatch
-from trainvitals.hooks.calibration import QuietCost, quiet_cost
+from trainvitals.hooks.calibration import quiet_cost
 from trainvitals.hooks.callwatch import CallWatch
 from trainvitals.hooks.criteria import Criteria
 from trainvitals.hooks.draft import Draft, Emitter
@@ -22,6 +22,7 @@ from trainvitals.hooks.guard import Guard
 from trainvitals.hooks.interception import Interception
 from trainvitals.hooks.light import Seldom
 from trainvitals.hooks.loader import DataWait
+from trainvitals.hooks.observe.observer import Observer
 from trainvitals.hooks.optimizers import Optimizers, has_closure
 from trainvitals.hooks.pace import HISTOGRAM_EVERY, Pace
 from trainvitals.hooks.parameterlook import ParameterLook
@@ -65,7 +66,16 @@ class Watch:
         self._calls = CallWatch(
             self.registry, self.quiet, self.criteria, self._taps, self.accounts, problems
         )
-        self._data_wait = DataWait()
+        self.observer = Observer(
+            self.registry,
+            lambda: self._optimizers.known,
+            self.criteria.see_observed,
+            emitter.emit,
+            lambda: self.completed,
+            self.accounts,
+            problems,
+        )
+        self._data_wait = DataWait(self.observer.see_loaded)
         self._shards = Shards(meeting, emitter.rows["parameter"], problems)
         self._pace = self._shards.pace if meeting else Seldom() if light else Pace()
         self._parameters = ParameterLook(self.registry, self._optimizers, emitter.rows["parameter"])
@@ -87,13 +97,12 @@ class Watch:
             self._backward.before_grad,
             self._before_clipping,
             self._backward.before_norm_clipping,
+            self.observer.see_evaluation,
         )
         self._handles: list[RemovableHandle] = []
         self._first = 0
-        self._last_look = 0
         self._samples = 0
         self._refreshed = -1
-        self._quiet_cost: QuietCost | None = None
         self._draft: Draft | None = None
         self._held: Draft | None = None
 
@@ -125,11 +134,11 @@ class Watch:
             ]
             self._data_wait.attach()
             self._interception.attach()
-            self._quiet_cost = self._quiet_cost or quiet_cost(
-                self._interception, self.registry, self._optimizers
-            )
-            self._last_look = self.completed
-            self.accounts.start()
+            if self.accounts.quiet_cost is None:
+                self.accounts.quiet_cost = quiet_cost(
+                    self._interception, self.registry, self._optimizers
+                )
+            self.accounts.start(self.completed)
             self._shards.join(self.registry)
         self._begin_step()
         self._calm_down()
@@ -137,7 +146,7 @@ class Watch:
     def resume_at(self, step: int) -> None:
         """Count on from `step`; only before the first step."""
         if self.completed == self._first:
-            self.quiet.completed = self._first = self._last_look = step
+            self.quiet.completed = self._first = self.accounts.begin = step
             self._pace.resume(self._pace, step)
             self._begin_step()
             self._calm_down()
@@ -165,14 +174,15 @@ class Watch:
     def detach(self) -> None:
         """Take everything off again; the training goes on as if nothing had been there."""
         self._emit_held()
-        if self.completed > self._last_look:
+        if self.completed > self.accounts.begin:
             self.accounts.enter()
-            span = self._span(self.completed)
+            span = self.accounts.close(self.completed, self._calls.count)
             self._pace.earn(span.training, span.always)
         self._shards.leave()
         if not self.guard.known_bad(self.completed):
             self.guard.check_last_steps()
         self._backward.look_at_late_losses(wait=True)
+        self.observer.flush()
         self.drop()
         self._emitter.poll(wait=True)
 
@@ -181,6 +191,7 @@ class Watch:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        self.observer.forget()  # first, as what it replaced lies over what the interception did
         self._interception.detach()
         self._data_wait.detach()
         self._end_look()
@@ -208,7 +219,8 @@ class Watch:
         self._parameters.sums = self._shards.begin(sampled)
         if sampled:
             self._taps.begin(self._draft, self._with_histograms())
-            self._interception.send_calls_to(self._calls.in_sample())
+            self.observer.begin()
+            self._interception.send_calls_to(self.observer.seeing(self._calls.in_sample()))
         else:
             self._interception.send_calls_to(*self._calls.in_glance())
 
@@ -224,6 +236,7 @@ class Watch:
 
     def _end_look(self) -> None:
         self._draft = None
+        self.observer.end()
         self._backward.end_look()
         self._parameters.clear(but=self._held)
         self._taps.end()
@@ -276,10 +289,7 @@ class Watch:
         aftermath = self._optimizers.aftermaths.get(id(optimizer))
         if aftermath is None:
             return
-        aftermath.keep(self.completed)
-        self.quiet.kept.append(aftermath)
-        if self.guard.doubts:
-            self.guard.settle(self.completed)
+        self.guard.stepped(aftermath, self.completed)
         if self._optimizers.is_primary(optimizer):
             self._next_step()
 
@@ -341,12 +351,7 @@ class Watch:
 
     def _look_at_update(self, optimizer: Optimizer) -> None:
         spoiled = self._parameters.take_update(optimizer)
-        aftermath = self._optimizers.aftermaths.get(id(optimizer))
-        if aftermath is not None:
-            aftermath.keep(self.completed)
-            self.quiet.kept.append(aftermath)
-        if self.guard.doubts:
-            self.guard.settle(self.completed)
+        self.guard.stepped(self._optimizers.aftermaths.get(id(optimizer)), self.completed)
         if spoiled and not self.guard.known_bad(self.completed):
             self.guard.check_last_steps()
 
@@ -379,10 +384,11 @@ class Watch:
             self._follow_models()
         if draft.sampled:
             self._samples += 1
+            self.observer.fill(draft)
         self._close_span(draft)
 
     def _close_span(self, draft: Draft) -> None:
-        span = self._span(self.completed + 1)
+        span = self.accounts.close(self.completed + 1, self._calls.count)
         waited = self._data_wait.take()
         if self.completed > self._first:
             draft.scalars["tv/step_time"] = span.wall / span.steps
@@ -394,12 +400,6 @@ class Watch:
             draft.step, span.steps, span.training, span.always, span.own, draft.sampled
         )
         self._emitter.poll()
-
-    def _span(self, end: int) -> Span:
-        """What the steps since the last look took, up to `end`."""
-        steps, self._last_look = end - self._last_look, end
-        cost = self._quiet_cost or QuietCost(0.0, 0.0)
-        return self.accounts.close(steps, self._calls.count * cost.call + cost.rest)
 
     def _emit_held(self) -> None:
         held, self._held = self._held, None

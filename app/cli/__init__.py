@@ -9,6 +9,7 @@ from trainvitals.app.cli.diagnose import diagnose
 from trainvitals.app.cli.doctor import doctor
 from trainvitals.app.cli.export import export
 from trainvitals.app.cli.importing import importing
+from trainvitals.app.cli.preflight import preflight
 from trainvitals.app.cli.report import report
 from trainvitals.app.cli.rules import rules
 from trainvitals.app.cli.runs import runs
@@ -25,6 +26,7 @@ def main() -> None:
 for command in (
     serve,
     demo,
+    preflight,
     diagnose,
     rules,
     sync,

@@ -11,12 +11,12 @@ from trainvitals.app.rules.finding import Finding, RuleState, Severity
 from trainvitals.app.rules.statistics import Curve, Persistence
 from trainvitals.app.rules.thresholds import Share
 
-OBVIOUS: Final = 0.6
-"""So many dead units show with fewer samples: a healthy layer has 13 % silent on a batch of 8."""
 POSITIONS: Final = 2_000
 """Behind a judgement of fewer dead units. A healthy net's fourth layer has 1.2 % silent on 256 samples."""
-FEW_POSITIONS: Final = 1_000
 BATCHES: Final = 20
+OBVIOUS: Final = ((0.6, 250, 6), (0.3, 500, 10))
+"""Shares of dead units that show with fewer samples, positions and batches: a short training at the usual overhead
+has about ten. A healthy layer has 13 % silent on a batch of 8 and 4 % on 256 samples."""
 GIVEN_BACK: Final = 0.25
 """Share of its fall that the loss has lost again."""
 IN_A_ROW: Final = 3
@@ -44,6 +44,9 @@ class DeadReluUnits(Rule):
     """Zero values are normal behind a ReLU, also 97 % of them; units that are never active are not."""
 
     id: ClassVar[str] = "dead-relu-units"
+    unless: ClassVar[str] = (
+        "the layer is meant to be sparse and its units take turns over more data than was seen."
+    )
     note: ClassVar[Share] = 0.1
     """A healthy He net has 1 to 4 % silent units on 256 samples; a tenth over 2,000 is worth a note."""
     warn: ClassVar[Share] = 0.3
@@ -96,7 +99,10 @@ class DeadReluUnits(Rule):
         elif unit.silent_since < 0:
             unit.silent_since = step
         enough = positions >= POSITIONS and self.samples >= BATCHES
-        few = positions >= FEW_POSITIONS and dead > OBVIOUS
+        few = any(
+            dead > share and positions >= least and self.samples >= batches
+            for share, least, batches in OBVIOUS
+        )
         silent = zeros == 1.0
         if enough and unit.first < 0:
             unit.first = dead
@@ -162,6 +168,7 @@ class DeadReluUnits(Rule):
                     "samples",
                     "since": onset,
                     "where": listing(names),
+                    "clear": first.held.clear if first.held.clear >= 0 else onset,
                     "shares": {name: round(shown[name].share, 4) for name in names[:50]},
                     "curve": first.curve.evidence(f"Dead units of {names[0]}", 0.0, self.note),
                 },
@@ -180,6 +187,7 @@ class DeadReluUnits(Rule):
             return self._state(found[0].state, found[0].title)
         if not self.samples:
             return self._state("not applicable", "No layer with a flat zero side was seen.")
-        if self.samples < BATCHES:
-            return self._state("not enough data", f"Judged after {BATCHES} sampled batches.")
+        least = min(batches for _, _, batches in OBVIOUS)
+        if self.samples < least:
+            return self._state("not enough data", f"Judged after {least} sampled batches.")
         return self._state("ok", f"{self.relu_layers} layers judged, none with many dead units.")

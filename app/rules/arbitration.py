@@ -8,69 +8,206 @@ from trainvitals.app.rules.finding import SEVERITIES, Finding
 
 NONFINITE: Final = ("nonfinite-activation", "nonfinite-loss", "nonfinite-gradient")
 
+DATA: Final = (
+    "label-out-of-range",
+    "ignored-label-batch",
+    "input-constant",
+    "repeated-batch",
+    "unshuffled-data",
+    "single-class-batch",
+    "same-order-every-epoch",
+    "train-val-overlap",
+    "input-scale",
+    "label-scale",
+)
+"""Rules about what the loop is fed with, the most certain first."""
+WIRED: Final = (
+    "optimizer-stale-params",
+    "loss-detached",
+    "call-order",
+    "clip-before-unscale",
+    "weight-init-symmetric",
+    "unintended-freeze",
+    "no-nonlinearity",
+    "softmax-single-unit",
+    "softmax-wrong-dim",
+    "nll-without-log",
+    "softmax-before-cross-entropy",
+    "sigmoid-before-bce-logits",
+    "relu-on-output",
+    "output-range-mismatch",
+    "loss-broadcast",
+    "loss-negative",
+    "train-mode-missing",
+    "eval-mode-leak",
+    "lr-out-of-family-range",
+    "amp-without-scaler",
+)
+"""Rules that read their cause off the loop itself, the most upstream first."""
+MEASURED: Final = ("train-val-overlap", "eval-mode-leak", "same-order-every-epoch")
+"""Faults of how a training is measured or walked through: its loss does not suffer from them at once."""
+NOTES: Final = (
+    "frozen-bn-updating",
+    "bn-small-batch",
+    "preflight",
+    "multilabel-loss-mismatch",
+    "loss-reduction-sum",
+    "class-imbalance",
+    "deep-sigmoid-stack",
+    "weight-decay-on-norm-bias",
+    "adam-with-l2",
+    "bias-before-norm",
+    "dropout-too-high",
+)
+"""Rules that explain nothing else."""
+STANDSTILL: Final = (
+    "val-constant",
+    "unchanged-parameter",
+    "update-ratio-low",
+    "loss-stuck-at-prior",
+    "loss-not-decreasing",
+    "loss-constant",
+)
+"""Signs that nothing is learned."""
+
+BLOW_UP: Final = (
+    "update-ratio-high",
+    "gradient-exploding",
+    "gradient-exploding-depth",
+    "activation-drift",
+    "weight-norm-growth",
+    "loss-divergence",
+    "loss-spike",
+)
+"""Signs that numbers grow."""
+
+SHUT: Final = (
+    "dead-relu-units",
+    "saturated-activation",
+    "input-insensitive",
+    "gradient-vanishing-depth",
+    "activation-scale-depth",
+)
+"""Signs that a layer passes nothing on."""
+
+VALIDATION: Final = ("overfitting",)
+
+SYMPTOMS: Final = (
+    *BLOW_UP,
+    *SHUT,
+    *STANDSTILL,
+    *NONFINITE,
+    *VALIDATION,
+    "over-regularised",
+    "initial-loss-mismatch",
+)
+"""What any fault of data or wiring may end in."""
+
 UPSTREAM: Final = (
+    *DATA,
+    *WIRED,
     "trainable-not-in-optimizer",
     "grad-not-zeroed",
+    "lr-schedule-mismatch",
+    "low-precision-update-lost",
+    "adam-eps-dominates",
+    "activation-scale-depth",
+    "gradient-exploding-depth",
     "update-ratio-high",
+    "saturated-activation",
     "dead-relu-units",
     "gradient-vanishing-depth",
     *NONFINITE,
+    "input-insensitive",
+    "over-regularised",
     "gradient-exploding",
+    "weight-norm-growth",
+    "activation-drift",
+    "loss-spike",
     "loss-divergence",
+    "update-ratio-low",
     "unchanged-parameter",
+    "loss-constant",
     "loss-stuck-at-prior",
+    "initial-loss-mismatch",
+    "loss-not-decreasing",
+    "val-constant",
+    *VALIDATION,
+    *NOTES,
 )
 """Rules from deterministic and upstream to statistical and downstream: decides between causes with
 the same onset."""
 
 EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
-    "trainable-not-in-optimizer": ("unchanged-parameter", "loss-stuck-at-prior"),
-    "grad-not-zeroed": (
-        "update-ratio-high",
-        "dead-relu-units",
-        "gradient-exploding",
-        "loss-divergence",
-        "loss-stuck-at-prior",
-        *NONFINITE,
-    ),
+    **{rule: SYMPTOMS for rule in (*DATA, *WIRED) if rule not in MEASURED},
+    "lr-out-of-family-range": tuple(rule for rule in SYMPTOMS if rule != "update-ratio-high"),
+    "optimizer-stale-params": (*SYMPTOMS, "trainable-not-in-optimizer"),
+    "unshuffled-data": (*SYMPTOMS, "single-class-batch", "same-order-every-epoch"),
+    "input-constant": (*SYMPTOMS, "repeated-batch"),
+    "nll-without-log": (*SYMPTOMS, "loss-negative"),
+    "relu-on-output": (*SYMPTOMS, "output-range-mismatch"),
+    "trainable-not-in-optimizer": STANDSTILL,
+    "grad-not-zeroed": (*BLOW_UP, *SHUT, *STANDSTILL, *NONFINITE, *VALIDATION),
+    "lr-schedule-mismatch": STANDSTILL,
+    "low-precision-update-lost": STANDSTILL,
+    "adam-eps-dominates": STANDSTILL,
+    "activation-scale-depth": (*BLOW_UP, *SHUT, *STANDSTILL, *NONFINITE),
+    "gradient-exploding-depth": (*BLOW_UP, *SHUT, *STANDSTILL, *NONFINITE),
     "update-ratio-high": (
-        "dead-relu-units",
-        "gradient-vanishing-depth",
-        "gradient-exploding",
-        "loss-divergence",
-        "unchanged-parameter",
-        "loss-stuck-at-prior",
+        "lr-out-of-family-range",
+        *BLOW_UP,
+        *SHUT,
+        *STANDSTILL,
         *NONFINITE,
+        *VALIDATION,
+    ),
+    "saturated-activation": (
+        "gradient-vanishing-depth",
+        "gradient-exploding-depth",
+        "input-insensitive",
+        *STANDSTILL,
     ),
     "dead-relu-units": (
         "gradient-vanishing-depth",
+        "activation-scale-depth",
+        "activation-drift",
+        "input-insensitive",
         "loss-divergence",
-        "unchanged-parameter",
-        "loss-stuck-at-prior",
+        "loss-spike",
+        *STANDSTILL,
     ),
-    "gradient-vanishing-depth": ("unchanged-parameter", "loss-stuck-at-prior"),
-    "gradient-exploding": (
-        "dead-relu-units",
+    "gradient-vanishing-depth": (
+        "input-insensitive",
+        "saturated-activation",
+        "activation-scale-depth",
+        *STANDSTILL,
+    ),
+    "input-insensitive": STANDSTILL,
+    "over-regularised": (*SHUT, *STANDSTILL, "activation-drift", "loss-divergence"),
+    "gradient-exploding": (*BLOW_UP, *SHUT, *STANDSTILL, *NONFINITE),
+    "weight-norm-growth": (*BLOW_UP, *SHUT, *STANDSTILL, *NONFINITE, *VALIDATION),
+    "activation-drift": (
+        "gradient-exploding",
         "loss-divergence",
-        "loss-stuck-at-prior",
-        "update-ratio-high",
+        "loss-spike",
+        *STANDSTILL,
         *NONFINITE,
     ),
-    "loss-divergence": ("gradient-exploding", "loss-stuck-at-prior", *NONFINITE),
-    "unchanged-parameter": ("loss-stuck-at-prior",),
-    **dict.fromkeys(
-        NONFINITE,
-        (
-            *NONFINITE,
-            "dead-relu-units",
-            "gradient-exploding",
-            "gradient-vanishing-depth",
-            "loss-divergence",
-            "loss-stuck-at-prior",
-            "unchanged-parameter",
-            "update-ratio-high",
-        ),
+    "loss-spike": (
+        "update-ratio-high",
+        "loss-divergence",
+        "gradient-exploding",
+        "activation-drift",
+        "weight-norm-growth",
+        "dead-relu-units",
+        *STANDSTILL,
     ),
+    "loss-divergence": ("gradient-exploding", "loss-spike", *STANDSTILL, *NONFINITE),
+    "update-ratio-low": STANDSTILL,
+    "unchanged-parameter": STANDSTILL,
+    "loss-constant": ("loss-stuck-at-prior", "loss-not-decreasing"),
+    "loss-stuck-at-prior": ("loss-not-decreasing",),
+    **dict.fromkeys(NONFINITE, (*NONFINITE, *BLOW_UP, *SHUT, *STANDSTILL, *VALIDATION)),
 }
 """For each rule those that it may bring about."""
 
@@ -78,7 +215,7 @@ SLACK: Final = 50
 """Steps by which a cause may be seen after its consequence: slow signs, samples far apart."""
 OVER: Final = 100
 """Steps after the end of a resolved cause in which it may still take effect."""
-DETERMINISTIC: Final = ("trainable-not-in-optimizer", "grad-not-zeroed")
+DETERMINISTIC: Final = ("trainable-not-in-optimizer", "grad-not-zeroed", *DATA, *WIRED)
 
 
 def arbitrate(findings: list[Finding]) -> list[Finding]:
@@ -126,16 +263,22 @@ def _explains(cause: Finding, effect: Finding) -> bool:
         return _names(cause) == cause.rule
     if cause.rule == "trainable-not-in-optimizer" and effect.rule == "unchanged-parameter":
         return bool(set(cause.layers) & set(effect.layers))
-    if {cause.rule, effect.rule} == {"update-ratio-high", "gradient-exploding"}:
+    if {cause.rule, effect.rule} in (
+        {"update-ratio-high", "gradient-exploding"},
+        {"update-ratio-high", "loss-spike"},
+    ):
         # Updates are sampled, norms are not, so their onsets cannot decide; the rate can.
         rate = cause if cause.rule == "update-ratio-high" else effect
         return bool(rate.evidence.get("rate_rose")) == (rate is cause)
     if cause.rule in EXPLAINS.get(effect.rule, ()):  # either way round: the earlier one
         return (cause.first_step, _rank(cause)) < (effect.first_step, _rank(effect))
+    if effect.rule in VALIDATION:  # begins at its best value, before anything went wrong
+        return cause.first_step <= effect.last_step
     slack = SLACK
     if effect.rule in NONFINITE and cause.rule not in DETERMINISTIC:
         slack = 0  # after a NaN nothing can be told apart
-    return cause.first_step <= effect.first_step + slack
+    begin = cause.evidence.get("clear", cause.first_step)
+    return int(begin) <= effect.first_step + slack
 
 
 def _names(finding: Finding) -> str:

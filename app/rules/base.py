@@ -1,11 +1,12 @@
 """What a rule is, and what it may be told."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import msgspec
 
 from trainvitals.app.rules.context import Context, StepView
-from trainvitals.app.rules.finding import Finding, RuleState, RuleStateName
+from trainvitals.app.rules.finding import Finding, RuleState, RuleStateName, Severity
 from trainvitals.app.rules.statistics import Persistence
 from trainvitals.hooks.wire.records import Event
 
@@ -18,12 +19,17 @@ class Rule(msgspec.Struct):
     """
 
     id: ClassVar[str]
+    unless: ClassVar[str] = ""
+    """What would make its finding a false alarm: what a user should think of before acting on it."""
 
     def on_step(self, context: Context, view: StepView) -> None:
         """Take a step record of rank 0."""
 
     def on_event(self, context: Context, position: tuple[str, int, int], event: Event) -> None:
         """Take an event; `position` is (attempt, step, rank)."""
+
+    def on_end(self, context: Context) -> None:
+        """The process has ended in good order; `context.message` is what it said."""
 
     def findings(self, context: Context) -> list[Finding]:
         """What the rule has found so far, each as if it were a root."""
@@ -32,6 +38,45 @@ class Rule(msgspec.Struct):
     def state(self, context: Context) -> RuleState:
         """Where the rule stands."""
         raise NotImplementedError
+
+    def _report(
+        self,
+        *,
+        severity: Severity,
+        resolved: bool,
+        first: int,
+        last: int,
+        title: str,
+        seen: str,
+        expected: str,
+        remedy: str,
+        layers: Sequence[str] = (),
+        where: str = "",
+        diff: str = "",
+        **evidence: object,
+    ) -> Finding:
+        """A finding of this rule as a root; at most 50 of `layers` are kept."""
+        return Finding(
+            key=self.id,
+            rule=self.id,
+            severity=severity,
+            state="resolved" if resolved else "firing",
+            first_step=first,
+            last_step=last,
+            layers=list(layers[:50]),
+            root=True,
+            cause="",
+            evidence={
+                "seen": seen,
+                "expected": expected,
+                "since": first,
+                "where": where or listing(list(layers)),
+                **evidence,
+            },
+            title=title,
+            remedy=remedy,
+            diff=diff,
+        )
 
     def _state(self, name: RuleStateName, reason: str) -> RuleState:
         return RuleState(rule=self.id, state=name, reason=reason)

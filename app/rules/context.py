@@ -43,6 +43,9 @@ class Group:
             for row in rows
         )
         self.head = self._heads()
+        held = self.trainable & self.in_optimizer
+        self.head_only = bool(held.any() and not (held & ~self.head).any())
+        """Whether the optimizer holds nothing but the last layer: transfer learning, most likely meant so."""
         self.fan_in: Floats = np.array(
             [max(1, math.prod(row.shape[1:])) for row in rows], dtype=np.float64
         )
@@ -116,6 +119,8 @@ class StepView:
         self.scalars = record.scalars
         self.loss = loss
         """The training loss, when this record holds it; may be non-finite."""
+        self.observed = record.observed
+        """What the hooks saw of the loop, when they looked at this step."""
         self.activations = activations
         self.parameters = parameters
 
@@ -148,6 +153,11 @@ class Loss(msgspec.Struct):
         self.fast += (value - self.fast) / min(self.count, 10)
         self.slow += (value - self.slow) / min(self.count, 50)
         self.best = min(self.best, self.slow)
+
+    @property
+    def flat(self) -> bool:
+        """Whether 100 losses and more have brought it down by less than a twentieth."""
+        return self.count >= 100 and self.slow > self.initial - 0.05 * abs(self.initial)
 
     @property
     def regained(self) -> float:
@@ -188,6 +198,8 @@ class Context(msgspec.Struct):
     records: int = 0
     """Step records so far."""
     ended: bool = False
+    message: str = ""
+    """What the process said when it ended."""
     loss: Loss = msgspec.field(default_factory=Loss)
     loss_names: dict[str, int] = msgspec.field(default_factory=dict)
     """Records that held each candidate for the training loss, at most 16 names."""
@@ -204,16 +216,19 @@ class Context(msgspec.Struct):
     last_width: int = 0
     """Outputs of the last Linear layer, 0 when there is none."""
     attention: bool = False
+    several_models: bool = False
+    """Whether several models are watched: a game between them has no loss that must fall."""
 
     def start(self, record: Start) -> None:
         """A process life begins."""
         self.project = record.project
         self.tags = list(record.tags)
-        self.ended = False
+        self.ended, self.message = False, ""
 
     def layout(self, record: Layout) -> None:
         """Rows of a group are named, or named anew."""
         self.layouts[record.group] = record
+        self.several_models |= any(_model(row.name) for row in record.rows)
         if record.kind == "activation":
             widths = [row.shape[-1] for row in record.rows if row.type == "Linear" and row.shape]
             self.last_width = widths[-1] if widths else self.last_width
@@ -221,7 +236,7 @@ class Context(msgspec.Struct):
 
     def end(self, record: End) -> None:
         """The process ended in good order."""
-        self.ended = True
+        self.ended, self.message = True, record.message
 
     def step(self, record: Step) -> float | None:
         """Take a step record; the training loss in it, if any."""

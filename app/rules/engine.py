@@ -88,6 +88,8 @@ class Engine:
                     self.feed(stream, step)
             case End():
                 context.end(record)
+                for rule in self._rules:
+                    rule.on_end(context)
 
     def _step(self, record: Step) -> None:
         loss = self._context.step(record)
@@ -119,7 +121,13 @@ class Engine:
         context = self._context
         return arbitrate(
             [
-                self.policy.apply(found, context.project, context.time)
+                self.policy.apply(
+                    msgspec.structs.replace(
+                        found, evidence={**found.evidence, "unless": rule.unless}
+                    ),
+                    context.project,
+                    context.time,
+                )
                 for rule in self._rules
                 for found in self._found(rule)
             ]

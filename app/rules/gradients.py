@@ -9,7 +9,7 @@ import numpy as np
 from trainvitals.app.rules.base import Rule, listing
 from trainvitals.app.rules.context import Context, StepView, Table
 from trainvitals.app.rules.finding import Finding, RuleState, Severity
-from trainvitals.app.rules.statistics import Curve, Persistence, mad, median, number, theil_sen
+from trainvitals.app.rules.statistics import Curve, Persistence, median, number, theil_sen
 from trainvitals.app.rules.thresholds import Positive
 
 COMPARABLE: Final = 4
@@ -39,6 +39,9 @@ class GradientVanishingDepth(Rule):
     0.8."""
     span: ClassVar[Positive] = 3.0
     """Decades between the best and the worst fed layer: what a few layers lose is no fault."""
+    unless: ClassVar[str] = (
+        "the layers are not one behind the other, or early ones are meant to learn slowly."
+    )
 
     held: Persistence = msgspec.field(default_factory=Persistence)
     curve: Curve = msgspec.field(default_factory=Curve)
@@ -158,6 +161,9 @@ class GradientExploding(Rule):
     noise: ClassVar[Positive] = 7.0
     """Median absolute deviations over the running median. At 5, heavy-tailed gradients of healthy runs alarm; single
     outliers of up to 1000 times are normal, hence three of twenty as well."""
+    unless: ClassVar[str] = (
+        "the data or the loss changed on purpose at this step: a curriculum, longer sequences."
+    )
 
     held: Persistence = msgspec.field(default_factory=Persistence)
     usual: list[float] = msgspec.field(default_factory=list)
@@ -179,8 +185,8 @@ class GradientExploding(Rule):
             return
         level = math.log10(norm)
         self.curve.add(view.step, level)
-        limit = self._limit()
         usual = median(self.usual)
+        limit = self._limit(usual)
         over = level > limit
         calm = not self.usual or level - usual < (limit - usual) / 2
         self.held.update(view.step, over, calm=calm, k=3, n=20)
@@ -195,12 +201,14 @@ class GradientExploding(Rule):
         if not over or self.strangers > WINDOW:
             self.usual = [*self.usual[-WINDOW + 1 :], level]
 
-    def _limit(self) -> float:
+    def _limit(self, usual: float) -> float:
+        """Of the level, where `usual` is the median of the usual ones."""
         if not self.usual:
             return math.inf
         if len(self.usual) < WARM_UP:
-            return median(self.usual) + START
-        return median(self.usual) + max(self.jump, self.noise * mad(self.usual))
+            return usual + START
+        spread = 1.4826 * float(np.median(np.abs(np.array(self.usual) - usual)))
+        return usual + max(self.jump, self.noise * spread)
 
     def findings(self, context: Context) -> list[Finding]:
         if not self.held.fired:

@@ -25,8 +25,12 @@ class LossDivergence(Rule):
     """Steps for which the loss must stay above its limit: spikes that come back are no divergence."""
     noise: ClassVar[Positive] = 10.0
     """Median absolute deviations of the loss, as its successive differences show them, which no trend inflates."""
-    given_back: ClassVar[Share] = 0.25
-    """Part of the fall since the start that must be lost again. Near zero a loss doubles for nothing."""
+    given_back: ClassVar[Share] = 0.5
+    """Part of the fall since the start that must be lost again. Near zero a loss doubles for nothing, and harder data
+    may cost a quarter of the fall."""
+    unless: ClassVar[str] = (
+        "the loss need not fall: rewards, a game of two nets, another task from this step on."
+    )
 
     name: str = ""
     changes: list[float] = msgspec.field(default_factory=list)
@@ -77,9 +81,11 @@ class LossDivergence(Rule):
         else:
             self.over_since = -1
         self.far = self.far + 1 if value > best + RUNAWAY * margin else 0
+        # Of two nets that play against each other one loses what the other wins.
         lasting = (
             self.over_since >= 0 and step - self.over_since >= self.lasting and self.since >= 0
         )
+        lasting = lasting and not context.several_models
         if lasting or self.far >= SURE:
             if self.onset < 0:
                 self.onset = self.since if self.since >= 0 else step
@@ -136,7 +142,7 @@ def number_of(value: float) -> float | None:
 
 
 BLOCKS: Final = 64
-TRIFLE: Final = 0.002
+TRIFLE: Final = 0.01
 LEARNING: Final = 0.01
 """Fall from the first to the last third of the stretch, as a share of the prior, that is learning."""
 
@@ -175,6 +181,9 @@ class LossStuckAtPrior(Rule):
     """Steps after which even slow starts have left it."""
     stuck_after: ClassVar[Count] = 500
     """Steps after which it is critical."""
+    unless: ClassVar[str] = (
+        "the task is very hard or the warm-up very long: nothing is learned yet."
+    )
 
     name: str = ""
     blocks: list[Block] = msgspec.field(default_factory=list)
@@ -243,11 +252,12 @@ class LossStuckAtPrior(Rule):
         if not prior > 0:
             return
         stretch = self._stretch(prior, context.warm_up_end)
-        if stretch and not _learning(stretch, prior):
-            length = stretch[-1].last - stretch[0].start + 1
+        length = stretch[-1].last - stretch[0].start + 1 if stretch else 0
+        if stretch and not _learning(stretch, prior, length < self.stuck_after):
             if length >= self.note_after:
                 self.prior, self.source = prior, source
-                self.onset = stretch[0].start if self.onset < 0 or self.resolved else self.onset
+                if self.onset < 0 or self.resolved:
+                    self.onset = self._stretch(prior, self.blocks[0].start)[0].start
                 self.last, self.length = stretch[-1].last, max(self.length, length)
                 self.level = sum(b.total for b in stretch) / sum(b.count for b in stretch)
                 self.resolved = False
@@ -317,11 +327,11 @@ class LossStuckAtPrior(Rule):
         return self._state("ok", f"The loss of guessing is {prior:.4g} ({source}).")
 
 
-def _learning(stretch: list[Block], prior: float) -> bool:
-    """Whether the stretch shows learning: the loss ends below the prior, or still falls towards it.
+def _learning(stretch: list[Block], prior: float, early: bool) -> bool:
+    """Whether the stretch shows learning: the loss ends below the prior, or falls towards it.
 
     Both by more than their noise and not by a trifle. Without learning a loss comes down to the
-    prior from above, and stays at it or above it.
+    prior from above, and stays at it or above it; a fall alone counts only `early`.
     """
     third = len(stretch) // 3
     if not third:
@@ -330,6 +340,8 @@ def _learning(stretch: list[Block], prior: float) -> bool:
     end, error = _mean(last)
     if end < prior * (1 - TRIFLE) and end < prior - 3 * error:
         return True
+    if not early:
+        return False
     start, start_error = _mean(first)
     fall = start - end
     return fall > 2 * math.hypot(error, start_error) and fall > LEARNING * prior

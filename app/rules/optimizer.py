@@ -120,12 +120,18 @@ class TrainableNotInOptimizer(ParameterRule):
     """A parameter receives gradients, and no optimizer holds it."""
 
     id: ClassVar[str] = "trainable-not-in-optimizer"
+    unless: ClassVar[str] = (
+        "the parameter is trained elsewhere, or left out on purpose and not marked as frozen."
+    )
+
+    head_only: bool = False
 
     def on_step(self, context: Context, view: StepView) -> None:
         for table in view.parameters:
             group = table.group
             if not group.in_optimizer.any():
                 continue  # no optimizer was seen yet
+            self.head_only = group.head_only
             gradient = table.column("grad_rms")
             received = gradient > 0
             wrong = group.trainable & ~group.in_optimizer & received
@@ -141,7 +147,7 @@ class TrainableNotInOptimizer(ParameterRule):
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         holds = "holds it" if len(found) == 1 else "holds them"
         finding = self._base(
-            "info" if share < self.trifle else "critical",
+            "info" if share < self.trifle or self.head_only else "critical",
             f"{first}{more}: gradients arrive at every step, but no optimizer {holds}, so "
             f"{100 * share:.3g} % of the trainable weights never learn",
             f"{len(found)} trainable parameters with a gradient and in no optimizer",
@@ -161,6 +167,9 @@ class UnchangedParameter(ParameterRule):
     """
 
     id: ClassVar[str] = "unchanged-parameter"
+    unless: ClassVar[str] = (
+        "the branch is not in use at present: an expert, a head of another task."
+    )
 
     def on_step(self, context: Context, view: StepView) -> None:
         rates = list(context.rates.values())
@@ -172,7 +181,8 @@ class UnchangedParameter(ParameterRule):
             moves = max(rates) * size > RESOLUTION * table.column("weight_absmax")
             broken = (table.column("weight_nonfinite") > 0) | (table.column("grad_nonfinite") > 0)
             nothing = (np.isnan(size) | (size == 0)) & ~broken
-            wrong = table.group.trainable & (unchanged == 1) & (moves | nothing) & ~broken
+            held = table.group.in_optimizer | (not table.group.head_only)
+            wrong = table.group.trainable & held & (unchanged == 1) & (moves | nothing) & ~broken
             self._take(view.step, table, wrong, ~np.isnan(unchanged), moves)
 
     def findings(self, context: Context) -> list[Finding]:
@@ -184,6 +194,8 @@ class UnchangedParameter(ParameterRule):
         severity: Severity = "critical"
         if share < self.trifle:
             severity = "info"
+        elif all("expert" in name for name in found):
+            severity = "info"  # no sample was sent to them lately
         elif len(cut_off) == len(found) and share <= 0.5:
             severity = "warning"
         first = next(iter(found))
@@ -211,6 +223,7 @@ class GradNotZeroed(Rule):
     """Every backward finds the gradients of the step before still there, and adds to them."""
 
     id: ClassVar[str] = "grad-not-zeroed"
+    unless: ClassVar[str] = "gradients are carried from step to step on purpose."
 
     held: Persistence = msgspec.field(default_factory=Persistence)
 

@@ -79,6 +79,8 @@ class Persistence(msgspec.Struct):
     calm: int = 0
     onset: int = -1
     last: int = -1
+    clear: int = -1
+    """Last sample before the onset in which it did not hold: what is sampled may have begun right after."""
     fired: bool = False
     resolved: bool = False
 
@@ -105,6 +107,8 @@ class Persistence(msgspec.Struct):
             self.calm = 0
         else:
             self.calm = self.calm + 1 if calm else 0
+            if not self.fired:
+                self.clear = step
         if over and (len(self.over) >= k or sure or (self.fired and not self.resolved)):
             if not self.fired:
                 self.onset = self.over[0][1]

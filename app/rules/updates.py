@@ -20,6 +20,13 @@ GPT-2's 0.55; a layer that starts at or near zero grows by design, whatever its 
 WINDOW: Final = 20
 """Samples in which ten must be over `ratio`, or the mean of all, each counted as at most 1: a short
 burst that replaces the weights altogether weighs as much as a long one."""
+STALLED: Final = 0.8
+"""Of `ratio`, in three samples: too much where the loss does not fall at the same time."""
+LITTLE: Final = 0.4
+"""Share of its start by which `AFTER` losses bring down the loss of nearly every training."""
+AFTER: Final = 150
+SETTLED: Final = 10
+"""Steps in which a short burst proves nothing: a quasi-Newton method leaps at its start."""
 CALM: Final = 10
 """Samples below half the limit that resolve it."""
 MOST_DECADES: Final = 3
@@ -39,6 +46,7 @@ class UpdateRatioHigh(Rule):
     """A step that replaces half of the weights: critical in 3 of 20 samples."""
     overwhelming_ratio: ClassVar[Positive] = 5.0
     """A step that makes the typical weight matrix five times as large as it was: once is enough."""
+    unless: ClassVar[str] = "the weights started near zero, or the optimizer is one that leaps."
 
     high: Persistence = msgspec.field(default_factory=Persistence)
     extreme: Persistence = msgspec.field(default_factory=Persistence)
@@ -63,11 +71,18 @@ class UpdateRatioHigh(Rule):
     """Losses or gradient norms within `AFTERMATH` steps that tell of a blow-up."""
     rate: float = math.nan
     """Highest learning rate at the onset."""
+    large: int = 0
+    """Samples over `STALLED` times `ratio`."""
+    stalled: int = -1
+    """Last step at which the loss had hardly fallen after such samples."""
     jump: RateJump = msgspec.field(default_factory=RateJump)
 
     def on_step(self, context: Context, view: StepView) -> None:
         self.jump.update(context, view)
         self._watch_aftermath(context, view)
+        loss = context.loss
+        if self.large >= 3 and loss.count >= AFTER and loss.best > (1 - LITTLE) * loss.initial > 0:
+            self.stalled = view.step
         for table in view.parameters:
             ratios = self._ratios(table)
             if ratios is not None:
@@ -112,8 +127,11 @@ class UpdateRatioHigh(Rule):
             self.burst_step, self.burst_loss = step, context.loss.fast
         if level > self.ratio:
             self._note_rate(context, step)
-        sure = middle > self.overwhelming_ratio or self.answers >= 2
-        replaced = sum(self.recent) > self.ratio * WINDOW
+        if step > context.first_step:  # the first step of Adam is the largest of all
+            self.large += level > STALLED * self.ratio
+        lost = self.large >= 3 and context.loss.regained > 2 * GIVEN_BACK
+        sure = middle > self.overwhelming_ratio or self.answers >= 2 or lost
+        replaced = sum(self.recent) > self.ratio * WINDOW and step >= context.first_step + SETTLED
         self._hold(self.high, step, level, self.ratio, 10, sure or replaced)
         self._hold(self.extreme, step, level, self.extreme_ratio, 3, sure)
         self.previous = step
@@ -150,14 +168,18 @@ class UpdateRatioHigh(Rule):
     def findings(self, context: Context) -> list[Finding]:
         extreme = self.extreme.fired or self._confirmed_late
         if not (self.high.fired or extreme):
-            return [self._unsampled(context)] if self.jump.confirmed else []
+            if self.jump.confirmed:
+                return [self._unsampled(context)]
+            if self.stalled < 0:
+                return []
         starts = [held.onset for held in (self.high, self.extreme) if held.fired]
         onset = min(starts) if starts else self.burst_step
+        onset = context.first_step if onset < 0 else onset
         if self.rate_rose and 0 <= onset - self.start <= AFTERMATH:
             onset = self.start  # between two samples, and the rate tells at which step
         if self.jump.confirmed and 0 <= onset - self.jump.step <= AFTERMATH:
             onset = self.jump.step
-        last = max(self.high.last, self.extreme.last, onset)
+        last = max(self.high.last, self.extreme.last, self.stalled, onset)
         over = not extreme or not self.extreme.fired or self.extreme.resolved
         resolved = over and (not self.high.fired or self.high.resolved) and starts != []
         layers = sorted(self.worst, key=lambda name: (-self.worst[name], name))

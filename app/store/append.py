@@ -174,6 +174,7 @@ class _Appender:
             step=record.step,
             scalars=record.scalars,
             samples=references,
+            observed=record.observed,
         )
 
     def _take_scalars(self, rows: list[_Row]) -> None:

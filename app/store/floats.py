@@ -61,9 +61,9 @@ def _smaller(places: npt.NDArray[np.uint8]) -> bytes:
 
 
 def unpack(
-    bodies: Sequence[bytes], dtype: str, rows: int, length: int, row: int | None = None
+    bodies: Sequence[bytes], dtype: str, rows: int, length: int, chosen: slice = slice(None)
 ) -> npt.NDArray[Any]:
-    """The inverse of `pack`: shape (arrays, rows, length), or (arrays, 1, length) of the one `row`.
+    """The inverse of `pack`: shape (arrays, rows, length), of the `chosen` rows alone.
 
     Raises ValueError and zstandard.ZstdError for damaged bytes.
     """
@@ -87,7 +87,6 @@ def unpack(
         at += first
         parts[1].append(_whole(body[at : at + second], cells))
         parts[2].append(_whole(body[at + second :], (size - 2) * cells))
-    chosen = slice(None) if row is None else slice(row, row + 1)
     reference = np.frombuffer(b"".join(starts), kind).reshape(count, rows)[:, chosen, None]
     folded = np.empty((count, reference.shape[1], length), kind)
     highest = size - 1

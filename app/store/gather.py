@@ -157,7 +157,8 @@ class Reader:
             return nothing if span.kept is None else nothing[:, span.kept]
         if span.level == 0:
             missing = tiles.MISSING[group.dtype]
-            values = floats.unpack(bodies, group.dtype, height, count, place)
+            chosen = slice(None) if place is None else slice(place, place + 1)
+            values = floats.unpack(bodies, group.dtype, height, count, chosen)
             return self._leaves(_in_rows(values, places, shape, missing), span.kept)
         width = pyramid.width(span.level)
         nodes = tiles.unpack_nodes(bodies, group.dtype, height, count, width, place)

@@ -98,6 +98,7 @@ def of_records(values: Numbers, missing: np.floating[Any]) -> Nodes:
     last = np.full_like(parts[:, 0], np.nan)
     for place in range(FIRST_WIDTH):
         np.copyto(last, parts[:, place], where=present[:, place])
+    last[np.isnan(last)] = np.nan  # a sender is free to send a signalling NaN, which numpy warns of
     return Nodes(
         np.fmin.reduce(shown, axis=1),
         np.fmax.reduce(shown, axis=1),
@@ -116,7 +117,7 @@ def leaves(values: Numbers, missing: np.floating[Any]) -> Nodes:
         return Nodes(values, values, values, values, count, np.zeros_like(count))
     present = recorded(values, missing)
     shown = np.where(finite, values, np.nan)
-    last = np.where(present, values, np.nan)
+    last = np.where(np.isnan(values), np.nan, values)  # a signalling one becomes quiet
     return Nodes(shown, shown, shown, last, count, (present & ~finite).astype(np.int64))
 
 

@@ -91,9 +91,11 @@ def unpack_nodes(
         (length,) = _LENGTH.unpack_from(body)
         parts.append(body[_LENGTH.size : _LENGTH.size + length])
         full[index] = len(body) == _LENGTH.size + length
-    numbers = floats.unpack(parts, dtype, 4 * rows, count).reshape(len(bodies), 4, rows, count)
     chosen = slice(None) if row is None else slice(row, row + 1)
-    numbers = numbers[:, :, chosen]
+    fields = slice(row, None, 1 if row is None else rows)  # the same row of each of the four
+    numbers = floats.unpack(parts, dtype, 4 * rows, count, fields).reshape(
+        len(bodies), 4, -1, count
+    )
     finite = np.full(numbers[:, 0].shape, width)
     nonfinite = np.zeros_like(finite)
     for index in np.flatnonzero(~full).tolist():

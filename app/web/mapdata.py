@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -79,8 +79,13 @@ def _matrices(
     def read(key: str) -> Matrix:
         return store.matrix(run, kind(key), key, start=start, stop=stop, buckets=buckets)
 
-    with ThreadPoolExecutor(max_workers=READERS) as pool:
-        return dict(zip(keys, pool.map(read, keys), strict=True))
+    return dict(zip(keys, _readers().map(read, keys), strict=True))
+
+
+@cache
+def _readers() -> ThreadPoolExecutor:
+    """Threads that stay, as each has a connection of its own; made at the first use, after workers have forked."""
+    return ThreadPoolExecutor(READERS, "map-reader")
 
 
 def levels(
@@ -131,7 +136,7 @@ def kept(made: judged.Picture, known: str) -> int:
     Cells of kept buckets are the same but for small shifts of a layer's usual level, which the next full map brings.
     """
     count, _, rest = known.partition(".")
-    if not count.isdigit() or not 0 < int(count) <= made.codes.shape[1]:
+    if not (count.isascii() and count.isdigit()) or not 0 < int(count) <= made.codes.shape[1]:
         return 0
     return int(count) - 1 if _shape(made, int(count)) == rest.partition(".")[0] else 0
 

@@ -8,6 +8,8 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from trainvitals.hooks.wire.observed import Observed
+
 Value: TypeAlias = str | int | float | bool | list[Any] | dict[str, Any] | None
 GroupKind = Literal["activation", "parameter", "logged"]
 """A "logged" group names the histograms that the user's own code logs: one row a name, and no samples."""
@@ -92,6 +94,8 @@ class Step(msgspec.Struct, tag="step", frozen=True, kw_only=True, omit_defaults=
     """Whatever was logged, and the hooks' own scalars (`tv/...`). NaN and infinity are kept."""
     samples: list[Sample] = []
     histograms: list[Histograms] = []
+    observed: Observed | None = None
+    """What was seen of the loop itself. Came after version 2 began; who does not know it reads the rest."""
 
 
 class Scalars(msgspec.Struct, tag="scalars", frozen=True, kw_only=True, omit_defaults=True):

@@ -104,6 +104,8 @@ def _validate_layout(layout: Layout) -> None:
 
 def _validate_step(step: Step) -> None:
     _check_metrics(step.scalars)
+    if step.observed is not None:
+        _check_size(msgspec.to_builtins(step.observed), "observation")
     if len(step.samples) > 256 or len(step.histograms) > 256:
         raise TooLarge("More than 256 samples at one step.")
     taken: list[Sample | Histograms] = [*step.samples, *step.histograms]

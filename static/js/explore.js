@@ -4,16 +4,13 @@ import { colour } from "./colours.js";
 
 let loading = null;
 
-/** plotly.js writes some `style` attributes, which the pages forbid; the same through the CSSOM is allowed. The style
- *  sheet of its maps, which nobody draws here, is forbidden too, and becomes an element without effect. */
+/** plotly.js writes some `style` attributes, which the pages forbid; the same through the CSSOM is allowed. */
 function styleThroughObjects() {
   const { setAttribute } = Element.prototype;
   Element.prototype.setAttribute = function set(name, value) {
     if (name === "style") this.style.cssText = value;
     else setAttribute.call(this, name, value);
   };
-  const { createElement } = document;
-  document.createElement = (name, options) => createElement.call(document, name === "style" ? "meta" : name, options);
 }
 
 function plotly() {
@@ -24,13 +21,20 @@ function plotly() {
     rules.className = "no-inline-styles";
     const script = document.createElement("script");
     script.src = document.body.dataset.plotly;
-    script.onload = () => resolve(window.Plotly);
+    // its map library brings a style element at its start, which we have no use for and the pages forbid
+    const { head } = document;
+    head.appendChild = (child) => (child.nodeName === "STYLE" ? child : Node.prototype.appendChild.call(head, child));
+    script.onload = () => {
+      delete head.appendChild;
+      resolve(window.Plotly);
+    };
     script.onerror = () => {
+      delete head.appendChild;
       loading = null;
       reject(new Error("The chart library can't be loaded. Close this and try again."));
     };
     styleThroughObjects();
-    document.head.append(rules, script);
+    head.append(rules, script);
   });
   return loading;
 }

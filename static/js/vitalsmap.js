@@ -134,6 +134,7 @@ export class VitalsMap {
     this.scroller.style.height = `${seen + AXIS + 4}px`;
     this.spacer.style.height = `${Math.max(total - seen, 0)}px`;
     this.seen = seen;
+    this.colours ??= palette(this.shares);
     this.later();
   }
 
@@ -160,7 +161,7 @@ export class VitalsMap {
   paint() {
     const width = this.element.clientWidth;
     if (!width) return;
-    this.colours ??= palette(this.shares); // anew for another theme
+    this.colours ??= palette(this.shares);
     const height = this.seen + AXIS + 4;
     const context = fitted(this.canvas, width, height);
     context.clearRect(0, 0, width, height);
@@ -351,7 +352,7 @@ export class VitalsMap {
     } catch {
       return; // the banner says that the server is away; the tip stays without numbers
     }
-    again?.();
+    again();
   }
 
   key(event) {

@@ -119,7 +119,7 @@ def test_one_runs_trouble_is_not_the_others(path, sick, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parent", [os.getpid(), 0])
+@pytest.mark.parametrize("parent", [os.getpid(), 0], ids=["with its parent", "alone"])
 def test_the_process_judges_until_it_is_told_to_stop(path, sick, parent):
     send(path, sick)
     command = [sys.executable, "-m", "trainvitals.app.evaluator", "--database", str(path)]

@@ -67,9 +67,12 @@ def test_one_step_of_five_times_the_weights_is_enough(script):
 
 
 def test_an_extreme_step_and_the_loss_that_follows_are_enough(script):
-    run = train(script().linear_stack(2), range(30), {}, loss=lambda step: 2.0)
-    run = train(run, [30], {"*": ratio(0.8)}, loss=lambda step: 2.0)
-    run = train(run, range(31, 40), {}, loss=lambda step: 2.0)
+    def level(step):
+        return 2.0 - 0.001 * step
+
+    run = train(script().linear_stack(2), range(30), {}, loss=level)
+    run = train(run, [30], {"*": ratio(0.8)}, loss=level)
+    run = train(run, range(31, 40), {}, loss=level)
     assert run.findings() == {}
     run = train(run, [40, 41], {}, loss=lambda step: 9.0)
     finding = run.findings()["update-ratio-high"]

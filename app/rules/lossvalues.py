@@ -1,0 +1,262 @@
+"""What a loss and its labels say by their numbers: the first value, the sign, the range, the reduction."""
+
+import math
+import re
+from typing import ClassVar, Final
+
+from trainvitals.app.rules.context import Context, StepView
+from trainvitals.app.rules.finding import Severity
+from trainvitals.app.rules.losscalls import CROSS_ENTROPY, NAMES, REGRESSION, of_kind, shown
+from trainvitals.app.rules.observed import FINE, SKIP, Looked, ObservedRule, Sight, wrong
+from trainvitals.hooks.wire.observed import LossCall, Observed
+
+HIGH: Final = 2.0
+"""Nats over the loss of guessing that are a warning at the start: scores with a standard deviation of 2."""
+RAISED: Final = 0.5
+"""The same for an info: a standard deviation of 1."""
+BOUNDED: Final = ("cross-entropy", "bce", "bce-logits", *REGRESSION)
+"""Losses that are never negative, their targets being right."""
+CRASHES: Final = re.compile(
+    r"Target (-?\d+) is out of bounds|t >= 0 && t < n_classes|index out of range in self"
+)
+"""What PyTorch says of a label that is no class."""
+
+
+class InitialLossMismatch(ObservedRule):
+    """The loss of the first step is not that of guessing.
+
+    Formula: value − ln C for cross-entropy over C classes, − ln 2 for binary cross-entropy; the mean of the elements,
+    whatever the reduction and the class weights. Warning above 2 nats and 3 standard errors, info above 0.5. Default:
+    scores with standard deviation σ at the start add σ²/2: 0.1 for 0.5, 0.5 for 1, 2 for 2 [S]. Applies to: the first
+    look of a run that starts at step 0 from scratch. Guards: fine-tuning and adapters start elsewhere. Never critical:
+    most trainings recover from it, in some hundred steps. A value far below is an info: a model that was trained
+    before, or a label among the inputs. Guide tips: guide D, 17.
+    Sources: Karpathy, A Recipe for Training Neural Networks.
+    """
+
+    id: ClassVar[str] = "initial-loss-mismatch"
+    k: ClassVar[int] = 1
+    n: ClassVar[int] = 1
+    expected: ClassVar[str] = "About the loss of guessing: ln C for C classes, ln 2 for yes or no"
+    remedy: ClassVar[str] = (
+        "Scale the last layer's weights down (or start it at 0), and check that labels and outputs belong together. "
+        "Far below the expected value: a label among the inputs, or weights that were trained before."
+    )
+    about: ClassVar[str] = (
+        "Judged at the first step of a training from scratch, for (binary) cross-entropy."
+    )
+
+    fine_tuned: bool = False
+
+    def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
+        if seen.facts is not None:
+            self.fine_tuned = seen.facts.mode != "scratch"
+        if view.step != context.first_step or view.step or self.fine_tuned or self.held.count:
+            return SKIP
+        judged = [
+            (loss, _guessing(loss))
+            for loss in seen.losses
+            if loss.before in ("linear", "convolution", "")
+        ]
+        for loss, guessing in judged:
+            if guessing is None or loss.value is None or loss.error is None:
+                continue
+            excess, error = loss.value - guessing, 3 * loss.error
+            severity = _surprise(excess, error, guessing)
+            if severity is not None:
+                return wrong(
+                    f"The first loss is {loss.value:.3g}, where guessing costs {guessing:.3g}",
+                    f"{NAMES[loss.kind]} {loss.value:.4g} ± {loss.error:.2g} at step {view.step}",
+                    severity,
+                )
+            return FINE
+        return SKIP
+
+
+def _guessing(loss: LossCall) -> float | None:
+    if loss.kind == "cross-entropy" and loss.normalised is not None and loss.normalised[1] > 1:
+        return math.log(loss.normalised[1])
+    return math.log(2) if loss.kind == "bce-logits" else None
+
+
+def _surprise(excess: float, error: float, guessing: float) -> Severity | None:
+    if excess > HIGH + error:
+        return "warning"
+    return "info" if excess > RAISED + error or excess < -0.5 * guessing - error else None
+
+
+class LossNegative(ObservedRule):
+    """The loss that the training minimises is the negative of a loss that is never negative.
+
+    Formula: what backward begins with is below 0, and minus the loss call's value within 2 %; 3/3 looks. Default: a
+    sum of terms does not hit minus one of them three times. Applies to: cross-entropy, binary cross-entropy and
+    regression losses with one call a step. Guards: densities, lower bounds, policy gradients and adversarial terms
+    have losses of their own sign, and are no such call. Sources: AutoTrainer; guide D, 18.
+    """
+
+    id: ClassVar[str] = "loss-negative"
+    expected: ClassVar[str] = "A loss of 0 or more"
+    remedy: ClassVar[str] = (
+        "Remove the minus: the training maximises its error. False alarm: an opponent that is meant to."
+    )
+    about: ClassVar[str] = "No look has shown a single loss call of a bounded loss."
+
+    def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
+        if (
+            seen.root is None
+            or len(seen.losses) != 1
+            or seen.losses[0].kind not in BOUNDED
+            or not seen.losses[0].value
+        ):
+            return SKIP
+        loss = seen.losses[0]
+        own = loss.value or 0.0
+        if seen.root < -1e-6 and abs(seen.root + own) <= 0.02 * abs(own):
+            return wrong(
+                f"The loss is {seen.root:.3g}: {NAMES[loss.kind]} with its sign turned",
+                f"Backward begins with {seen.root:.4g}; {NAMES[loss.kind]} is {own:.4g}",
+            )
+        return FINE
+
+
+class LossReductionSum(ObservedRule):
+    """The loss is the sum over the batch, so that the batch size scales the learning rate.
+
+    Formula: the loss call's reduction is "sum" over more than one element; 3/3 looks. Always an info: variational
+    bounds are sums by definition, and many divide by the batch afterwards. Applies to: losses whose graph tells the
+    reduction. Guide tips: 27. Sources: TheDeepChecker; guide A.
+    """
+
+    id: ClassVar[str] = "loss-reduction-sum"
+    expected: ClassVar[str] = "The mean over the batch"
+    remedy: ClassVar[str] = (
+        "Use the mean, or divide by the batch size; with the sum the last, shorter batch counts less."
+    )
+
+    def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
+        losses = [loss for loss in seen.losses if loss.reduction]
+        if not losses:
+            return SKIP
+        for loss in losses:
+            if loss.reduction == "sum" and loss.shape and loss.shape[0] > 1:
+                return wrong(
+                    f"{NAMES[loss.kind]} is summed over {shown(loss.shape)}",
+                    'reduction="sum"',
+                    "info",
+                )
+        return FINE
+
+
+class LabelOutOfRange(ObservedRule):
+    """A label that the loss has no place for.
+
+    Formula: targets of binary cross-entropy outside [0, 1]; whole-numbered labels below 0 that are not to be ignored;
+    or the run ended with PyTorch's own message that a label is out of bounds. At once. Default: nothing about it is
+    normal. Applies to: cross-entropy, nll, binary cross-entropy. Guards: soft labels lie in [0, 1]; the loss's own
+    ignore_index is known. Sources: torch-audit.
+    """
+
+    id: ClassVar[str] = "label-out-of-range"
+    k: ClassVar[int] = 1
+    n: ClassVar[int] = 1
+    expected: ClassVar[str] = "Labels 0 to C − 1 for C outputs; 0 to 1 for binary cross-entropy"
+    remedy: ClassVar[str] = (
+        "Count the labels from 0, give the model as many outputs as there are classes, mark padding with the loss's "
+        "ignore_index, and scale binary targets to [0, 1]."
+    )
+
+    def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
+        applies = False
+        for loss in of_kind(seen, "bce", "bce-logits", "nll", *CROSS_ENTROPY):
+            targets = loss.targets
+            if targets is None:
+                continue
+            applies = True
+            if targets.negative:
+                return wrong(
+                    f"{targets.negative} labels below 0, which the loss does not ignore",
+                    f"Labels from {targets.low:.0f} to {targets.high:.0f}",
+                )
+            if loss.kind in ("bce", "bce-logits") and (targets.outside_unit or 0) > 0:
+                share = 100 * (targets.outside_unit or 0)
+                return wrong(
+                    f"{share:.3g} % of the targets of {NAMES[loss.kind]} are outside [0, 1]",
+                    f"Targets from {targets.low:.3g} to {targets.high:.3g}",
+                )
+        return FINE if applies else SKIP
+
+    def on_end(self, context: Context) -> None:
+        match = CRASHES.search(context.message) if not self.held.fired else None
+        if match is not None:
+            label = f"the label {match.group(1)}" if match.group(1) else "a label"
+            title = f"The training ended because of {label}, for which there is no output"
+            self._hold(max(context.last_step, 0), Sight(title, context.message[:300]))
+
+
+class IgnoredLabelBatch(ObservedRule):
+    """Every label of a batch is one to be ignored: the mean loss over none is NaN.
+
+    Formula: labels equal to ignore_index = labels of the batch; once. Default: such a batch teaches nothing. Applies
+    to: cross-entropy and nll with whole-numbered labels. Guards: none needed.
+    Sources: practice of instruction tuning, where long prompts push the answer out of the window.
+    """
+
+    id: ClassVar[str] = "ignored-label-batch"
+    k: ClassVar[int] = 1
+    n: ClassVar[int] = 1
+    expected: ClassVar[str] = "At least one label in every batch"
+    remedy: ClassVar[str] = (
+        "Leave such samples out, or take a longer context; with reduction='mean' their loss is 0/0."
+    )
+
+    def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
+        losses = [
+            loss for loss in of_kind(seen, "cross-entropy", "nll") if loss.targets is not None
+        ]
+        if not losses:
+            return SKIP
+        for loss in losses:
+            targets = loss.targets
+            if (
+                targets is not None
+                and targets.ignored
+                and not targets.classes
+                and not targets.negative
+            ):
+                return wrong(
+                    f"All {targets.count} labels of a batch are to be ignored",
+                    f"{targets.ignored} labels with the loss's ignore_index",
+                    "warning",
+                )
+        return FINE
+
+
+class LabelScale(ObservedRule):
+    """Regression targets whose size no freshly made network gives.
+
+    Formula: standard deviation of the targets above 100; 3/3 looks. Below 0.01 it is an info, as the loss is small
+    then, but learns. Default: two decades; outputs of a new network are about 1. Applies to: regression losses whose
+    targets the graph keeps. Guards: targets that are all the same (residuals of equations). Guide tips: 39. Sources:
+    guide A (0.1 against 1000).
+    """
+
+    id: ClassVar[str] = "label-scale"
+    expected: ClassVar[str] = "Targets with a standard deviation near 1"
+    remedy: ClassVar[str] = (
+        "Standardise the targets with the training set's mean and standard deviation, and undo it on the outputs. "
+        "False alarm: a model that scales its own output."
+    )
+
+    def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
+        losses = [loss for loss in of_kind(seen, *REGRESSION) if loss.targets and loss.targets.std]
+        if not losses:
+            return SKIP
+        for loss in losses:
+            std = loss.targets.std if loss.targets is not None and loss.targets.std else 1.0
+            if std > 100 or std < 0.01:
+                return wrong(
+                    f"The targets have a standard deviation of {std:.3g}",
+                    f"Targets {loss.targets.mean:.3g} ± {std:.3g}" if loss.targets else "",
+                    "warning" if std > 100 else "info",
+                )
+        return FINE

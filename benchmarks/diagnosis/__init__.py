@@ -1,0 +1,1 @@
+"""How good the diagnosis is: sick trainings with a known fault, healthy ones with none."""
