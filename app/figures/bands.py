@@ -6,8 +6,8 @@ optimizers and schedules healthy values differ by orders of magnitude, so most s
 layer's own levels in the same run.
 """
 
-import warnings
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -88,11 +88,9 @@ def update_ratio(cells: MatrixLike) -> Floats:
 
     The lower edge falls with the step's largest ratio: a schedule that ends at zero makes no layer ill.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a column without any value is NaN
-        top = np.nanmax(np.where(np.isfinite(cells.mean), cells.mean, np.nan), axis=0)
-        usual = np.nanmedian(top) if top.size else np.nan
-        scheduled = np.fmin(top / usual, 1.0) if usual > 0 else np.ones(top.shape)
+    top = along(np.nanmax, np.where(np.isfinite(cells.mean), cells.mean, np.nan), 0)
+    usual = float(along(np.nanmedian, top, 0))
+    scheduled = np.fmin(top / usual, 1.0) if usual > 0 else np.ones(top.shape)
     return _outside(cells.mean, cells.max, UPDATE_LOW * scheduled[None, :], UPDATE_HIGH)
 
 
@@ -126,9 +124,7 @@ def gradient_rms(cells: MatrixLike, known: Levels | None = None) -> Floats:
     high = (known or gradient_levels(cells)).high[:, None]
     spike = _outside(cells.max, cells.max, 0.0, high * GRADIENT_SPIKE)
     rise = _outside(cells.mean, cells.mean, 0.0, high * DRIFT, fade=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a column without any value is NaN
-        typical = np.nanmedian(cells.mean, axis=0)[None, :]
+    typical = along(np.nanmedian, cells.mean, 0)[None, :]
     low = _outside(cells.mean, cells.max, typical * GRADIENT_SPAN, np.inf)
     score = np.where(low < 0, low, np.fmax(spike, rise))
     return np.where(np.isfinite(cells.mean), np.nan_to_num(score), np.nan)
@@ -139,6 +135,17 @@ def drift(cells: MatrixLike, known: Levels | None = None) -> Floats:
     own = known or levels(np.where(cells.mean > 0, cells.mean, np.nan), cells.steps)
     low, high = (own.low / DRIFT)[:, None], (own.high * DRIFT)[:, None]
     return _outside(cells.mean, cells.max, low, high, fade=True)
+
+
+def along(sum_up: Callable[..., Any], values: Floats, axis: int) -> Floats:
+    """What `sum_up` (`np.nanmax`, `np.nanmedian`) makes of the values along `axis`; NaN where there is none.
+
+    It gives no warning there; to hush those of numpy would hush, and unhush, those of all threads.
+    """
+    empty = np.isnan(values).all(axis=axis)
+    held = np.where(np.expand_dims(empty, axis), 0.0, values)
+    found = sum_up(held, axis=axis) if values.shape[axis] else np.nan
+    return np.where(empty, np.nan, found)
 
 
 def _median(values: Floats, weights: Floats) -> Floats:

@@ -1,12 +1,12 @@
 """Curves of scalars: the loss, and every other metric as a small chart."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from trainvitals.app.figures.bands import along
 from trainvitals.app.figures.base import (
     MARGIN,
     array,
@@ -204,9 +204,7 @@ def _spikes(series: SeriesLike) -> list[dict[str, Any]]:
     size = np.where(known, np.log(np.where(known, top, 1.0)), np.nan)
     padded = np.pad(size, NEIGHBOURS, mode="edge")
     around = np.lib.stride_tricks.sliding_window_view(padded, 2 * NEIGHBOURS + 1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a window without any value is NaN
-        above = size - np.nanmedian(around, axis=1)
+    above = size - along(np.nanmedian, around, 1)
     spread = float(np.nanmedian(np.abs(above)))
     found = np.flatnonzero(np.nan_to_num(above) > max(SPIKE * spread, np.log(2)))
     if not len(found):

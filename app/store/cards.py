@@ -2,17 +2,16 @@
 
 import sqlite3
 
-from trainvitals.app.store.types import Card
+from trainvitals.app.store import catalog
+from trainvitals.app.store.catalog import SHELVES
+from trainvitals.app.store.types import Card, Run, Shelf
 
 
-def missing(connection: sqlite3.Connection, limit: int) -> list[str]:
-    """Runs whose card is of an earlier version or not there, the newest first."""
-    rows = connection.execute(
-        "SELECT r.id FROM runs r LEFT JOIN cards c ON c.run = r.key "
-        "WHERE r.deleted IS NULL AND r.archived IS NULL AND c.version IS NOT r.version ORDER BY r.created DESC LIMIT ?",
-        (limit,),
-    )
-    return [run for (run,) in rows]
+def missing(connection: sqlite3.Connection, limit: int, shelf: Shelf) -> list[Run]:
+    """Runs whose card is of an earlier version or not there, the newest first; of deleted ones those without any."""
+    stale = "c.version IS NULL" if shelf == "deleted" else "c.version IS NOT r.version"
+    which = f"LEFT JOIN cards c ON c.run = r.key WHERE {SHELVES[shelf]} AND {stale}"
+    return catalog.select(connection, which, limit)
 
 
 def put(connection: sqlite3.Connection, card: Card, now: float) -> None:
@@ -25,28 +24,27 @@ def put(connection: sqlite3.Connection, card: Card, now: float) -> None:
     )
 
 
-def cards(connection: sqlite3.Connection, since: float, limit: int) -> list[Card]:
+def cards(connection: sqlite3.Connection, since: float, limit: int, shelf: Shelf) -> list[Card]:
     """The cards that were made at `since` or later, of the newest runs, the newest first."""
     rows = connection.execute(
         "SELECT r.id, c.version, c.body FROM runs r JOIN cards c ON c.run = r.key "
-        "WHERE r.deleted IS NULL AND r.archived IS NULL AND c.updated >= ? ORDER BY r.created DESC LIMIT ?",
+        f"WHERE {SHELVES[shelf]} AND c.updated >= ? ORDER BY r.created DESC LIMIT ?",
         (since, limit),
     )
     return [Card(run=row[0], version=row[1], body=row[2]) for row in rows]
 
 
-def heard(connection: sqlite3.Connection, since: float) -> dict[str, float]:
+def heard(connection: sqlite3.Connection, since: float, shelf: Shelf) -> dict[str, float]:
     """When each run that was heard of since `since` was heard of last."""
     rows = connection.execute(
-        "SELECT id, last_seen FROM runs WHERE last_seen >= ? AND deleted IS NULL AND archived IS NULL",
+        f"SELECT r.id, r.last_seen FROM runs r WHERE r.last_seen >= ? AND {SHELVES[shelf]}",
         (since,),
     )
     return dict(rows.fetchall())
 
 
-def count(connection: sqlite3.Connection) -> int:
-    """How many runs there are."""
-    (number,) = connection.execute(
-        "SELECT COUNT(*) FROM runs r WHERE deleted IS NULL AND archived IS NULL"
-    ).fetchone()
+def count(connection: sqlite3.Connection, shelf: Shelf) -> int:
+    """How many runs a shelf has."""
+    query = f"SELECT COUNT(*) FROM runs r WHERE {SHELVES[shelf]}"
+    (number,) = connection.execute(query).fetchone()
     return int(number)

@@ -23,11 +23,12 @@ _RUN = """
     FROM runs r
 """
 
-_SHELVES: Final[dict[Shelf, str]] = {
+SHELVES: Final[dict[Shelf, str]] = {
     "active": "r.deleted IS NULL AND r.archived IS NULL",
     "archived": "r.deleted IS NULL AND r.archived IS NOT NULL",
     "deleted": f"r.deleted IS NOT NULL AND NOT {PURGING}",
 }
+"""Which runs lie on a shelf, as SQL on `runs r`."""
 
 
 def run_key(connection: sqlite3.Connection, run: str) -> int:
@@ -48,8 +49,13 @@ def find_key(connection: sqlite3.Connection, run: str) -> int | None:
 
 def runs(connection: sqlite3.Connection, limit: int, shelf: Shelf) -> list[Run]:
     """The newest runs of a shelf, newest first."""
+    return select(connection, f"WHERE {SHELVES[shelf]}", limit)
+
+
+def select(connection: sqlite3.Connection, which: str, limit: int) -> list[Run]:
+    """The newest runs `r` that the SQL `which` (joins, then WHERE) leaves, newest first."""
     rows = connection.execute(
-        f"{_RUN} WHERE {_SHELVES[shelf]} ORDER BY r.created DESC, r.key DESC LIMIT ?", (limit,)
+        f"{_RUN} {which} ORDER BY r.created DESC, r.key DESC LIMIT ?", (limit,)
     )
     return [_run(connection, row) for row in rows.fetchall()]
 

@@ -40,7 +40,8 @@ class Entry(msgspec.Struct, frozen=True):
     @property
     def waits(self) -> bool:
         """Whether someone is to look at it."""
-        return self.finding.state == "firing" and self.acknowledged is None and self.muted is None
+        handled = self.acknowledged or self.muted or self.finding.acknowledged
+        return self.finding.state == "firing" and not handled
 
 
 @bp.get("/alerts")

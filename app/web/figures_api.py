@@ -105,8 +105,10 @@ def layer(run_id: str) -> Response:
 
 @bp.get("/api/v1/runs/<run_id>/figures/histogram")
 def histogram(run_id: str) -> Response:
-    """Histograms over time of the layer `name`; `kind`: weight, gradient (of its first weight)
-    or activation; `form`: heatmap, ridgeline or quantiles."""
+    """Histograms over time of the layer `name`.
+
+    `kind`: weight, gradient (of its first weight) or activation; `form`: heatmap, ridgeline or quantiles.
+    """
     run = known_run(run_id)
     line = known_line(run_id, request.args.get("name", ""))
     kind = choice("kind", list(HISTOGRAMS))

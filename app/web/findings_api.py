@@ -88,6 +88,7 @@ def as_json(run: Run, item: Finding, said: Handling | None) -> dict[str, object]
     return {
         "id": finding_id(run.id, item.key),
         **{field: plain(getattr(item, field)) for field in item.__struct_fields__},
+        "acknowledged_until": item.acknowledged,
         "acknowledged": timestamp(seen.acknowledged if seen else None),
         "muted_until": timestamp(muted_until(said, time.time())),
     }

@@ -11,9 +11,12 @@ from flask import Blueprint, Response, current_app
 from werkzeug.routing import Rule
 
 from trainvitals.app.export import FORMATS, MEDIA_TYPES
+from trainvitals.app.figures import judged
 from trainvitals.app.store.export import WHATS
 from trainvitals.app.store.types import SHELVES
 from trainvitals.app.web import shapes
+from trainvitals.app.web.charts import SCALES
+from trainvitals.app.web.compare import MOST, STATISTICS
 from trainvitals.app.web.security import BATCH_TYPE, CSRF_HEADER
 from trainvitals.app.web.serialize import json_response
 from trainvitals.hooks.wire import verdict
@@ -44,7 +47,9 @@ class Operation:
     needed: tuple[str, ...] = ()
     """Parameters of the query that must be there."""
     body: str | None = None
-    """Media type of what is sent."""
+    """Media type of a batch that is sent. What else changes something needs a header, and may send JSON."""
+    sent: type | None = None
+    """Shape of what is sent as JSON."""
     errors: tuple[int, ...] = ()
     """Beside those that follow from the route: 400 of every route, 404 where it names a run, 403 of a change, ..."""
     also: tuple[tuple[int, type], ...] = ()
@@ -53,6 +58,7 @@ class Operation:
 
 _LIMIT: Final = ("limit", _whole(1, 10_000, 1000))
 _STEPS: Final = (("start", _whole()), ("stop", _whole()))
+_RUNS: Final = ("runs", {"type": "string", "description": f"comma-separated, at most {MOST}"})
 _NAMES: Final[Schema] = {"type": "string", "description": "comma-separated, at most 50"}
 
 OPERATIONS: Final[dict[str, Operation]] = {
@@ -67,7 +73,18 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "api.restore_run": Operation(shapes.Restored),
     "api.archive_run": Operation(shapes.Archived, errors=(409,)),
     "api.unarchive_run": Operation(shapes.Unarchived, errors=(409,)),
-    "api.list_findings": Operation(shapes.Findings),
+    "overview.overview": Operation(
+        shapes.Overview, query=(("since", _whole(default=0)), ("shelf", _one_of(SHELVES, "active")))
+    ),
+    "findings_api.list_findings": Operation(shapes.Findings),
+    "findings_api.show_finding": Operation(shapes.Finding, errors=(404,)),
+    "findings_api.acknowledge": Operation(shapes.Finding, errors=(404,)),
+    "findings_api.unacknowledge": Operation(shapes.Finding, errors=(404,)),
+    "findings_api.mute": Operation(shapes.Finding, sent=shapes.Mute, errors=(404,)),
+    "findings_api.unmute": Operation(shapes.Finding, errors=(404,)),
+    "channels_api.list_channels": Operation(shapes.Channels),
+    "channels_api.test_channel": Operation(shapes.Tried, errors=(404,)),
+    "channels_api.preview": Operation(shapes.Preview, errors=(404, 409)),
     "api.list_states": Operation(shapes.States),
     "api.list_events": Operation(shapes.Events, query=(_LIMIT,)),
     "api.read_series": Operation(
@@ -87,6 +104,24 @@ OPERATIONS: Final[dict[str, Operation]] = {
     ),
     "api.list_alerts": Operation(
         shapes.Deliveries, query=(("run", {"type": "string"}), ("limit", _whole(1, 5_000, 200)))
+    ),
+    "compare.curves": Operation(
+        shapes.Figure, query=(_RUNS, ("name", {"type": "string"}), *_STEPS), needed=("runs",)
+    ),
+    "compare.layers": Operation(
+        shapes.Comparison,
+        query=(_RUNS, ("statistic", _one_of(tuple(STATISTICS), "update_ratio")), *_STEPS),
+        needed=("runs",),
+    ),
+    "report.picture": Operation(
+        media=("image/svg+xml",),
+        query=(
+            ("chart", {"type": "string", "default": "loss"}),
+            ("statistic", _one_of(judged.STATISTICS, "vitals")),
+            *_STEPS,
+            ("smooth", _whole(0, 99)),
+            ("scale", _one_of(SCALES, "auto")),
+        ),
     ),
     "ingest.append": Operation(
         shapes.Receipt, body=BATCH_TYPE, errors=(404, 409, 410, 413, 415, 422, 429)
@@ -154,6 +189,7 @@ def describe() -> Schema:
 
 def _shapes(operation: Operation) -> list[type]:
     own = [] if operation.answer is None else [operation.answer]
+    own += [] if operation.sent is None else [operation.sent]
     return own + [shape for _, shape in operation.also]
 
 
@@ -189,6 +225,9 @@ def _operation(rule: Rule, method: str, named: dict[type, Schema]) -> Schema:
     }
     if known.body is not None:
         entry["requestBody"] = {"required": True, "content": {known.body: {}}}
+    if known.sent is not None:
+        content = {"application/json": {"schema": named[known.sent]}}
+        entry["requestBody"] = {"required": True, "content": content}
     return entry
 
 

@@ -9,59 +9,63 @@ from flask import Blueprint, Response
 from trainvitals.app.figures.sparkline import spark
 from trainvitals.app.rules.finding import SEVERITIES
 from trainvitals.app.store import Store
-from trainvitals.app.store.types import Card, Run
+from trainvitals.app.store.types import SHELVES, Card, Run, Shelf
 from trainvitals.app.web import runview
 from trainvitals.app.web.db import get_store
-from trainvitals.app.web.params import whole
+from trainvitals.app.web.params import choice, whole
 from trainvitals.app.web.serialize import dumps, number
+from trainvitals.app.web.verdict import Verdict
 
 bp = Blueprint("overview", __name__)
 
 MAX_RUNS = 10_000
+MAX_MADE = 200
+"""Cards that one answer may make; the rest comes with the next one."""
 BUDGET_S = 0.3
-"""How long one answer may take for cards that are not made yet; the rest comes with the next one."""
+"""How long it may take for them."""
 MAX_FIELDS = 40
 """Metrics, and configuration values, of a card: what the list is searched by."""
 MAX_TEXT = 120
 OVERLAP_S = 2.0
 """Cards made so long before the last answer come again: another process may have been writing them."""
 _OWN = "tv/"
+_DELETED = Verdict("wait", "Deleted.", "What was recorded of it can be seen once it is restored.")
 
 
 @bp.get("/api/v1/overview")
 def overview() -> Response:
-    """What the list of runs shows: all of it, or what changed since `since`, the `now` of an earlier answer (ms).
+    """What the list of runs shows of a `shelf`: all, or what changed since `since`: `now` of an earlier answer (ms).
 
     `heard` holds when runs were heard of last, `total` how many there are; `complete` is false while some cards are
     still to be made.
     """
     since = whole("since", 0, 0, 2**53) / 1e3 - OVERLAP_S
+    shelf = choice("shelf", SHELVES, "active")
     store, now = get_store(), time.time()
-    complete = _refresh(store, now)
-    cards, heard, total = store.cards(since, MAX_RUNS)
+    complete = _refresh(store, now, shelf)
+    cards, heard, total = store.cards(since, MAX_RUNS, shelf)
     head = dumps({"now": int(now * 1e3), "heard": heard, "total": total, "complete": complete})
     body = head[:-1] + b',"runs":[' + b",".join(card.body for card in cards) + b"]}"
     return Response(body, mimetype="application/json")
 
 
-def _refresh(store: Store, now: float) -> bool:
+def _refresh(store: Store, now: float, shelf: Shelf) -> bool:
     """Make the cards that are missing, as far as the time allows; whether that was all of them."""
     begin, made = time.monotonic(), []
-    missing = store.missing_cards()
-    for run_id in missing:
-        run = store.run(run_id)
-        if run is not None:
-            made.append(card(store, run, now))
+    missing = store.missing_cards(MAX_MADE, shelf)
+    for run in missing:
+        made.append(card(store, run, now))
         if time.monotonic() - begin > BUDGET_S:
             break
     if made:
         store.put_cards(made, now)
-    return len(made) == len(missing)
+    return len(made) == len(missing) < MAX_MADE
 
 
 def card(store: Store, run: Run, now: float) -> Card:
-    """The card of a run as it is."""
+    """The card of a run as it is; of a deleted one, what can still be told of it."""
     shown = runview.view(store, run, now)
+    judged = shown.verdict if run.deleted is None else _DELETED
     names = store.scalar_names(run.id)
     loss = runview.training_loss(names)
     values, last = runview.loss_curve(store, run)
@@ -78,9 +82,9 @@ def card(store: Store, run: Run, now: float) -> Card:
         "reported": run.status_reported,
         "step": runview.last_step(run),
         "attempts": len(run.attempts),
-        "level": shown.verdict.level,
-        "state": shown.verdict.state,
-        "sentence": shown.verdict.sentence[:300],
+        "level": judged.level,
+        "state": judged.state,
+        "sentence": judged.sentence[:300],
         "findings": {s: sum(item.severity == s for item in firing) for s in SEVERITIES[1:]},
         "rules": sorted({item.rule for item in firing}),
         "layers": [name[:MAX_TEXT] for item in firing for name in item.layers[:2]][:6],

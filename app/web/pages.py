@@ -3,26 +3,32 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from flask import Blueprint, render_template, request
+from flask import Blueprint, current_app, render_template, request
 from markupsafe import Markup
 
 from trainvitals.app.alerts.message import finding_id, layer_names
 from trainvitals.app.figures.sparkline import spark
 from trainvitals.app.figures.text import evidence, number, percent, shorten
 from trainvitals.app.rules.finding import SEVERITIES, Finding
+from trainvitals.app.settings import Settings
+from trainvitals.app.store.types import SHELVES
 from trainvitals.app.web import assets, runview
+from trainvitals.app.web.params import choice
 
 bp = Blueprint("pages", __name__)
 bp.register_blueprint(assets.bp)
 
-MAX_RUNS = 200
-"""Runs in the list; the newest are shown."""
-
 
 @bp.get("/")
 def runs() -> str:
-    """All runs; the page asks for them itself."""
-    return render_template("runs.html", address=request.host_url.rstrip("/"))
+    """The runs of a `shelf`; the page asks for them itself."""
+    settings: Settings = current_app.config["SETTINGS"]
+    return render_template(
+        "runs.html",
+        address=request.host_url.rstrip("/"),
+        shelf=choice("shelf", SHELVES, "active"),
+        undo_days=settings.policy.undo_days,
+    )
 
 
 @bp.app_context_processor

@@ -113,6 +113,7 @@ class Unarchived(TypedDict):
 class Finding(TypedDict):
     """What a rule found."""
 
+    id: str
     key: str
     rule: str
     severity: str
@@ -126,14 +127,26 @@ class Finding(TypedDict):
     title: str
     remedy: str
     diff: str
-    acknowledged: str
+    acknowledged: Times
+    """When someone said to have seen it."""
+    acknowledged_until: str
+    """Until when the policy wants no alert of it, "" for not at all."""
+    muted_until: Times
     policy: str
+    """Digest of the policy that it was found under, "" for the defaults."""
 
 
 class Findings(TypedDict):
     """What the rules found."""
 
     findings: list[Finding]
+
+
+class Mute(TypedDict):
+    """Until when nothing is sent about a finding."""
+
+    until: str | float
+    """RFC 3339, or Unix seconds; at most a year from now."""
 
 
 class RuleState(TypedDict):
@@ -218,6 +231,107 @@ class Deliveries(TypedDict):
     """The delivery log."""
 
     deliveries: list[Delivery]
+
+
+class Channel(TypedDict):
+    """A kind of channel."""
+
+    key: str
+    title: str
+    ready: bool
+    """Whether it is set up."""
+    address: str
+    """Where it goes, as far as that is no secret; "" where it is not set up."""
+
+
+class Channels(TypedDict):
+    """Every kind of channel."""
+
+    channels: list[Channel]
+
+
+class Tried(TypedDict):
+    """What became of a test message."""
+
+    ok: bool
+    message: str
+
+
+class Preview(TypedDict):
+    """What a channel would send."""
+
+    payload: Any
+
+
+class Spark(TypedDict):
+    """A small curve as path data, and where it is broken by values that are not finite."""
+
+    path: str
+    broken: list[float]
+
+
+class ListCard(TypedDict):
+    """What the list of runs shows of one. Times are Unix seconds; numbers that are not finite are words."""
+
+    id: str
+    project: str
+    name: str
+    tags: list[str]
+    created: float
+    seen: float
+    reported: str
+    step: int
+    attempts: int
+    level: str
+    state: str
+    sentence: str
+    findings: dict[str, int]
+    rules: list[str]
+    layers: list[str]
+    spark: Spark | None
+    loss: float | str | None
+    rate: float | None
+    metrics: dict[str, float | str | None]
+    config: dict[str, bool | int | float | str | None]
+
+
+class Overview(TypedDict):
+    """The list of runs as its page shows it, or what changed of it."""
+
+    now: int
+    """The server's clock, ms: `since` of the next question."""
+    heard: dict[str, float]
+    """When runs were heard of last, Unix seconds."""
+    total: int
+    """Runs on this shelf."""
+    complete: bool
+    """False while some cards are still to be made."""
+    runs: list[ListCard]
+
+
+class Figure(TypedDict):
+    """A Plotly figure."""
+
+    data: list[dict[str, Any]]
+    layout: dict[str, Any]
+
+
+class DifferingLayer(TypedDict):
+    """A layer in which two runs differ."""
+
+    name: str
+    link: str
+    values: Numbers
+    """The last value in each."""
+    ratio: float | None
+    broken: bool
+
+
+class Comparison(Figure):
+    """How the layers of two runs differ, as a figure and in words."""
+
+    parting: str
+    most: list[DifferingLayer]
 
 
 class Receipt(TypedDict):

@@ -24,8 +24,8 @@ LONGEST_S = 0.7
 MAX_BYTES = 64 << 20
 """Of answers kept by a worker."""
 MAX_ANSWERS = 1000
-SHARED = ("figures_api.", "pages.run_rows")
-"""Endpoints, or how they begin: what open pages ask for. Programs that ask `api` see what they have just sent."""
+SHARED = ("figures_api.",)
+"""How endpoints begin: what open pages ask for. Programs that ask `api` see what they have just sent."""
 
 
 @dataclass(slots=True)

@@ -32,7 +32,7 @@ class Node(msgspec.Struct):
     layers: int = 0
     level: str = "ok"
     notes: list[str] = []
-    """Titles of the findings that name this very layer."""
+    """Titles of the root findings that name this very layer."""
     children: list[Node] = []
 
     @property
@@ -68,10 +68,10 @@ def grown(
         node.frozen = sum(math.prod(row.shape) for row in held if not row.trainable)
         node.level = "warning" if line.name in ill else "ok"
         for item in findings:
-            if line.name in item.layers and item.state == "firing":
+            # what only followed shows in the map, where it does
+            if item.root and line.name in item.layers and item.state == "firing":
                 node.level = max(node.level, item.severity, key=LEVELS.index)
-                if item.root:
-                    node.notes.append(item.title)
+                node.notes.append(item.title)
     _rolled_up(root)
     return root
 

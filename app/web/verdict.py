@@ -49,7 +49,7 @@ def verdict(
         )
     checked = sum(state.state in ("ok", "resolved", "firing") for state in states)
     waiting = sum(state.state == "not enough data" for state in states)
-    if last_step < ENOUGH_STEPS or waiting > checked or not states:
+    if last_step < ENOUGH_STEPS or not checked:
         return _gathering(status, last_step)
     over = [item for item in roots if item.state == "resolved" and item.severity != "info"]
     if over:
@@ -57,6 +57,8 @@ def verdict(
         return Verdict("ok", "Healthy again.", text)
     word = "found" if status in ("finished", "interrupted") else "find"
     text = f"{checked} rules {word} nothing wrong in {number(last_step + 1)} steps."
+    if waiting:  # some always are: what they judge never happens in this training
+        text += f" {waiting} more have not seen what they judge."
     notes = sum(
         item.state == "firing" for item in roots
     )  # of severity info: the others were told above

@@ -21,8 +21,8 @@ export function duration(seconds) {
   return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
 }
 
-/** The row of `run`; `now` in seconds. */
-export function row(run, now, chosen) {
+/** The row of `run`; `now` in seconds. `linked`: whether it has a page. */
+export function row(run, now, chosen, linked) {
   const is = status(run, now);
   const name = label(run);
   const pick = element("input", { type: "checkbox", "data-pick": run.id, "aria-label": `Select ${shorten(name, 60)}` });
@@ -47,8 +47,8 @@ export function row(run, now, chosen) {
           "div",
           {},
           element(
-            "a",
-            { class: "run", href: `/runs/${encodeURIComponent(run.id)}`, title: shorten(name, 300) },
+            linked ? "a" : "span",
+            { class: "run", title: shorten(name, 300), ...(linked ? { href: `/runs/${encodeURIComponent(run.id)}` } : { tabindex: "0" }) },
             element("span", { class: "project" }, `${shorten(run.project, 28)} / `),
             shorten(name, 48),
           ),

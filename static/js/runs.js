@@ -1,4 +1,4 @@
-// The list of runs: search, order, groups, selection, and news every second.
+// The list of runs: shelves, search, order, groups, selection, and news every second.
 
 import { getJson, send } from "./api.js";
 import { element } from "./dom.js";
@@ -11,12 +11,15 @@ import { toast } from "./toast.js";
 const FIRST_ROWS = 60; // drawn at once; further ones as someone scrolls to them
 const MORE_ROWS = 200;
 const MOST_COMPARED = 20;
+const MOST = 10_000; // runs in one answer
 
 const body = document.getElementById("rows");
 const search = document.getElementById("search");
 const grouping = document.getElementById("group");
+const shelf = document.getElementById("shelf");
 const bar = document.getElementById("chosen");
 const counted = document.getElementById("count");
+const FOCUS = ".run, input, button";
 const runs = new Map();
 const drawn = new Map(); // id -> [what is shown, its row]
 const chosen = new Set();
@@ -71,11 +74,11 @@ function rowOf(run) {
   const shown = JSON.stringify([run, status(run, now), chosen.has(run.id)]);
   const known = drawn.get(run.id);
   if (known && known[0] === shown && status(run, now) !== "running") return known[1];
-  const made = row(run, now, chosen.has(run.id));
+  const made = row(run, now, chosen.has(run.id), shelf.value !== "deleted");
   if (known && known[1].isConnected && known[1].contains(document.activeElement)) {
     // the focus stays on the same thing in the new row
-    const at = [...known[1].querySelectorAll("a, input, button")].indexOf(document.activeElement);
-    queueMicrotask(() => made.querySelectorAll("a, input, button")[at]?.focus({ preventScroll: true }));
+    const at = [...known[1].querySelectorAll(FOCUS)].indexOf(document.activeElement);
+    queueMicrotask(() => made.querySelectorAll(FOCUS)[at]?.focus({ preventScroll: true }));
   }
   drawn.set(run.id, [shown, made]);
   return made;
@@ -98,7 +101,10 @@ function show() {
   }
   body.replaceChildren(...wanted);
   document.getElementById("more").hidden = found.length <= rowsShown;
-  document.getElementById("none").hidden = all.length > 0 || !cursor;
+  const bare = all.length === 0 && cursor > 0;
+  document.getElementById("none").hidden = !bare || shelf.value !== "active";
+  document.getElementById("bare").hidden = !bare || shelf.value === "active";
+  document.getElementById("bare").textContent = `No ${shelf.value} runs.`;
   document.getElementById("table").hidden = all.length === 0;
   document.getElementById("no-match").hidden = !all.length || found.length > 0;
   const unknown = query.unknown(all, now);
@@ -118,7 +124,7 @@ function showChosen() {
   bar.hidden = chosen.size === 0;
   document.getElementById("chosen-count").textContent = `${chosen.size} selected`;
   const compare = document.getElementById("compare");
-  const may = chosen.size >= 2 && chosen.size <= MOST_COMPARED;
+  const may = chosen.size >= 2 && chosen.size <= MOST_COMPARED && shelf.value !== "deleted";
   compare.toggleAttribute("aria-disabled", !may);
   if (may) compare.href = `/compare?runs=${[...chosen].map(encodeURIComponent).join(",")}`;
   else compare.removeAttribute("href");
@@ -133,6 +139,7 @@ function remember() {
   if (search.value) parts.set("q", search.value);
   if (order !== "-created") parts.set("sort", order);
   if (grouping.value) parts.set("group", grouping.value);
+  if (shelf.value !== "active") parts.set("shelf", shelf.value);
   history.replaceState(null, "", parts.size ? `?${parts}` : location.pathname);
 }
 
@@ -143,28 +150,33 @@ function changed() {
 }
 
 async function ask() {
-  let news = await getJson(`/api/v1/overview?since=${cursor}`);
-  if (cursor && news.total < new Set([...runs.keys(), ...news.runs.map((run) => run.id)]).size) {
-    news = await getJson("/api/v1/overview"); // something was deleted
-    runs.clear();
+  const asked = shelf.value;
+  const since = (when) => getJson(`/api/v1/overview?since=${when}&shelf=${asked}`);
+  let whole = !cursor;
+  let news = await since(cursor);
+  const known = new Set([...runs.keys(), ...news.runs.map((run) => run.id)]).size;
+  if (!whole && news.complete && known !== Math.min(news.total, MOST)) {
+    whole = true; // one has left this shelf, or came to it as it was
+    news = await since(0);
   }
-  const first = !cursor;
+  if (asked !== shelf.value) return true;
+  if (whole) runs.clear();
   cursor = news.now;
   now = news.now / 1000;
   for (const run of news.runs) runs.set(run.id, run);
   for (const [id, seen] of Object.entries(news.heard)) if (runs.has(id)) runs.get(id).seen = seen;
   show();
-  if (first) document.body.dataset.drawn = "1";
-  if (!news.complete) setTimeout(ask, 50);
+  if (news.complete) document.body.dataset.drawn = "1";
+  else setTimeout(ask, 50);
   return true;
 }
 
 function step(direction) {
-  const links = [...body.querySelectorAll("a.run")];
+  const links = [...body.querySelectorAll(".run")];
   const at = links.findIndex((link) => link.closest("tr").contains(document.activeElement));
   const from = at >= 0 ? at : direction > 0 ? -1 : 0;
   if (from + direction >= links.length && !document.getElementById("more").hidden) more();
-  const next = [...body.querySelectorAll("a.run")];
+  const next = [...body.querySelectorAll(".run")];
   next[(from + direction + next.length) % next.length]?.focus();
 }
 
@@ -181,33 +193,53 @@ function pick(id, on) {
 
 /** Do `what` with all chosen runs, and offer to undo it with `back`: `[method, path]` each. */
 async function act(words, what, back) {
-  const ids = [...chosen];
-  const each = async ([method, path], of) => {
-    const failed = [];
-    for (const id of of) {
-      try {
-        await send(method, `/api/v1/runs/${encodeURIComponent(id)}${path}`);
-      } catch (error) {
-        failed.push(error.message);
-      }
-    }
-    cursor = 0;
-    runs.clear();
-    await ask();
-    return failed;
-  };
-  const failed = await each(what, ids);
+  const [done, failed] = await each(what, [...chosen]);
   chosen.clear();
   show();
-  const done = ids.length - failed.length;
-  const told = `${words} ${done} run${done === 1 ? "" : "s"}.${failed.length ? ` ${failed.length} failed: ${failed[0]}` : ""}`;
-  toast(told, async () => {
-    const again = await each(back, ids);
-    toast(again.length ? `Not undone: ${again[0]}` : `Brought ${ids.length} back.`);
-  });
+  const told = `${words} ${counting(done)}.${failed.length ? ` ${failed.length} failed: ${failed[0]}` : ""}`;
+  const undo = async () => {
+    const [undone, kept] = await each(back, done);
+    toast(`Undone for ${counting(undone)}.${kept.length ? ` ${kept.length} failed: ${kept[0]}` : ""}`);
+  };
+  toast(told, done.length ? undo : null);
+}
+
+/** Send `[method, path]` for each of `ids`, and read the list anew. The ids of which it is done, and why not the others. */
+async function each([method, path], ids) {
+  const done = [];
+  const failed = [];
+  for (const id of ids) {
+    try {
+      await send(method, `/api/v1/runs/${encodeURIComponent(id)}${path}`);
+      done.push(id);
+    } catch (error) {
+      failed.push(error.message);
+    }
+  }
+  cursor = 0;
+  await ask();
+  return [done, failed];
+}
+
+function counting(ids) {
+  return `${ids.length} run${ids.length === 1 ? "" : "s"}`;
+}
+
+/** Show what lies on the chosen shelf, from its start. */
+function turn() {
+  cursor = 0;
+  rowsShown = FIRST_ROWS;
+  drawn.clear();
+  chosen.clear();
+  for (const item of document.querySelectorAll("[data-shelf]")) item.hidden = !item.dataset.shelf.split(" ").includes(shelf.value);
+  return ask();
 }
 
 search.addEventListener("input", changed);
+shelf.addEventListener("change", () => {
+  remember();
+  turn();
+});
 grouping.addEventListener("change", changed);
 document.getElementById("table").addEventListener("click", (event) => {
   const head = event.target.closest("th[data-sort] button");
@@ -234,8 +266,13 @@ document.getElementById("table").addEventListener("change", (event) => {
     show();
   }
 });
-document.getElementById("archive").addEventListener("click", () => act("Archived", ["POST", "/archive"], ["POST", "/unarchive"]));
-document.getElementById("delete").addEventListener("click", () => act("Deleted", ["DELETE", ""], ["POST", "/restore"]));
+for (const [name, words, what, back] of [
+  ["archive", "Archived", ["POST", "/archive"], ["POST", "/unarchive"]],
+  ["unarchive", "Brought back", ["POST", "/unarchive"], ["POST", "/archive"]],
+  ["delete", "Deleted", ["DELETE", ""], ["POST", "/restore"]],
+  ["restore", "Restored", ["POST", "/restore"], ["DELETE", ""]],
+])
+  document.getElementById(name).addEventListener("click", () => act(words, what, back));
 document.getElementById("unpick").addEventListener("click", () => {
   chosen.clear();
   show();
@@ -259,5 +296,5 @@ bind({
   c: () => document.getElementById("compare").click(),
 });
 if (location.hash === "#search") search.focus();
-ask();
+turn();
 poll(ask);

@@ -37,9 +37,9 @@ def chromium():
 class Site:
     """A running server, and the store behind it."""
 
-    def __init__(self, path):
+    def __init__(self, path, **settings):
         self.path = path
-        app = create_app(Settings(database=path))
+        app = create_app(Settings(database=path, **settings))
         self.app = app
         self._server = make_server("127.0.0.1", 0, app, threaded=True)
         self._server.daemon_threads = False  # stop() waits for answers under way
@@ -58,11 +58,11 @@ class Site:
 
 @pytest.fixture
 def serve(tmp_path):
-    """Start a server on the test's database (or the file given)."""
+    """Start a server on the test's database (or the file given), with settings."""
     started = []
 
-    def start(path=tmp_path / "trainvitals.db"):
-        started.append(Site(path))
+    def start(path=tmp_path / "trainvitals.db", **settings):
+        started.append(Site(path, **settings))
         return started[-1]
 
     yield start

@@ -65,6 +65,64 @@ def test_a_new_run_and_a_new_step_arrive_without_reload(open_page, grow, site, f
     assert names(page)[0].endswith("newest")
 
 
+def shown(page, *runs):
+    """Wait until the list shows these runs and no other."""
+    ids = "[...document.querySelectorAll('#rows tr[data-run]')].map(row => row.dataset.run).sort().join()"
+    for _ in range(400):
+        if page.evaluate(ids) == ",".join(sorted(runs)):
+            return True
+        page.wait_for_timeout(50)
+    return False
+
+
+def test_a_run_that_leaves_the_list_elsewhere_leaves_every_open_page(open_page, site):
+    page = open_page("/")
+    assert shown(page, "healthy", "sick", "live", "young")
+    with Store.open(site.path) as store:
+        store.delete_run("sick", time.time())
+        assert shown(page, "healthy", "live", "young")
+        store.archive_run("healthy", time.time())
+        assert shown(page, "live", "young")
+        store.restore_run("sick")
+        store.unarchive_run("healthy")
+        assert shown(page, "healthy", "sick", "live", "young")
+
+
+def test_runs_are_deleted_archived_and_brought_back_in_the_page(open_page, site):
+    page = open_page("/")
+    page.check("[data-pick=sick]")
+    page.click("#delete")
+    assert shown(page, "healthy", "live", "young")
+    page.click(".toast button:has-text('Undo')")
+    assert shown(page, "healthy", "sick", "live", "young")
+    page.check("[data-pick=sick]")
+    page.click("#delete")
+    assert shown(page, "healthy", "live", "young")
+    page.check("[data-pick=healthy]")
+    page.click("#archive")
+    assert shown(page, "live", "young")
+
+    page.select_option("#shelf", "archived")
+    assert shown(page, "healthy")
+    assert "shelf=archived" in page.url
+    page.check("[data-pick=healthy]")
+    assert page.locator("#archive, #restore").evaluate_all("all => all.every(e => e.hidden)")
+    page.click("#unarchive")
+    assert shown(page)
+    assert page.inner_text("#bare") == "No archived runs."
+
+    page.select_option("#shelf", "deleted")
+    assert shown(page, "sick")
+    assert "restored for 7 days" in page.inner_text("main")
+    assert page.locator("tr[data-run=sick] a").count() == 0
+    assert violations(page) == []
+    page.check("[data-pick=sick]")
+    page.click("#restore")
+    assert shown(page)
+    with Store.open(site.path) as store:
+        assert {run.id for run in store.runs()} == {"healthy", "sick", "live", "young"}
+
+
 def test_runs_are_selected_and_compared_by_keys_alone(open_page):
     page = open_page("/")
     search(page, "resnet-")
@@ -128,6 +186,30 @@ def test_the_link_in_a_message_leads_to_its_alert(open_page, site):
     assert asked.evaluate("e => e === document.activeElement")
     asked.locator("[data-preview]").click()
     page.wait_for_selector(".preview")
+
+
+def test_the_settings_tell_the_policy_its_mistakes_and_the_retention(open_page, serve, tmp_path):
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        "[rules.update-ratio-high]\nratio = 0.2\nreason = 'large steps are meant to be'\n\n"
+        "[[acknowledge]]\nrule = 'dead-relu-units'\nuntil = 2099-12-31\nlayers = ['encoder.*']\n"
+    )
+    other = serve(tmp_path / "settings.db", rules=rules, retention="days=90 undo_days=3")
+    page = open_page("/settings", base=other.url)
+    told = page.inner_text("#policy")
+    assert "The file is right, and in force." in told
+    assert "ratio = 0.2" in told
+    assert "large steps are meant to be" in told
+    assert "acknowledged until 2099-12-31 in encoder.*" in told
+    assert "days=90 undo_days=3" in page.inner_text("main")
+    assert violations(page) == []
+    rules.write_text("[rules.update-ratio-high]\nratoi = 0.2\n")
+    page = open_page("/settings", base=other.url)
+    assert "The file has mistakes" in page.inner_text("#policy")
+    assert "Line 2" in page.inner_text("#policy .problem")
+    assert violations(page) == []
+    deleted = open_page("/?shelf=deleted", base=other.url)
+    assert "restored for 3 days" in deleted.inner_text("main")
 
 
 def test_keys_lead_to_every_page_and_the_help_lists_them(open_page):

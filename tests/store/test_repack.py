@@ -11,7 +11,7 @@ from trainvitals.app.store.audit import audit
 from trainvitals.hooks.wire.codec import unpack_floats
 from trainvitals.hooks.wire.records import Step
 
-STORED = Path(__file__).parent / "data" / "schema2.db.zst"
+STORED = Path(__file__).parent / "data" / "schema-2.db.zst"
 """One run of 2,500 steps, 11 layers, two statistics: the sine of the place of the value plus the step."""
 STEPS = 2500
 

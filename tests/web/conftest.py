@@ -4,13 +4,31 @@ import numpy as np
 import pytest
 
 from trainvitals.app.settings import Settings
-from trainvitals.app.web import create_app
+from trainvitals.app.web import create_app, frames, sharing
 from trainvitals.hooks.wire.codec import encode_batch, pack_floats
 from trainvitals.hooks.wire.columns import ACTIVATION
 from trainvitals.hooks.wire.records import Batch, End, Event, Layout, Row, Sample, Start, Step
 
 BATCH = "application/vnd.trainvitals.batch"
 COLUMNS = [column.key for column in ACTIVATION]
+
+
+class Clock:
+    """A monotonic clock that stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(sharing, "time", clock)
+    monkeypatch.setattr(frames, "time", clock)
+    return clock
 
 
 @pytest.fixture

@@ -383,3 +383,11 @@ def test_metrics_of_the_system_come_last_as_a_group_with_titles(client, send):
 def test_a_single_value_is_a_dot():
     assert [trace.get("mode") for trace in small(Line([3.0]))["data"]][-1] == "markers"
     assert [trace.get("mode") for trace in small(Line([3.0, 4.0]))["data"]][-1] == "lines"
+
+
+@pytest.mark.parametrize("sum_up", [np.nanmax, np.nanmedian])
+def test_a_column_without_a_value_is_nan_and_gives_no_warning(sum_up):
+    values = np.array([[1.0, np.nan, 7.0], [np.nan, np.nan, 3.0], [5.0, np.nan, 2.0]])
+    middle = {np.nanmax: [5.0, np.nan, 7.0], np.nanmedian: [3.0, np.nan, 3.0]}[sum_up]
+    np.testing.assert_array_equal(bands.along(sum_up, values, 0), middle)
+    assert np.isnan(bands.along(sum_up, np.zeros((0, 2)), 0)).all()

@@ -2,6 +2,7 @@
 
 import time
 
+import msgspec
 import pytest
 
 from trainvitals.app.store import Store
@@ -79,3 +80,22 @@ def test_nothing_is_changed_for_another_site_or_a_reader(site, root, make_app):
     guarded = make_app(token="writes").test_client()
     assert post(guarded, root["id"], "acknowledge").status_code == 401
     assert site.get(f"/api/v1/findings/{root['id']}").json["acknowledged"] is None
+
+
+def test_what_the_policy_acknowledges_waits_for_nobody_and_says_until_when(site, tmp_path):
+    assert "1 waits for someone" in site.get("/alerts").text
+    with Store.open(tmp_path / "trainvitals.db") as store:
+        with store._database.write() as connection:
+            connection.execute("UPDATE streams SET read = 0")
+        known = [
+            msgspec.structs.replace(f, acknowledged="2099-12-31") for f in store.findings("sick")
+        ]
+        assert store.claim("me", 30, 2e9) == ["sick"]
+        before = store.evaluation("sick")
+        store.commit_evaluation("sick", "me", before.cursor, before.state, known, [], 2e9)
+    page = site.get("/alerts").text
+    assert "Nothing waits for anyone" in page
+    assert "by the policy until 2099-12-31" in page
+    told = site.get("/api/v1/runs/sick/findings").json["findings"]
+    assert {(f["acknowledged"], f["acknowledged_until"]) for f in told} == {(None, "2099-12-31")}
+    assert "acknowledged until 2099-12-31" in site.get("/runs/sick").text

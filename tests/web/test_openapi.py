@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import jsonschema
 import pytest
@@ -13,8 +14,8 @@ from trainvitals.hooks.wire.codec import encode_batch
 
 HEADER = {"X-Trainvitals": "1"}
 BATCH = "application/vnd.trainvitals.batch"
-PAGES = {"pages", "login", "figures_api"}
-"""Blueprints of the pages and of what they draw, whose answers have no fixed shape."""
+PAGES = {"pages", "login", "figures_api", "runpages", "alertpages", "compare.page", "report.report"}
+"""Pages, and blueprints of them and of what they draw, whose answers have no fixed shape."""
 
 
 @pytest.fixture
@@ -25,7 +26,9 @@ def app(make_app):
 @pytest.fixture
 def site(app, tmp_path, made_run, fill, send):
     """A client of a server with a judged run "sick", a delivery, and a run "run-1"."""
-    fill(tmp_path / "trainvitals.db", made_run("sick", steps=380, sick=True).end("failed", "NaN"))
+    twin = made_run("twin", steps=60)
+    sick = made_run("sick", steps=380, sick=True).end("failed", "NaN")
+    fill(tmp_path / "trainvitals.db", twin, sick)
     with Store.open(tmp_path / "trainvitals.db") as store:
         store.commit_evaluation(
             "sick", store_lease(store), {}, None, store.findings("sick"), [row()], 1e9
@@ -89,7 +92,7 @@ def test_it_has_every_route_and_no_other(app, spec):
 
 def test_every_route_of_the_api_has_its_answer_described(app):
     endpoints = {rule.endpoint for rule in app.url_map.iter_rules()} - {"static"}
-    own = {name for name in endpoints if name.partition(".")[0] not in PAGES}
+    own = {name for name in endpoints if PAGES.isdisjoint({name, name.partition(".")[0]})}
     assert own == set(OPERATIONS), "describe a new route in app/web/openapi.py"
 
 
@@ -135,6 +138,12 @@ READS = [
     ("/api/v1/alerts", "/api/v1/alerts?run=sick"),
     ("/api/v1/policy", "/api/v1/policy"),
     ("/api/v1/runs/{run_id}/verdict", "/api/v1/runs/sick/verdict"),
+    ("/api/v1/overview", "/api/v1/overview"),
+    ("/api/v1/overview", "/api/v1/overview?since=0&shelf=deleted"),
+    ("/api/v1/channels", "/api/v1/channels"),
+    ("/api/v1/compare/curves", "/api/v1/compare/curves?runs=sick,run-1&name=loss"),
+    ("/api/v1/compare/layers", "/api/v1/compare/layers?runs=sick,twin&statistic=std"),
+    ("/api/v1/runs/{run_id}/chart.svg", "/api/v1/runs/sick/chart.svg?chart=vitals&statistic=std"),
 ]
 
 
@@ -153,6 +162,49 @@ def test_readiness_has_its_shape_when_all_is_well_and_when_not(site, app, spec, 
     reply = site.get("/readyz")
     check(spec, "/readyz", "get", reply)
     assert reply.status_code == 200
+
+
+def test_what_is_done_with_a_finding_answers_as_described(site, spec):
+    findings = site.get("/api/v1/runs/sick/findings").get_json()["findings"]
+    root, other = (
+        next(f["id"] for f in findings if f["root"] is is_root) for is_root in (True, False)
+    )
+    until = {"until": time.time() + 3600}
+    for what, method, body in (
+        ("", "get", None),
+        ("/acknowledge", "post", None),
+        ("/unacknowledge", "post", None),
+        ("/mute", "post", until),
+        ("/unmute", "post", None),
+    ):
+        path = "/api/v1/findings/{wanted}" + what
+        for wanted, status in ((root, 200), ("sick.0", 404)):
+            address = path.format(wanted=wanted)
+            reply = site.open(address, method=method.upper(), headers=HEADER, json=body)
+            assert reply.status_code == status
+            check(spec, path, method, reply)
+    sent = spec["paths"]["/api/v1/findings/{wanted}/mute"]["post"]["requestBody"]["content"]
+    jsonschema.validate(
+        until, sent["application/json"]["schema"] | {"components": spec["components"]}
+    )
+    path = "/api/v1/findings/{wanted}/preview/{key}"
+    for wanted, key, status in (
+        (root, "slack", 200),
+        (other, "slack", 409),
+        (root, "email", 404),
+        ("sick.0", "slack", 404),
+    ):
+        reply = site.get(path.format(wanted=wanted, key=key))
+        assert reply.status_code == status
+        check(spec, path, "get", reply)
+
+
+def test_a_channel_that_is_tried_answers_as_described(make_app, spec):
+    client = make_app(slack_webhook="http://127.0.0.1:9/hook").test_client()
+    for key, status in (("slack", 200), ("email", 404)):
+        reply = client.post(f"/api/v1/channels/{key}/test", headers=HEADER)
+        assert reply.status_code == status
+        check(spec, "/api/v1/channels/{key}/test", "post", reply)
 
 
 def test_changes_answer_as_described(site, spec, batch):
@@ -186,9 +238,13 @@ def test_every_documented_refusal_of_a_read_is_real(site, make_app, spec, path, 
     if "401" in documented:
         seen["401"] = make_app(read_token="secret").test_client().get(address)
     for name in [p["name"] for p in spec["paths"][path]["get"]["parameters"] if p["in"] == "query"]:
-        if name in ("limit", "shelf", "points", "start", "kind", "what", "format"):
+        if name in (
+            *("limit", "shelf", "points", "start", "kind", "what", "format", "since"),
+            *("runs", "smooth", "scale"),
+        ):
             wrong = f"{bare}?names=loss&kind=activation&statistic=std"
-            wrong = wrong.replace(f"{name}=activation", "") + f"&{name}=-5"
+            wrong = wrong.replace(f"{name}=activation", "") + f"&{name}="
+            wrong += "" if name == "runs" else "-5"
             assert site.get(wrong).status_code == 400, name
     for status, reply in seen.items():
         assert str(reply.status_code) == status
@@ -201,8 +257,12 @@ def test_a_change_without_its_header_is_refused_as_described(site, spec):
         ("/api/v1/runs/{run_id}/restore", "post"),
         ("/api/v1/runs/{run_id}/archive", "post"),
         ("/api/v1/runs/{run_id}/unarchive", "post"),
+        ("/api/v1/findings/{wanted}/acknowledge", "post"),
+        ("/api/v1/findings/{wanted}/mute", "post"),
+        ("/api/v1/channels/{key}/test", "post"),
     ):
-        reply = site.open(path.format(run_id="run-1"), method=method.upper())
+        address = path.format(run_id="run-1", wanted="sick.0", key="slack")
+        reply = site.open(address, method=method.upper())
         assert reply.status_code == 403
         check(spec, path, method, reply)
         needed = spec["paths"][path][method]["parameters"]

@@ -7,6 +7,8 @@ import pytest
 
 from trainvitals.app.store import Store
 
+CSRF = {"X-Trainvitals": "1"}
+
 
 @pytest.fixture
 def site(make_app, tmp_path, fill, made_run):
@@ -66,10 +68,51 @@ def test_cards_that_can_not_be_made_in_time_come_with_the_next_answer(site, monk
 
 def test_a_card_of_a_deleted_run_is_gone(site):
     assert len(overview(site)["runs"]) == 2
-    site.delete("/api/v1/runs/sick", headers={"X-Trainvitals": "1"})
+    site.delete("/api/v1/runs/sick", headers=CSRF)
     answer = overview(site)
     assert [run["id"] for run in answer["runs"]] == ["healthy"]
     assert answer["total"] == 1
+
+
+def change(site, method, path):
+    assert site.open(f"/api/v1/runs/{path}", method=method, headers=CSRF).status_code == 200
+
+
+def shelves(site):
+    return {
+        shelf: {
+            run["id"]: run["state"]
+            for run in site.get(f"/api/v1/overview?shelf={shelf}").json["runs"]
+        }
+        for shelf in ("active", "archived", "deleted")
+    }
+
+
+def test_each_shelf_has_its_own_cards(site):
+    assert shelves(site)["active"] == {"healthy": "Healthy.", "sick": "Unhealthy."}
+    change(site, "POST", "healthy/archive")
+    change(site, "DELETE", "sick")
+    assert shelves(site) == {
+        "active": {},
+        "archived": {"healthy": "Healthy."},
+        "deleted": {"sick": "Unhealthy."},
+    }
+    change(site, "POST", "healthy/unarchive")
+    change(site, "POST", "sick/restore")
+    assert shelves(site)["active"] == {"healthy": "Healthy.", "sick": "Unhealthy."}
+
+
+def test_a_run_that_was_deleted_before_anyone_saw_it_is_listed_without_a_verdict(site):
+    change(site, "DELETE", "sick")
+    assert shelves(site)["deleted"] == {"sick": "Deleted."}
+    change(site, "POST", "sick/restore")
+    assert shelves(site)["active"]["sick"] == "Unhealthy."
+
+
+def test_an_unknown_shelf_is_a_400(site):
+    assert site.get("/api/v1/overview?shelf=top").status_code == 400
+    assert site.get("/?shelf=top").status_code == 400
+    assert site.get("/?shelf=deleted").status_code == 200
 
 
 def test_hostile_names_travel_as_they_are(make_app, tmp_path, fill, made_run):

@@ -84,6 +84,17 @@ def test_a_healthy_run_with_a_note_says_both():
     assert judged.sentence.endswith("1 note below.")
 
 
+@pytest.mark.parametrize(
+    ("step", "ok", "said"), [(19, 3, "Gathering."), (20, 3, "Healthy."), (500, 0, "Gathering.")]
+)
+def test_rules_that_wait_for_what_never_happens_keep_no_run_from_being_healthy(step, ok, said):
+    words = ["ok"] * ok + ["not enough data"] * (60 - ok)
+    states = [RuleState(rule=f"r{n}", state=word, reason="") for n, word in enumerate(words)]
+    judged = verdict([], states, "running", step)
+    assert judged.state == said
+    assert ("57 more have not seen what they judge." in judged.sentence) is (said == "Healthy.")
+
+
 def test_hostile_names_stay_text(site):
     for path in ("/", "/runs/hostile", "/runs/hostile/layers/stem.conv"):
         page = text(site.get(path))

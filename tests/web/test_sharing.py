@@ -9,24 +9,6 @@ from trainvitals.app.store import Store
 from trainvitals.app.web import frames, sharing
 
 
-class Clock:
-    """A monotonic clock that stands still until it is set."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(sharing, "time", clock)
-    monkeypatch.setattr(frames, "time", clock)
-    return clock
-
-
 @pytest.fixture
 def asked(clock):
     """Ask a question that takes `cost` seconds to answer; answers count up."""
@@ -104,8 +86,8 @@ def test_an_answer_for_one_token_is_not_given_to_another(make_app, batch):
     good = {"Authorization": "Bearer writes"}
     assert app.test_client().get(path, headers=good).status_code == 404
     assert app.test_client().get(path).status_code == 401
-    assert app.test_client().get("/runs", headers=good).status_code == 200
-    assert app.test_client().get("/runs").status_code == 401
+    assert app.test_client().get("/", headers=good).status_code == 200
+    assert app.test_client().get("/").status_code == 401
 
 
 def test_a_program_sees_at_once_what_it_has_sent(client, send):
