@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks.stream import proof
 from benchmarks.stream.streams import Stream
+from trainvitals.app.janitor import clear
+from trainvitals.app.retention import Policy
 from trainvitals.app.settings import Settings
 from trainvitals.app.store import Store, connection
 from trainvitals.app.store.status import heard
@@ -253,10 +255,16 @@ def test_each_process_of_a_run_has_its_own_last_contact(app, stream):
     ]
 
 
-def test_a_deleted_run_takes_nothing_more(app, post):
+def test_a_run_that_was_deleted_for_good_takes_nothing_more(app, post, tmp_path):
     assert post(0, 20).status_code == 200
     remover = app.test_client()
     assert remover.delete("/api/v1/runs/run-1", headers={"X-Trainvitals": "1"}).status_code == 200
+    assert post(20, 40).status_code == 200  # it may still be restored, then it is whole
+    with Store.open(tmp_path / "trainvitals.db") as store:
+        later = time.time() + 8 * 86_400
+        clear(
+            store, store.removals(Policy.parse("undo_days=7"), later), later, lambda seconds: None
+        )
     for first, last in ((20, 40), (0, 20), (20, 20)):
         reply = post(first, last)
         assert (reply.status_code, reply.json["error"]["code"]) == (410, "run_deleted")

@@ -134,7 +134,10 @@ def test_findings_and_alerts_survive_kills_of_the_server_neither_lost_nor_double
     found = server.get(f"/api/v1/runs/{run}/findings")["findings"]
     replayed = [plain(finding) for finding in diagnose(str(tmp_path / ".trainvitals" / run))]
     assert [finding["key"] for finding in found] == [finding["key"] for finding in replayed]
-    assert found == replayed
+    judged = [name for name in replayed[0] if name not in ("acknowledged", "policy")]
+    assert [[f[name] for name in judged] for f in found] == [
+        [f[name] for name in judged] for f in replayed
+    ]
     root = found[0]
     assert (root["rule"], root["first_step"], root["root"]) == ("nonfinite-activation", 60, True)
     roots = sum(finding["root"] and finding["severity"] != "info" for finding in found)
