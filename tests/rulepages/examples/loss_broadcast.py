@@ -1,7 +1,6 @@
 import torch
 from rulepages.training import fit, mlp
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
 
 
 def train(loss):
@@ -11,8 +10,8 @@ def train(loss):
 
 
 def sick():
-    train(lambda outputs, labels: F.mse_loss(outputs, labels / 9))  # (64, 1) against (64,)
+    train(lambda outputs, labels: (outputs - labels / 9).square().mean())  # (64, 1) − (64,)
 
 
 def healthy():
-    train(lambda outputs, labels: F.mse_loss(outputs.squeeze(1), labels / 9))
+    train(lambda outputs, labels: (outputs.squeeze(1) - labels / 9).square().mean())
