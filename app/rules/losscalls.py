@@ -6,6 +6,7 @@ from typing import ClassVar, Final
 
 from trainvitals.app.rules.context import Context, StepView
 from trainvitals.app.rules.observed import FINE, SKIP, Looked, ObservedRule, wrong
+from trainvitals.app.rules.thresholds import Positive, Share
 from trainvitals.hooks.wire.observed import LossCall, Observed
 
 CROSS_ENTROPY: Final = ("cross-entropy", "soft-cross-entropy")
@@ -25,8 +26,6 @@ NAMES: Final = {
 }
 LAYERS: Final = ("linear", "convolution")
 """Operations whose output is no probability by construction."""
-ROWS: Final = 0.99
-"""Share of the rows of an output that have to be probabilities. Batches end with padding at times."""
 
 
 def of_kind(seen: Observed, *kinds: str) -> list[LossCall]:
@@ -51,6 +50,9 @@ class SoftmaxBeforeCrossEntropy(ObservedRule):
     """
 
     id: ClassVar[str] = "softmax-before-cross-entropy"
+    rows: ClassVar[Share] = 0.99
+    """Share of the output's rows that have to be probabilities where the graph hides the softmax: batches end with
+    padding at times."""
     expected: ClassVar[str] = "Raw scores (logits): cross-entropy takes the softmax itself"
     remedy: ClassVar[str] = (
         "Remove the softmax at the end of the model, and take it only where probabilities are shown. Learning then "
@@ -73,7 +75,7 @@ class SoftmaxBeforeCrossEntropy(ObservedRule):
                 )
             hidden = loss.before not in (*LAYERS, "log-softmax", "sigmoid")
             simplex = seen.output_simplex or 0.0
-            if hidden and loss.before == "" and simplex >= ROWS:
+            if hidden and loss.before == "" and simplex >= self.rows:
                 return wrong(
                     f"Cross-entropy is given probabilities {shown(loss.shape)}",
                     f"{100 * simplex:.0f} % of the output's rows are at least 0 and add up to 1",
@@ -104,6 +106,9 @@ class NllWithoutLog(ObservedRule):
     """
 
     id: ClassVar[str] = "nll-without-log"
+    apart: ClassVar[Positive] = 0.1
+    """How far the logarithm of the sum of a row's exponentials may be from 0: rounding stays below 0.01, also in
+    bfloat16."""
     expected: ClassVar[str] = (
         "Log-probabilities: at most 0, and their exponentials add up to 1 in each row"
     )
@@ -122,7 +127,7 @@ class NllWithoutLog(ObservedRule):
             return FINE if of_kind(seen, *CROSS_ENTROPY) else SKIP
         for loss in losses:
             high, excess = loss.high or 0.0, loss.excess or 0.0
-            if high > 1e-3 or (excess > 0.1 and loss.before in ("softmax", *LAYERS)):
+            if high > 1e-3 or (excess > self.apart and loss.before in ("softmax", *LAYERS)):
                 made = f"made by {loss.before}, " if loss.before else ""
                 return wrong(
                     f"nll_loss is given values up to {high:.3g} instead of log-probabilities",
@@ -266,6 +271,8 @@ class OutputRangeMismatch(ObservedRule):
     """
 
     id: ClassVar[str] = "output-range-mismatch"
+    outside: ClassVar[Share] = 0.01
+    """Share of the targets that may lie out of reach: room for outliers."""
     expected: ClassVar[str] = "Targets within the range of the last activation"
     remedy: ClassVar[str] = (
         "Scale the targets into the range, or end the model in a linear layer. As it is the loss stays above the part "
@@ -282,7 +289,7 @@ class OutputRangeMismatch(ObservedRule):
                 continue
             share = targets.outside_unit if loss.before == "sigmoid" else targets.outside_tanh
             bounds = "[0, 1]" if loss.before == "sigmoid" else "[-1, 1]"
-            if share is not None and share > 0.01:
+            if share is not None and share > self.outside:
                 return wrong(
                     f"A {loss.before} gives {bounds}, and {100 * share:.0f} % of the targets lie outside",
                     f"Targets from {targets.low:.3g} to {targets.high:.3g}; outputs within {bounds}",
@@ -329,6 +336,8 @@ class MultilabelLossMismatch(ObservedRule):
     """
 
     id: ClassVar[str] = "multilabel-loss-mismatch"
+    single: ClassVar[Share] = 0.999
+    """Share of the samples with exactly one class: where several are possible, one sample in a thousand has them."""
     expected: ClassVar[str] = (
         "Cross-entropy where each sample has one class; binary cross-entropy where it may have several"
     )
@@ -341,7 +350,7 @@ class MultilabelLossMismatch(ObservedRule):
             targets = loss.targets
             if targets is None or targets.rows_one_hot is None or loss.shape[-1:] < (3,):
                 continue
-            if targets.rows_one_hot >= 0.999 and targets.count >= 100 * loss.shape[-1] / 4:
+            if targets.rows_one_hot >= self.single and targets.count >= 100 * loss.shape[-1] / 4:
                 return wrong(
                     f"Every sample has one of {loss.shape[-1]} classes, and binary cross-entropy treats them apart",
                     f"{100 * targets.rows_one_hot:.0f} % of the target rows hold a single 1",

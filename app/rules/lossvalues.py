@@ -8,12 +8,9 @@ from trainvitals.app.rules.context import Context, StepView
 from trainvitals.app.rules.finding import Severity
 from trainvitals.app.rules.losscalls import CROSS_ENTROPY, NAMES, REGRESSION, of_kind, shown
 from trainvitals.app.rules.observed import FINE, SKIP, Looked, ObservedRule, Sight, wrong
+from trainvitals.app.rules.thresholds import Positive
 from trainvitals.hooks.wire.observed import LossCall, Observed
 
-HIGH: Final = 2.0
-"""Nats over the loss of guessing that are a warning at the start: scores with a standard deviation of 2."""
-RAISED: Final = 0.5
-"""The same for an info: a standard deviation of 1."""
 BOUNDED: Final = ("cross-entropy", "bce", "bce-logits", *REGRESSION)
 """Losses that are never negative, their targets being right."""
 CRASHES: Final = re.compile(
@@ -35,6 +32,10 @@ class InitialLossMismatch(ObservedRule):
     """
 
     id: ClassVar[str] = "initial-loss-mismatch"
+    warn: ClassVar[Positive] = 2.0
+    """Nats over the loss of guessing that are a warning: scores with a standard deviation of 2 add as much."""
+    note: ClassVar[Positive] = 0.5
+    """The same for an info: what scores with a standard deviation of 1 add."""
     k: ClassVar[int] = 1
     n: ClassVar[int] = 1
     expected: ClassVar[str] = "About the loss of guessing: ln C for C classes, ln 2 for yes or no"
@@ -62,7 +63,7 @@ class InitialLossMismatch(ObservedRule):
             if guessing is None or loss.value is None or loss.error is None:
                 continue
             excess, error = loss.value - guessing, 3 * loss.error
-            severity = _surprise(excess, error, guessing)
+            severity = self._surprise(excess, error, guessing)
             if severity is not None:
                 return wrong(
                     f"The first loss is {loss.value:.3g}, where guessing costs {guessing:.3g}",
@@ -72,17 +73,17 @@ class InitialLossMismatch(ObservedRule):
             return FINE
         return SKIP
 
+    def _surprise(self, excess: float, error: float, guessing: float) -> Severity | None:
+        if excess > self.warn + error:
+            return "warning"
+        raised = excess > self.note + error
+        return "info" if raised or excess < -0.5 * guessing - error else None
+
 
 def _guessing(loss: LossCall) -> float | None:
     if loss.kind == "cross-entropy" and loss.normalised is not None and loss.normalised[1] > 1:
         return math.log(loss.normalised[1])
     return math.log(2) if loss.kind == "bce-logits" else None
-
-
-def _surprise(excess: float, error: float, guessing: float) -> Severity | None:
-    if excess > HIGH + error:
-        return "warning"
-    return "info" if excess > RAISED + error or excess < -0.5 * guessing - error else None
 
 
 class LossNegative(ObservedRule):
@@ -241,6 +242,10 @@ class LabelScale(ObservedRule):
     """
 
     id: ClassVar[str] = "label-scale"
+    large: ClassVar[Positive] = 100.0
+    """Standard deviation of the targets that is a warning: two decades above the outputs of a new network."""
+    small: ClassVar[Positive] = 0.01
+    """Standard deviation below which it is an info: two decades below, where the loss is small but falls."""
     expected: ClassVar[str] = "Targets with a standard deviation near 1"
     remedy: ClassVar[str] = (
         "Standardise the targets with the training set's mean and standard deviation, and undo it on the outputs. "
@@ -253,10 +258,10 @@ class LabelScale(ObservedRule):
             return SKIP
         for loss in losses:
             std = loss.targets.std if loss.targets is not None and loss.targets.std else 1.0
-            if std > 100 or std < 0.01:
+            if std > self.large or std < self.small:
                 return wrong(
                     f"The targets have a standard deviation of {std:.3g}",
                     f"Targets {loss.targets.mean:.3g} ± {std:.3g}" if loss.targets else "",
-                    "warning" if std > 100 else "info",
+                    "warning" if std > self.large else "info",
                 )
         return FINE

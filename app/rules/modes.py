@@ -1,19 +1,13 @@
 """Training and evaluation mode: dropout and batch norm that run in the wrong one."""
 
-from typing import ClassVar, Final
+from typing import ClassVar
 
 from trainvitals.app.rules.base import listing
 from trainvitals.app.rules.context import Context, StepView
 from trainvitals.app.rules.finding import Severity
 from trainvitals.app.rules.observed import FINE, SKIP, Looked, ObservedRule, wrong
+from trainvitals.app.rules.thresholds import Count, Share
 from trainvitals.hooks.wire.observed import Observed
-
-LEAKS: Final = 5
-"""Evaluations in training mode, at least."""
-SELDOM: Final = 0.5
-"""Share of the steps with calls without gradients up to which these are evaluations: a GAN has them at every step."""
-SMALL: Final = 8
-"""Samples in a batch below which their statistics are noise."""
 
 
 class TrainModeMissing(ObservedRule):
@@ -79,6 +73,11 @@ class EvalModeLeak(ObservedRule):
     """
 
     id: ClassVar[str] = "eval-mode-leak"
+    leaks: ClassVar[Count] = 5
+    """Calls without gradients in training mode, at least: one may be a dry run."""
+    seldom: ClassVar[Share] = 0.5
+    """Share of the steps with calls without gradients up to which these are evaluations: a GAN has them at every
+    step."""
     k: ClassVar[int] = 1
     n: ClassVar[int] = 1
     expected: ClassVar[str] = "model.eval() before an evaluation, model.train() after it"
@@ -94,8 +93,8 @@ class EvalModeLeak(ObservedRule):
         told = seen.evaluation
         if told is None:
             return SKIP
-        leaks = told.training >= LEAKS and told.training > 0.5 * told.forwards
-        if not leaks or told.training_phases > max(SELDOM * context.steps, 1):
+        leaks = told.training >= self.leaks and told.training > 0.5 * told.forwards
+        if not leaks or told.training_phases > max(self.seldom * context.steps, 1):
             return FINE
         return wrong(
             f"{told.training} evaluations of the model ran in training mode: {listing(told.names)}",
@@ -147,7 +146,11 @@ class BnSmallBatch(ObservedRule):
     """
 
     id: ClassVar[str] = "bn-small-batch"
-    expected: ClassVar[str] = f"{SMALL} samples a batch or more for batch norm"
+    few: ClassVar[Count] = 8
+    """Samples below which a batch's statistics are noise: the standard error of a variance over 8 is 53 %."""
+    too_few: ClassVar[Count] = 4
+    """Samples below which it is a warning for `BatchNorm1d`: the standard error of a variance over 4 is 82 %."""
+    expected: ClassVar[str] = "Enough samples a batch for their mean and variance to say something"
     remedy: ClassVar[str] = (
         "GroupNorm or LayerNorm, SyncBatchNorm over several devices, or larger batches; gradient accumulation does not "
         "help."
@@ -163,11 +166,11 @@ class BnSmallBatch(ObservedRule):
         ):
             return SKIP
         samples = seen.batch.shape[0]
-        if samples >= SMALL:
+        if samples >= self.few:
             return FINE
         flat = seen.modes.flat_norms_training > 0
         return wrong(
             f"Batch norm takes its statistics from {samples} samples",
-            f"Batches of {samples}, {seen.modes.norms_training} batch norms in training mode",
-            "warning" if flat and samples < SMALL / 2 else "info",
+            f"Batches of {samples}, fewer than {self.few}; {seen.modes.norms_training} batch norms in training mode",
+            "warning" if flat and samples < self.too_few else "info",
         )
