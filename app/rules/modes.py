@@ -11,14 +11,7 @@ from trainvitals.hooks.wire.observed import Observed
 
 
 class TrainModeMissing(ObservedRule):
-    """Dropout and batch norm are in evaluation mode while the model is trained.
-
-    Formula: at backward, every layer with two modes in a trained part of the model is in evaluation mode; in one look.
-    Critical when it was otherwise before (typically until the first evaluation), else a warning. Default:
-    deterministic. Applies to: models with active dropout, or batch norm with trainable weights. Guards: only batch
-    norms in evaluation mode are an info where the run fine-tunes, as freezing their statistics is common there; frozen
-    parts do not count. Guide tips: guide D, 32. Sources: guide D; TrainCheck.
-    """
+    """Dropout and batch norm are in evaluation mode while the model is trained."""
 
     id: ClassVar[str] = "train-mode-missing"
     k: ClassVar[int] = 1
@@ -63,14 +56,7 @@ class TrainModeMissing(ObservedRule):
 
 
 class EvalModeLeak(ObservedRule):
-    """The model is evaluated with dropout and batch norm in training mode.
-
-    Formula: at least 5 calls of the model without gradients had such layers in training mode, in fewer than half of
-    the steps; more than half of all such calls. Default: 5, as one may be a dry run. Applies to: evaluation under
-    `no_grad` or `inference_mode`. Guards: calls without gradients at every other step and more belong to the training
-    (the generator of a GAN, rollouts, teachers). Batch norm then learns from the evaluation's data.
-    Sources: guide D; TrainCheck, case transformers 33844.
-    """
+    """The model is evaluated with dropout and batch norm in training mode."""
 
     id: ClassVar[str] = "eval-mode-leak"
     leaks: ClassVar[Count] = 5
@@ -105,12 +91,7 @@ class EvalModeLeak(ObservedRule):
 
 
 class FrozenBnUpdating(ObservedRule):
-    """A frozen batch norm still takes the statistics of the batches.
-
-    Formula: a batch norm whose weights are frozen is in training mode at backward; 3/3 looks. Default: deterministic.
-    Applies to: batch norms with weights and running statistics. Guards: statistics may be adapted to new data on
-    purpose: acknowledge it then. Guide tips: guide C, 17. Sources: practice of fine-tuning.
-    """
+    """A frozen batch norm still takes the statistics of the batches."""
 
     id: ClassVar[str] = "frozen-bn-updating"
     expected: ClassVar[str] = "Frozen batch norms in evaluation mode"
@@ -136,14 +117,7 @@ class FrozenBnUpdating(ObservedRule):
 
 
 class BnSmallBatch(ObservedRule):
-    """Batch norm over very few samples.
-
-    Formula: fewer than 8 samples a batch while a batch norm is in training mode; 3/3 looks. A warning below 4 samples
-    for `BatchNorm1d`, whose statistics have nothing else to average over; else an info, as convolutions average over
-    positions, too, and train well with few images. Default: the standard error of a variance over 4 is 80 %. Applies
-    to: batch norms in training mode. Guards: a last, shorter batch does not come three times in a row.
-    Guide tips: 23. Sources: guide A; torch-audit (8).
-    """
+    """Batch norm over very few samples."""
 
     id: ClassVar[str] = "bn-small-batch"
     few: ClassVar[Count] = 8

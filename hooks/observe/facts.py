@@ -274,11 +274,8 @@ def _pairs(registry: Registry) -> Iterator[tuple[str, nn.Module, str, nn.Module]
 
 
 def _sequentials(registry: Registry) -> Iterator[list[tuple[str, nn.Module]]]:
-    """Names and modules of each `Sequential` as it calls them, so that one in two places comes twice."""
     for module, name in registry.layers.items():
         if type(module) is nn.Sequential:
             prefix = f"{name}." if name else ""
-            yield [
-                (f"{prefix}{key}", child)
-                for key, child in zip(module._modules, module, strict=True)
-            ]
+            # One activation may stand in several places: named_children() gives it once.
+            yield [(f"{prefix}{key}", child) for key, child in module._modules.items() if child]

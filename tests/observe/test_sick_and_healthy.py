@@ -149,13 +149,6 @@ def frozen_norm(loop):
         loop.model[1].eval()
 
 
-def shared_activation():
-    relu = nn.ReLU()
-    return nn.Sequential(
-        nn.Linear(INPUTS, 32), relu, nn.Linear(32, 32), relu, nn.Linear(32, CLASSES)
-    )
-
-
 def with_norm(frozen_mode):
     loop = Loop(
         model=nn.Sequential(
@@ -324,7 +317,6 @@ HEALTHY = {
     ),
     "frozen norm in evaluation mode": lambda: with_norm(True),
     "frozen layer that was trained": lambda: Loop(before=trained_then_frozen),
-    "one activation in two places": lambda: Loop(model=shared_activation()),
     "zero head": lambda: Loop(before=lambda loop: nn.init.zeros_(loop.model[-1].weight)),
     "LBFGS": lambda: Loop(optimizer=lambda p: torch.optim.LBFGS(p, 0.01), step=closure, steps=10),
     "Adam": lambda: Loop(optimizer=lambda p: ADAM(p, 1e-3)),
