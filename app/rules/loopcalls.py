@@ -41,15 +41,7 @@ def _step(order: list[str]) -> int:
 
 
 class CallOrder(ObservedRule):
-    """The optimizer steps without gradients: none were made, they were cleared, or they went elsewhere.
-
-    Formula: no backward pass between two steps and no parameter has a gradient; or zero_grad of the counting optimizer
-    after the last backward and before its step; 3/3 looks, critical. The scheduler between backward and step is a
-    warning. Default: order does not change from step to step. Applies to: steps that were looked at. Guards: closures
-    (LBFGS) call backward inside the step, where it is seen; a second optimizer's zero_grad does not count; gradients
-    that are written by hand are there. A scheduler's call before the first step alone is an info: it may be wound
-    forward. Sources: TrainCheck (OSDI 2025); PyTorch's warnings.
-    """
+    """The optimizer steps without gradients: none were made, they were cleared, or they went elsewhere."""
 
     id: ClassVar[str] = "call-order"
     expected: ClassVar[str] = (
@@ -110,13 +102,7 @@ def _clips_too_late(order: list[str]) -> bool:
 
 
 class ClipBeforeUnscale(ObservedRule):
-    """Gradients are clipped while they are still multiplied by the gradient scaler.
-
-    Formula: a loss was scaled, and a norm is clipped after backward with no unscaling in between; 3/3 looks. Default:
-    the scale starts at 65,536, so that every gradient is clipped to almost nothing. Applies to: float16 training with
-    an enabled GradScaler, and clipping by norm. Guards: without a scaler it does not apply.
-    Sources: PyTorch's notes on automatic mixed precision.
-    """
+    """Gradients are clipped while they are still multiplied by the gradient scaler."""
 
     id: ClassVar[str] = "clip-before-unscale"
     expected: ClassVar[str] = "scaler.unscale_(optimizer) before clipping"
@@ -139,12 +125,7 @@ class ClipBeforeUnscale(ObservedRule):
 
 
 class LossDetached(ObservedRule):
-    """A backward pass runs, and no watched parameter gets a gradient from it.
-
-    Formula: backward before the step, nothing cleared since, and not one parameter has a gradient; 3/3 looks. Default:
-    deterministic. Applies to: watched models with trainable parameters. Guards: gradients are counted over all watched
-    models. Guide tips: guide D, 23. Sources: Karpathy; torch-audit.
-    """
+    """A backward pass runs, and no watched parameter gets a gradient from it."""
 
     id: ClassVar[str] = "loss-detached"
     expected: ClassVar[str] = "A gradient for every parameter that the output depends on"
@@ -168,12 +149,7 @@ class LossDetached(ObservedRule):
 
 
 class AmpWithoutScaler(ObservedRule):
-    """float16 autocast without a gradient scaler: small gradients become 0.
-
-    Formula: the model's output is float16, its parameters are float32, and no loss is scaled before backward; 3/3
-    looks. Default: gradients below 6e-8 are lost in float16. Applies to: float16 autocast. Guards: bfloat16 has the
-    range of float32 and needs no scaler. Sources: PyTorch's notes on automatic mixed precision.
-    """
+    """float16 autocast without a gradient scaler: small gradients become 0."""
 
     id: ClassVar[str] = "amp-without-scaler"
     expected: ClassVar[str] = "A GradScaler with float16 autocast"

@@ -6,6 +6,7 @@ from typing import ClassVar, Final
 
 from trainvitals.app.rules.context import Context, StepView
 from trainvitals.app.rules.observed import FINE, SKIP, Looked, ObservedRule, wrong
+from trainvitals.app.rules.thresholds import Positive, Share
 from trainvitals.hooks.wire.observed import LossCall, Observed
 
 CROSS_ENTROPY: Final = ("cross-entropy", "soft-cross-entropy")
@@ -25,8 +26,6 @@ NAMES: Final = {
 }
 LAYERS: Final = ("linear", "convolution")
 """Operations whose output is no probability by construction."""
-ROWS: Final = 0.99
-"""Share of the rows of an output that have to be probabilities. Batches end with padding at times."""
 
 
 def of_kind(seen: Observed, *kinds: str) -> list[LossCall]:
@@ -40,17 +39,12 @@ def shown(shape: tuple[int, ...]) -> str:
 
 
 class SoftmaxBeforeCrossEntropy(ObservedRule):
-    """Cross-entropy is given probabilities, of which it takes a softmax again.
-
-    Formula: the operation before cross-entropy's own log-softmax is a softmax; or, where compiled code hides it, at
-    least 99 % of the output's rows have no value below 0 and add up to 1. 3/3 looks. Default: logits that are
-    probabilities by chance do not exist. Applies to: `cross_entropy`, soft targets, divergences. Guards: a log-softmax
-    before it changes nothing and is an info; temperatures and losses on top of the softmax do not count. A sigmoid
-    before it is a warning: the best reachable loss is 0.87 for 10 classes. Guide tips: 85, 98.
-    Sources: UMLAUT (CHI 2021), NeuraLint, TheDeepChecker (redundant softmax).
-    """
+    """Cross-entropy is given probabilities, of which it takes a softmax again."""
 
     id: ClassVar[str] = "softmax-before-cross-entropy"
+    rows: ClassVar[Share] = 0.99
+    """Share of the output's rows that have to be probabilities where the graph hides the softmax: batches end with
+    padding at times."""
     expected: ClassVar[str] = "Raw scores (logits): cross-entropy takes the softmax itself"
     remedy: ClassVar[str] = (
         "Remove the softmax at the end of the model, and take it only where probabilities are shown. Learning then "
@@ -73,7 +67,7 @@ class SoftmaxBeforeCrossEntropy(ObservedRule):
                 )
             hidden = loss.before not in (*LAYERS, "log-softmax", "sigmoid")
             simplex = seen.output_simplex or 0.0
-            if hidden and loss.before == "" and simplex >= ROWS:
+            if hidden and loss.before == "" and simplex >= self.rows:
                 return wrong(
                     f"Cross-entropy is given probabilities {shown(loss.shape)}",
                     f"{100 * simplex:.0f} % of the output's rows are at least 0 and add up to 1",
@@ -94,16 +88,12 @@ class SoftmaxBeforeCrossEntropy(ObservedRule):
 
 
 class NllWithoutLog(ObservedRule):
-    """`nll_loss` is given something other than log-probabilities.
-
-    Formula: its largest input is above 0, or the median over rows of |log Σ exp(input)| is above 0.1 (0 for log-
-    probabilities); 3/3 looks. Default: rounding stays below 0.01 even in bfloat16. Applies to: `nll_loss` whose input
-    was not made by a log-softmax. Guards: log-probabilities of a part of the classes only have a smaller sum: above
-    0.1 they must also be above 0 somewhere, or be made by a softmax or a plain layer. Guide tips: 19 of guide D, in
-    its right form. Sources: PyTorch's documentation of NLLLoss.
-    """
+    """`nll_loss` is given something other than log-probabilities."""
 
     id: ClassVar[str] = "nll-without-log"
+    apart: ClassVar[Positive] = 0.1
+    """How far the logarithm of the sum of a row's exponentials may be from 0: rounding stays below 0.01, also in
+    bfloat16."""
     expected: ClassVar[str] = (
         "Log-probabilities: at most 0, and their exponentials add up to 1 in each row"
     )
@@ -122,7 +112,7 @@ class NllWithoutLog(ObservedRule):
             return FINE if of_kind(seen, *CROSS_ENTROPY) else SKIP
         for loss in losses:
             high, excess = loss.high or 0.0, loss.excess or 0.0
-            if high > 1e-3 or (excess > 0.1 and loss.before in ("softmax", *LAYERS)):
+            if high > 1e-3 or (excess > self.apart and loss.before in ("softmax", *LAYERS)):
                 made = f"made by {loss.before}, " if loss.before else ""
                 return wrong(
                     f"nll_loss is given values up to {high:.3g} instead of log-probabilities",
@@ -132,12 +122,7 @@ class NllWithoutLog(ObservedRule):
 
 
 class SigmoidBeforeBceLogits(ObservedRule):
-    """`binary_cross_entropy_with_logits` is given probabilities, of which it takes a sigmoid again.
-
-    Formula: the operation before it is a sigmoid or a softmax; 3/3 looks. Default: it stands in the graph. Applies to:
-    `binary_cross_entropy_with_logits`. Guards: small logits may lie in [0, 1] by chance, so values alone prove
-    nothing. Sources: UMLAUT (from_logits).
-    """
+    """`binary_cross_entropy_with_logits` is given probabilities, of which it takes a sigmoid again."""
 
     id: ClassVar[str] = "sigmoid-before-bce-logits"
     expected: ClassVar[str] = "Raw scores (logits): this loss takes the sigmoid itself"
@@ -162,12 +147,7 @@ class SigmoidBeforeBceLogits(ObservedRule):
 
 
 class SoftmaxSingleUnit(ObservedRule):
-    """A softmax over a single value: 1 whatever the model says.
-
-    Formula: the last softmax or log-softmax before the loss, its own included, runs over a dimension of size 1; 2/2.
-    Default: the output is constant and its gradient 0. Applies to: every recognised loss. Guards: none are needed.
-    Sources: the most frequent fault in the posts of DeepLocalize (ICSE 2021).
-    """
+    """A softmax over a single value: 1 whatever the model says."""
 
     id: ClassVar[str] = "softmax-single-unit"
     k: ClassVar[int] = 2
@@ -191,13 +171,7 @@ class SoftmaxSingleUnit(ObservedRule):
 
 
 class SoftmaxWrongDim(ObservedRule):
-    """A softmax over the samples of a batch instead of over the classes.
-
-    Formula: the last softmax or log-softmax before the loss runs over dimension 0 of an output of two or more
-    dimensions with more than one sample and class; 3/3 looks. Default: a sample's output then depends on the others.
-    Applies to: recognised losses. Guards: a square output is a matrix of similarities, where both dimensions are
-    samples. Sources: questions on Stack Overflow; PyTorch warns of an implicit dimension.
-    """
+    """A softmax over the samples of a batch instead of over the classes."""
 
     id: ClassVar[str] = "softmax-wrong-dim"
     expected: ClassVar[str] = "A softmax over the classes: dim=1, or dim=-1"
@@ -225,13 +199,7 @@ class SoftmaxWrongDim(ObservedRule):
 
 
 class ReluOnOutput(ObservedRule):
-    """The model ends in a ReLU: it cannot say anything below 0.
-
-    Formula: the operation before the loss is a ReLU; 3/3 looks. Critical before (binary) cross-entropy, whose scores
-    need both signs, and where targets below 0 occur; else an info (quantities that are never negative). Applies to:
-    recognised losses. Guards: softplus and exponentials have a gradient everywhere and do not count. Guide tips: 18.
-    Sources: UMLAUT, NeuraLint.
-    """
+    """The model ends in a ReLU: it cannot say anything below 0."""
 
     id: ClassVar[str] = "relu-on-output"
     expected: ClassVar[str] = "An output that can take every value its targets call for"
@@ -257,15 +225,11 @@ class ReluOnOutput(ObservedRule):
 
 
 class OutputRangeMismatch(ObservedRule):
-    """A bounded output is asked for values beyond its bounds.
-
-    Formula: a sigmoid (tanh) right before a regression loss, and more than 1 % of the targets outside [0, 1] ([-1,
-    1]); 3/3 looks. Default: 1 % leaves room for outliers. Applies to: losses whose targets the graph keeps (not
-    `l1_loss`, nor squares written out). Guards: clipped rewards stay below 1 %.
-    Sources: DeepDiagnosis (ICSE 2022), out of range.
-    """
+    """A bounded output is asked for values beyond its bounds."""
 
     id: ClassVar[str] = "output-range-mismatch"
+    outside: ClassVar[Share] = 0.01
+    """Share of the targets that may lie out of reach: room for outliers."""
     expected: ClassVar[str] = "Targets within the range of the last activation"
     remedy: ClassVar[str] = (
         "Scale the targets into the range, or end the model in a linear layer. As it is the loss stays above the part "
@@ -282,7 +246,7 @@ class OutputRangeMismatch(ObservedRule):
                 continue
             share = targets.outside_unit if loss.before == "sigmoid" else targets.outside_tanh
             bounds = "[0, 1]" if loss.before == "sigmoid" else "[-1, 1]"
-            if share is not None and share > 0.01:
+            if share is not None and share > self.outside:
                 return wrong(
                     f"A {loss.before} gives {bounds}, and {100 * share:.0f} % of the targets lie outside",
                     f"Targets from {targets.low:.3g} to {targets.high:.3g}; outputs within {bounds}",
@@ -291,13 +255,7 @@ class OutputRangeMismatch(ObservedRule):
 
 
 class LossBroadcast(ObservedRule):
-    """Prediction and target have different shapes, and every prediction is compared with every target.
-
-    Formula: the loss stretches the prediction, as (64, 1) against (64,) gives (64, 64); 3/3 looks. Default: PyTorch
-    warns of it once. Applies to: element-wise losses, also written out by hand. Guards: a target that is stretched
-    alone (one target for all) is fine, so is a prediction of a single value.
-    Sources: PyTorch's warning; one of the most frequent wiring faults.
-    """
+    """Prediction and target have different shapes, and every prediction is compared with every target."""
 
     id: ClassVar[str] = "loss-broadcast"
     expected: ClassVar[str] = "Prediction and target of the same shape"
@@ -321,14 +279,11 @@ class LossBroadcast(ObservedRule):
 
 
 class MultilabelLossMismatch(ObservedRule):
-    """Binary cross-entropy on targets that name exactly one class each.
-
-    Formula: at least 99.9 % of the rows of 3 or more zeros and ones add up to 1, over 100 rows and more; 3/3 looks. An
-    info: one-against-all works and is chosen at times; softmax and cross-entropy usually learn it more quickly.
-    Applies to: binary cross-entropy on rows of classes. Guide tips: guide C, 19. Sources: guide C.
-    """
+    """Binary cross-entropy on targets that name exactly one class each."""
 
     id: ClassVar[str] = "multilabel-loss-mismatch"
+    single: ClassVar[Share] = 0.999
+    """Share of the samples with exactly one class: where several are possible, one sample in a thousand has them."""
     expected: ClassVar[str] = (
         "Cross-entropy where each sample has one class; binary cross-entropy where it may have several"
     )
@@ -341,7 +296,7 @@ class MultilabelLossMismatch(ObservedRule):
             targets = loss.targets
             if targets is None or targets.rows_one_hot is None or loss.shape[-1:] < (3,):
                 continue
-            if targets.rows_one_hot >= 0.999 and targets.count >= 100 * loss.shape[-1] / 4:
+            if targets.rows_one_hot >= self.single and targets.count >= 100 * loss.shape[-1] / 4:
                 return wrong(
                     f"Every sample has one of {loss.shape[-1]} classes, and binary cross-entropy treats them apart",
                     f"{100 * targets.rows_one_hot:.0f} % of the target rows hold a single 1",

@@ -8,12 +8,9 @@ from trainvitals.app.rules.context import Context, StepView
 from trainvitals.app.rules.finding import Severity
 from trainvitals.app.rules.losscalls import CROSS_ENTROPY, NAMES, REGRESSION, of_kind, shown
 from trainvitals.app.rules.observed import FINE, SKIP, Looked, ObservedRule, Sight, wrong
+from trainvitals.app.rules.thresholds import Positive
 from trainvitals.hooks.wire.observed import LossCall, Observed
 
-HIGH: Final = 2.0
-"""Nats over the loss of guessing that are a warning at the start: scores with a standard deviation of 2."""
-RAISED: Final = 0.5
-"""The same for an info: a standard deviation of 1."""
 BOUNDED: Final = ("cross-entropy", "bce", "bce-logits", *REGRESSION)
 """Losses that are never negative, their targets being right."""
 CRASHES: Final = re.compile(
@@ -23,18 +20,13 @@ CRASHES: Final = re.compile(
 
 
 class InitialLossMismatch(ObservedRule):
-    """The loss of the first step is not that of guessing.
-
-    Formula: value − ln C for cross-entropy over C classes, − ln 2 for binary cross-entropy; the mean of the elements,
-    whatever the reduction and the class weights. Warning above 2 nats and 3 standard errors, info above 0.5. Default:
-    scores with standard deviation σ at the start add σ²/2: 0.1 for 0.5, 0.5 for 1, 2 for 2 [S]. Applies to: the first
-    look of a run that starts at step 0 from scratch. Guards: fine-tuning and adapters start elsewhere. Never critical:
-    most trainings recover from it, in some hundred steps. A value far below is an info: a model that was trained
-    before, or a label among the inputs. Guide tips: guide D, 17.
-    Sources: Karpathy, A Recipe for Training Neural Networks.
-    """
+    """The loss of the first step is not that of guessing."""
 
     id: ClassVar[str] = "initial-loss-mismatch"
+    warn: ClassVar[Positive] = 2.0
+    """Nats over the loss of guessing that are a warning: scores with a standard deviation of 2 add as much."""
+    note: ClassVar[Positive] = 0.5
+    """The same for an info: what scores with a standard deviation of 1 add."""
     k: ClassVar[int] = 1
     n: ClassVar[int] = 1
     expected: ClassVar[str] = "About the loss of guessing: ln C for C classes, ln 2 for yes or no"
@@ -62,7 +54,7 @@ class InitialLossMismatch(ObservedRule):
             if guessing is None or loss.value is None or loss.error is None:
                 continue
             excess, error = loss.value - guessing, 3 * loss.error
-            severity = _surprise(excess, error, guessing)
+            severity = self._surprise(excess, error, guessing)
             if severity is not None:
                 return wrong(
                     f"The first loss is {loss.value:.3g}, where guessing costs {guessing:.3g}",
@@ -72,6 +64,12 @@ class InitialLossMismatch(ObservedRule):
             return FINE
         return SKIP
 
+    def _surprise(self, excess: float, error: float, guessing: float) -> Severity | None:
+        if excess > self.warn + error:
+            return "warning"
+        raised = excess > self.note + error
+        return "info" if raised or excess < -0.5 * guessing - error else None
+
 
 def _guessing(loss: LossCall) -> float | None:
     if loss.kind == "cross-entropy" and loss.normalised is not None and loss.normalised[1] > 1:
@@ -79,20 +77,8 @@ def _guessing(loss: LossCall) -> float | None:
     return math.log(2) if loss.kind == "bce-logits" else None
 
 
-def _surprise(excess: float, error: float, guessing: float) -> Severity | None:
-    if excess > HIGH + error:
-        return "warning"
-    return "info" if excess > RAISED + error or excess < -0.5 * guessing - error else None
-
-
 class LossNegative(ObservedRule):
-    """The loss that the training minimises is the negative of a loss that is never negative.
-
-    Formula: what backward begins with is below 0, and minus the loss call's value within 2 %; 3/3 looks. Default: a
-    sum of terms does not hit minus one of them three times. Applies to: cross-entropy, binary cross-entropy and
-    regression losses with one call a step. Guards: densities, lower bounds, policy gradients and adversarial terms
-    have losses of their own sign, and are no such call. Sources: AutoTrainer; guide D, 18.
-    """
+    """The loss that the training minimises is the negative of a loss that is never negative."""
 
     id: ClassVar[str] = "loss-negative"
     expected: ClassVar[str] = "A loss of 0 or more"
@@ -120,12 +106,7 @@ class LossNegative(ObservedRule):
 
 
 class LossReductionSum(ObservedRule):
-    """The loss is the sum over the batch, so that the batch size scales the learning rate.
-
-    Formula: the loss call's reduction is "sum" over more than one element; 3/3 looks. Always an info: variational
-    bounds are sums by definition, and many divide by the batch afterwards. Applies to: losses whose graph tells the
-    reduction. Guide tips: 27. Sources: TheDeepChecker; guide A.
-    """
+    """The loss is the sum over the batch, so that the batch size scales the learning rate."""
 
     id: ClassVar[str] = "loss-reduction-sum"
     expected: ClassVar[str] = "The mean over the batch"
@@ -148,13 +129,7 @@ class LossReductionSum(ObservedRule):
 
 
 class LabelOutOfRange(ObservedRule):
-    """A label that the loss has no place for.
-
-    Formula: targets of binary cross-entropy outside [0, 1]; whole-numbered labels below 0 that are not to be ignored;
-    or the run ended with PyTorch's own message that a label is out of bounds. At once. Default: nothing about it is
-    normal. Applies to: cross-entropy, nll, binary cross-entropy. Guards: soft labels lie in [0, 1]; the loss's own
-    ignore_index is known. Sources: torch-audit.
-    """
+    """A label that the loss has no place for."""
 
     id: ClassVar[str] = "label-out-of-range"
     k: ClassVar[int] = 1
@@ -194,12 +169,7 @@ class LabelOutOfRange(ObservedRule):
 
 
 class IgnoredLabelBatch(ObservedRule):
-    """Every label of a batch is one to be ignored: the mean loss over none is NaN.
-
-    Formula: labels equal to ignore_index = labels of the batch; once. Default: such a batch teaches nothing. Applies
-    to: cross-entropy and nll with whole-numbered labels. Guards: none needed.
-    Sources: practice of instruction tuning, where long prompts push the answer out of the window.
-    """
+    """Every label of a batch is one to be ignored: the mean loss over none is NaN."""
 
     id: ClassVar[str] = "ignored-label-batch"
     k: ClassVar[int] = 1
@@ -232,15 +202,13 @@ class IgnoredLabelBatch(ObservedRule):
 
 
 class LabelScale(ObservedRule):
-    """Regression targets whose size no freshly made network gives.
-
-    Formula: standard deviation of the targets above 100; 3/3 looks. Below 0.01 it is an info, as the loss is small
-    then, but learns. Default: two decades; outputs of a new network are about 1. Applies to: regression losses whose
-    targets the graph keeps. Guards: targets that are all the same (residuals of equations). Guide tips: 39. Sources:
-    guide A (0.1 against 1000).
-    """
+    """Regression targets whose size no freshly made network gives."""
 
     id: ClassVar[str] = "label-scale"
+    large: ClassVar[Positive] = 100.0
+    """Standard deviation of the targets that is a warning: two decades above the outputs of a new network."""
+    small: ClassVar[Positive] = 0.01
+    """Standard deviation below which it is an info: two decades below, where the loss is small but falls."""
     expected: ClassVar[str] = "Targets with a standard deviation near 1"
     remedy: ClassVar[str] = (
         "Standardise the targets with the training set's mean and standard deviation, and undo it on the outputs. "
@@ -253,10 +221,10 @@ class LabelScale(ObservedRule):
             return SKIP
         for loss in losses:
             std = loss.targets.std if loss.targets is not None and loss.targets.std else 1.0
-            if std > 100 or std < 0.01:
+            if std > self.large or std < self.small:
                 return wrong(
                     f"The targets have a standard deviation of {std:.3g}",
                     f"Targets {loss.targets.mean:.3g} ± {std:.3g}" if loss.targets else "",
-                    "warning" if std > 100 else "info",
+                    "warning" if std > self.large else "info",
                 )
         return FINE

@@ -1,30 +1,17 @@
 """Training and evaluation mode: dropout and batch norm that run in the wrong one."""
 
-from typing import ClassVar, Final
+from typing import ClassVar
 
 from trainvitals.app.rules.base import listing
 from trainvitals.app.rules.context import Context, StepView
 from trainvitals.app.rules.finding import Severity
 from trainvitals.app.rules.observed import FINE, SKIP, Looked, ObservedRule, wrong
+from trainvitals.app.rules.thresholds import Count, Share
 from trainvitals.hooks.wire.observed import Observed
-
-LEAKS: Final = 5
-"""Evaluations in training mode, at least."""
-SELDOM: Final = 0.5
-"""Share of the steps with calls without gradients up to which these are evaluations: a GAN has them at every step."""
-SMALL: Final = 8
-"""Samples in a batch below which their statistics are noise."""
 
 
 class TrainModeMissing(ObservedRule):
-    """Dropout and batch norm are in evaluation mode while the model is trained.
-
-    Formula: at backward, every layer with two modes in a trained part of the model is in evaluation mode; in one look.
-    Critical when it was otherwise before (typically until the first evaluation), else a warning. Default:
-    deterministic. Applies to: models with active dropout, or batch norm with trainable weights. Guards: only batch
-    norms in evaluation mode are an info where the run fine-tunes, as freezing their statistics is common there; frozen
-    parts do not count. Guide tips: guide D, 32. Sources: guide D; TrainCheck.
-    """
+    """Dropout and batch norm are in evaluation mode while the model is trained."""
 
     id: ClassVar[str] = "train-mode-missing"
     k: ClassVar[int] = 1
@@ -69,16 +56,14 @@ class TrainModeMissing(ObservedRule):
 
 
 class EvalModeLeak(ObservedRule):
-    """The model is evaluated with dropout and batch norm in training mode.
-
-    Formula: at least 5 calls of the model without gradients had such layers in training mode, in fewer than half of
-    the steps; more than half of all such calls. Default: 5, as one may be a dry run. Applies to: evaluation under
-    `no_grad` or `inference_mode`. Guards: calls without gradients at every other step and more belong to the training
-    (the generator of a GAN, rollouts, teachers). Batch norm then learns from the evaluation's data.
-    Sources: guide D; TrainCheck, case transformers 33844.
-    """
+    """The model is evaluated with dropout and batch norm in training mode."""
 
     id: ClassVar[str] = "eval-mode-leak"
+    leaks: ClassVar[Count] = 5
+    """Calls without gradients in training mode, at least: one may be a dry run."""
+    seldom: ClassVar[Share] = 0.5
+    """Share of the steps with calls without gradients up to which these are evaluations: a GAN has them at every
+    step."""
     k: ClassVar[int] = 1
     n: ClassVar[int] = 1
     expected: ClassVar[str] = "model.eval() before an evaluation, model.train() after it"
@@ -94,8 +79,8 @@ class EvalModeLeak(ObservedRule):
         told = seen.evaluation
         if told is None:
             return SKIP
-        leaks = told.training >= LEAKS and told.training > 0.5 * told.forwards
-        if not leaks or told.training_phases > max(SELDOM * context.steps, 1):
+        leaks = told.training >= self.leaks and told.training > 0.5 * told.forwards
+        if not leaks or told.training_phases > max(self.seldom * context.steps, 1):
             return FINE
         return wrong(
             f"{told.training} evaluations of the model ran in training mode: {listing(told.names)}",
@@ -106,12 +91,7 @@ class EvalModeLeak(ObservedRule):
 
 
 class FrozenBnUpdating(ObservedRule):
-    """A frozen batch norm still takes the statistics of the batches.
-
-    Formula: a batch norm whose weights are frozen is in training mode at backward; 3/3 looks. Default: deterministic.
-    Applies to: batch norms with weights and running statistics. Guards: statistics may be adapted to new data on
-    purpose: acknowledge it then. Guide tips: guide C, 17. Sources: practice of fine-tuning.
-    """
+    """A frozen batch norm still takes the statistics of the batches."""
 
     id: ClassVar[str] = "frozen-bn-updating"
     expected: ClassVar[str] = "Frozen batch norms in evaluation mode"
@@ -137,17 +117,14 @@ class FrozenBnUpdating(ObservedRule):
 
 
 class BnSmallBatch(ObservedRule):
-    """Batch norm over very few samples.
-
-    Formula: fewer than 8 samples a batch while a batch norm is in training mode; 3/3 looks. A warning below 4 samples
-    for `BatchNorm1d`, whose statistics have nothing else to average over; else an info, as convolutions average over
-    positions, too, and train well with few images. Default: the standard error of a variance over 4 is 80 %. Applies
-    to: batch norms in training mode. Guards: a last, shorter batch does not come three times in a row.
-    Guide tips: 23. Sources: guide A; torch-audit (8).
-    """
+    """Batch norm over very few samples."""
 
     id: ClassVar[str] = "bn-small-batch"
-    expected: ClassVar[str] = f"{SMALL} samples a batch or more for batch norm"
+    few: ClassVar[Count] = 8
+    """Samples below which a batch's statistics are noise: the standard error of a variance over 8 is 53 %."""
+    too_few: ClassVar[Count] = 4
+    """Samples below which it is a warning for `BatchNorm1d`: the standard error of a variance over 4 is 82 %."""
+    expected: ClassVar[str] = "Enough samples a batch for their mean and variance to say something"
     remedy: ClassVar[str] = (
         "GroupNorm or LayerNorm, SyncBatchNorm over several devices, or larger batches; gradient accumulation does not "
         "help."
@@ -163,11 +140,11 @@ class BnSmallBatch(ObservedRule):
         ):
             return SKIP
         samples = seen.batch.shape[0]
-        if samples >= SMALL:
+        if samples >= self.few:
             return FINE
         flat = seen.modes.flat_norms_training > 0
         return wrong(
             f"Batch norm takes its statistics from {samples} samples",
-            f"Batches of {samples}, {seen.modes.norms_training} batch norms in training mode",
-            "warning" if flat and samples < SMALL / 2 else "info",
+            f"Batches of {samples}, fewer than {self.few}; {seen.modes.norms_training} batch norms in training mode",
+            "warning" if flat and samples < self.too_few else "info",
         )

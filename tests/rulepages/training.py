@@ -43,9 +43,15 @@ def fit(
     *,
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
     batch: Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]] = lambda step, x, y: (x, y),
-    zero_grad: bool = True,
+    update: Callable[[Tensor], None] | None = None,
 ) -> None:
-    """Train as anyone would. `batch` may change what a step gets."""
+    """Train as anyone would. `batch` may change what a step gets, `update` what it does with its loss."""
+
+    def ordinary(value: Tensor) -> None:
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+
     inputs, labels = digits()
     tv.watch(model, optimizer, interval=1, strict=True)
     for step in range(steps):
@@ -53,10 +59,7 @@ def fit(
         x, y = batch(step, inputs[chosen], labels[chosen])
         tv.batch(x, y)
         value = loss(model(x), y)
-        if zero_grad:
-            optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
+        (update or ordinary)(value)
         tv.log({"train/loss": value})
 
 

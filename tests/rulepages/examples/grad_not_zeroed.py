@@ -4,7 +4,13 @@ from rulepages.training import fit, mlp
 
 def sick():
     model = mlp()
-    fit(model, torch.optim.SGD(model.parameters(), lr=0.01), 40, zero_grad=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def update(loss):
+        loss.backward()
+        optimizer.step()
+
+    fit(model, optimizer, 40, update=update)
 
 
 def healthy():
