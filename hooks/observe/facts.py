@@ -277,4 +277,5 @@ def _sequentials(registry: Registry) -> Iterator[list[tuple[str, nn.Module]]]:
     for module, name in registry.layers.items():
         if type(module) is nn.Sequential:
             prefix = f"{name}." if name else ""
-            yield [(f"{prefix}{key}", child) for key, child in module.named_children()]
+            # One activation may stand in several places: named_children() gives it once.
+            yield [(f"{prefix}{key}", child) for key, child in module._modules.items() if child]

@@ -7,7 +7,7 @@ import trainvitals.hooks as tv
 
 def train(model, parameters):
     inputs, labels = digits()
-    optimizer = torch.optim.Adam(parameters, lr=1e-2)
+    optimizer = torch.optim.Adam(parameters, lr=1e-1)
     tv.preflight(model, (inputs[:64], labels[:64]), F.cross_entropy, optimizer)
     fit(model, optimizer, 10)
 

@@ -3,7 +3,7 @@ from rulepages.training import digits, fit, mlp
 
 
 def first(step, x, y):
-    """What next(iter(loader)) gives at every step when the loader does not shuffle."""
+    """The first 64 pictures, at every step."""
     inputs, labels = digits()
     return inputs[:64], labels[:64]
 

@@ -8,10 +8,11 @@ import trainvitals.hooks as tv
 
 def train(evaluated):
     data, model = TensorDataset(*digits()), mlp()
+    loader = DataLoader(Subset(data, range(1024)), 64, shuffle=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     tv.watch(model, optimizer, interval=1, strict=True)
     for _ in range(2):
-        for x, y in DataLoader(Subset(data, range(1024)), 64, shuffle=True):
+        for x, y in loader:
             loss = F.cross_entropy(model(x), y)
             optimizer.zero_grad()
             loss.backward()
