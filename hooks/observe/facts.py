@@ -278,4 +278,8 @@ def _sequentials(registry: Registry) -> Iterator[list[tuple[str, nn.Module]]]:
         if type(module) is nn.Sequential:
             prefix = f"{name}." if name else ""
             # One activation may stand in several places: named_children() gives it once.
-            yield [(f"{prefix}{key}", child) for key, child in module._modules.items() if child]
+            yield [
+                (f"{prefix}{key}", child)
+                for key, child in module._modules.items()
+                if child is not None
+            ]
