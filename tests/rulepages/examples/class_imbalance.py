@@ -9,9 +9,9 @@ def few_threes(step, x, y):
 
 def sick():
     model = mlp()
-    fit(model, torch.optim.SGD(model.parameters(), lr=0.05), 50, batch=few_threes)
+    fit(model, torch.optim.SGD(model.parameters(), lr=0.05), 25, batch=few_threes)
 
 
 def healthy():
     model = mlp()
-    fit(model, torch.optim.SGD(model.parameters(), lr=0.05), 50)
+    fit(model, torch.optim.SGD(model.parameters(), lr=0.05), 25)
