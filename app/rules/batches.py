@@ -7,14 +7,11 @@ import msgspec
 
 from trainvitals.app.rules.context import Context, StepView
 from trainvitals.app.rules.observed import FINE, SKIP, Looked, ObservedRule, wrong
+from trainvitals.app.rules.thresholds import Count, Positive, Share
 from trainvitals.hooks.wire.observed import Observed, Targets
 
-Z: Final = 6.0
-"""Standard deviations of the agreement of neighbours. Shuffled labels reach 3.6 in 2000 runs, sorted ones 45 [S]."""
 PAIRS: Final = 100
-MORE: Final = 0.25
-"""Share of the pairs by which agreement must exceed chance: rare classes make a few agreements many deviations."""
-IMBALANCE: Final = 10.0
+"""Neighbours behind a judgement of their order."""
 
 
 class Classes(msgspec.Struct):
@@ -56,6 +53,10 @@ class UnshuffledData(ObservedRule):
     """
 
     id: ClassVar[str] = "unshuffled-data"
+    deviations: ClassVar[Positive] = 6.0
+    """Standard deviations over chance. Shuffled labels reach 3.6 in 2000 runs, sorted ones 45 and more."""
+    excess: ClassVar[Share] = 0.25
+    """Share of the pairs by which agreement must exceed chance: rare classes make a few agreements many deviations."""
     k: ClassVar[int] = 1
     n: ClassVar[int] = 1
     expected: ClassVar[str] = "Labels in random order"
@@ -83,7 +84,7 @@ class UnshuffledData(ObservedRule):
         if self.pairs < PAIRS or chance >= 1:
             return FINE
         z = (self.agreeing - self.pairs * chance) / math.sqrt(self.pairs * chance * (1 - chance))
-        if z <= Z or self.agreeing / self.pairs < chance + MORE:
+        if z <= self.deviations or self.agreeing / self.pairs < chance + self.excess:
             return FINE
         return wrong(
             f"The labels come sorted: {100 * self.agreeing / self.pairs:.0f} % of neighbours agree, "
@@ -103,6 +104,8 @@ class SingleClassBatch(ObservedRule):
     """
 
     id: ClassVar[str] = "single-class-batch"
+    least: ClassVar[Count] = 3
+    """Batches of one class: the last, short batch of a pass, or one rare draw, is no pattern."""
     k: ClassVar[int] = 1
     n: ClassVar[int] = 1
     expected: ClassVar[str] = "Several classes in a batch"
@@ -129,7 +132,7 @@ class SingleClassBatch(ObservedRule):
             count * sum(share ** int(size) for share in shares)
             for size, count in self.sizes.items()
         )
-        if len(shares) < 2 or self.single < 3 or self.single <= _poisson_quantile(mean):
+        if len(shares) < 2 or self.single < self.least or self.single <= _poisson_quantile(mean):
             return FINE
         looks = sum(self.sizes.values())
         return wrong(
@@ -162,9 +165,11 @@ class ClassImbalance(ObservedRule):
     """
 
     id: ClassVar[str] = "class-imbalance"
+    ratio: ClassVar[Positive] = 10.0
+    """Most frequent over rarest class: SageMaker's limit. Milder differences hardly show in the recall."""
     k: ClassVar[int] = 5
     n: ClassVar[int] = 5
-    expected: ClassVar[str] = f"Classes within a factor of {IMBALANCE:.0f}"
+    expected: ClassVar[str] = "Classes of similar size"
     remedy: ClassVar[str] = (
         "Look at the recall of each class. Class weights, a weighted sampler, or a threshold of its own help."
     )
@@ -181,7 +186,7 @@ class ClassImbalance(ObservedRule):
         if sum(counts.values()) < 500 or not 2 <= len(counts) <= 50:
             return FINE
         most, least = max(counts.values()), min(counts.values())
-        if most <= IMBALANCE * least:
+        if most <= self.ratio * least:
             return FINE
         label = max(counts, key=lambda key: counts[key])
         return wrong(
@@ -201,6 +206,8 @@ class InputConstant(ObservedRule):
     """
 
     id: ClassVar[str] = "input-constant"
+    samples: ClassVar[Share] = 0.05
+    """Share of the samples: an empty one now and then is in many data sets, one in twenty is a fault of reading."""
     k: ClassVar[int] = 2
     n: ClassVar[int] = 3
     expected: ClassVar[str] = "Inputs that differ within a sample and between samples"
@@ -219,7 +226,7 @@ class InputConstant(ObservedRule):
                 f"All inputs of a batch are {batch.mean:.3g}",
                 f"Standard deviation 0 over {math.prod(batch.shape)} values",
             )
-        if batch.constant > 0.05 and batch.shape[0] >= 8:
+        if batch.constant > self.samples and batch.shape[0] >= 8:
             return wrong(
                 f"{100 * batch.constant:.0f} % of the samples have a single value throughout",
                 f"{100 * batch.constant:.0f} % of {batch.shape[0]} samples are constant",
@@ -238,9 +245,13 @@ class InputScale(ObservedRule):
     """
 
     id: ClassVar[str] = "input-scale"
-    expected: ClassVar[str] = (
-        "Inputs of about size 1 with a mean near 0: root mean square 0.01 to 10"
-    )
+    high: ClassVar[Positive] = 10.0
+    """Root mean square. Standardised data have 1 and pictures in [0, 1] half of that; bytes have a hundred."""
+    low: ClassVar[Positive] = 0.01
+    """Root mean square. Quiet audio has as little; bytes divided by 255 twice have less."""
+    offset: ClassVar[Positive] = 5.0
+    """Mean over standard deviation. Pictures in [0, 1] have up to 1.7."""
+    expected: ClassVar[str] = "Inputs of about size 1 with a mean that is not far from 0"
     remedy: ClassVar[str] = (
         "Standardise with the training set's mean and standard deviation, or divide images by 255. False alarm: a "
         "model that scales its input itself."
@@ -255,13 +266,13 @@ class InputScale(ObservedRule):
         batch = seen.batch
         if batch is None or self.normalised or not batch.rms or batch.mean is None or not batch.std:
             return SKIP
-        if batch.rms > 10 or batch.rms < 0.01:
+        if batch.rms > self.high or batch.rms < self.low:
             return wrong(
                 f"The inputs have a root mean square of {batch.rms:.3g}",
                 f"Inputs from {batch.low:.3g} to {batch.high:.3g}, {batch.mean:.3g} ± {batch.std:.3g}",
                 "warning",
             )
-        if abs(batch.mean) > 5 * batch.std:
+        if abs(batch.mean) > self.offset * batch.std:
             return wrong(
                 f"The inputs are {batch.mean:.3g} ± {batch.std:.3g}: nearly constant beside their mean",
                 f"Inputs from {batch.low:.3g} to {batch.high:.3g}",
@@ -281,6 +292,8 @@ class TrainValOverlap(ObservedRule):
     """
 
     id: ClassVar[str] = "train-val-overlap"
+    leak: ClassVar[Share] = 0.01
+    """Above it critical: a few duplicates hardly change a figure, a wrong split shares far more."""
     k: ClassVar[int] = 1
     n: ClassVar[int] = 1
     expected: ClassVar[str] = "No sample on both sides of the split"
@@ -299,5 +312,5 @@ class TrainValOverlap(ObservedRule):
         return wrong(
             f"{100 * share:.3g} % of the evaluation's samples are trained on",
             f"{100 * share:.3g} % of the samples in both data sets",
-            "critical" if share > 0.01 else "warning",
+            "critical" if share > self.leak else "warning",
         )

@@ -6,12 +6,11 @@ import msgspec
 
 from trainvitals.app.rules.context import Context, StepView
 from trainvitals.app.rules.observed import FINE, SKIP, Looked, ObservedRule, wrong
+from trainvitals.app.rules.thresholds import Count
 from trainvitals.hooks.wire.observed import BatchSeen, LoaderSeen, Observed
 
 AGAIN: Final = 5
 """Looks in a row at the very same batch."""
-PART: Final = 10
-"""Times by which the data must be larger than the batch that is always the same."""
 
 
 class RepeatedBatch(ObservedRule):
@@ -26,6 +25,8 @@ class RepeatedBatch(ObservedRule):
     """
 
     id: ClassVar[str] = "repeated-batch"
+    part: ClassVar[Count] = 10
+    """Times by which the data must be larger than the batch: less is one step's share of a small set."""
     k: ClassVar[int] = AGAIN - 1
     n: ClassVar[int] = AGAIN - 1
     expected: ClassVar[str] = "Another batch at every step"
@@ -57,8 +58,8 @@ class RepeatedBatch(ObservedRule):
         batches = self.loader.batches if self.loader is not None else 0
         samples = batch.shape[0] if batch.shape else 1
         larger, of = True, f"one of {batches} of the loader"
-        if batches < PART:
-            larger, of = batch.owner >= PART * samples, f"{samples} of {batch.owner} samples"
+        if batches < self.part:
+            larger, of = batch.owner >= self.part * samples, f"{samples} of {batch.owner} samples"
         if not larger and self.classes and self.evaluated >= 2 * samples:
             larger, of = True, f"{samples} samples, where {self.evaluated} are evaluated"
         return wrong(

@@ -6,6 +6,7 @@ from trainvitals.app.rules.base import listing
 from trainvitals.app.rules.context import Context, StepView
 from trainvitals.app.rules.finding import Severity
 from trainvitals.app.rules.observed import FINE, SKIP, Looked, ObservedRule, wrong
+from trainvitals.app.rules.thresholds import Positive, Share
 from trainvitals.hooks.wire.observed import Facts, Observed
 
 ADAM: Final = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax")
@@ -135,6 +136,16 @@ class LrOutOfFamilyRange(ObservedRule):
     """
 
     id: ClassVar[str] = "lr-out-of-family-range"
+    sgd: ClassVar[Positive] = 1.0
+    """Warning for SGD: ten times the 0.1 of the classic recipes."""
+    sgd_note: ClassVar[Positive] = 0.5
+    """Info for SGD: small models train well up to here."""
+    adam: ClassVar[Positive] = 0.1
+    """Warning for the Adam family: every step moves each weight by about the rate, and weights are smaller."""
+    adam_note: ClassVar[Positive] = 0.01
+    """Info for the Adam family: ten times the usual 1e-3, where small models still train well."""
+    lowest: ClassVar[Positive] = 1e-7
+    """Warning: UMLAUT's lower limit, a hundredth of what large models are fine-tuned with."""
     k: ClassVar[int] = 1
     n: ClassVar[int] = 1
     expected: ClassVar[str] = "1e-7 to 1 for SGD, 1e-7 to 0.01 for the Adam family"
@@ -152,8 +163,10 @@ class LrOutOfFamilyRange(ObservedRule):
         top = context.rate_top
         if self.family not in (*ADAM, "SGD") or not top:
             return SKIP
-        usual, most = (0.5, 1.0) if self.family == "SGD" else (0.01, 0.1)
-        tiny = top < 1e-7 and context.steps > SETTLED
+        usual, most = (
+            (self.sgd_note, self.sgd) if self.family == "SGD" else (self.adam_note, self.adam)
+        )
+        tiny = top < self.lowest and context.steps > SETTLED
         if top <= usual and not tiny:
             return FINE
         return wrong(
@@ -298,11 +311,13 @@ class DropoutTooHigh(FactsRule):
     """
 
     id: ClassVar[str] = "dropout-too-high"
-    expected: ClassVar[str] = "Dropout of 0.5 at most"
+    most: ClassVar[Share] = 0.5
+    """The highest probability of common recipes, for wide layers before the output."""
+    expected: ClassVar[str] = "Dropout of about half the values at most"
     remedy: ClassVar[str] = "Lower it to 0.1 to 0.5 while the training loss is still high."
 
     def judge(self, facts: Facts) -> Looked:
-        if facts.dropout <= 0.5:
+        if facts.dropout <= self.most:
             return FINE
         return wrong(
             f"Dropout of {100 * facts.dropout:.0f} %",

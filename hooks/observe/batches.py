@@ -27,7 +27,7 @@ def ask(call: Call, reading: Reading, measured: bool) -> None:
     _, args, kwargs, output = call
     given = list(tensors_in((args, kwargs), floating=False))
     if given:
-        _ask_inputs((args, kwargs), given[0].detach(), reading, measured)
+        _ask_inputs((args, kwargs), given[0], reading, measured)
     if not measured:
         return
     for tensor in tensors_in(output, limit=1):
@@ -36,12 +36,13 @@ def ask(call: Call, reading: Reading, measured: bool) -> None:
 
 def _ask_inputs(batch: Any, tensor: Tensor, reading: Reading, measured: bool) -> None:
     sums = [str(entry.get("crc32", "")) for entry in fingerprint(batch)]
-    base = tensor._base
+    base = tensor._base  # a detached tensor has none
+    tensor = tensor.detach()
     known: dict[str, Any] = {
         "shape": tuple(tensor.shape)[:16],
         "dtype": str(tensor.dtype).removeprefix("torch."),
         "digest": "-".join(sums) if all(sums) else "",
-        "owner": int(base.shape[0]) if base is not None and base.dim() == tensor.dim() else 0,
+        "owner": int(base.shape[0]) if base is not None and _are_rows(tensor, base) else 0,
     }
     place = None
     known_otherwise = all(sums) and not measured
@@ -65,6 +66,11 @@ def _ask_inputs(batch: Any, tensor: Tensor, reading: Reading, measured: bool) ->
         }
 
     reading.then(part)
+
+
+def _are_rows(tensor: Tensor, base: Tensor) -> bool:
+    """Whether `tensor` is some samples of `base`: not the same numbers in another shape."""
+    return tensor.dim() > 0 and base.dim() == tensor.dim() and base.shape[1:] == tensor.shape[1:]
 
 
 def _moments(tensor: Tensor) -> Tensor:

@@ -110,6 +110,18 @@ def same_batch(loop, x, y):
     loop.one(*loop.kept)
 
 
+def first_rows(loop, x, y):
+    """A part of a larger tensor; the loader alone, of 8 batches, would not tell."""
+    loop.one(*(tensor[:32] for tensor in loop.dataset.tensors))
+
+
+def shared_activation():
+    relu = nn.ReLU()
+    return nn.Sequential(
+        nn.Linear(INPUTS, 32), relu, nn.Linear(32, 32), relu, nn.Linear(32, CLASSES)
+    )
+
+
 def rebuilt(loop):
     loop.model = mlp()
 
@@ -252,7 +264,7 @@ SICK = {
             model=nn.Sequential(nn.Linear(INPUTS, 32), nn.Linear(32, 32), nn.Linear(32, CLASSES))
         )
     ],
-    "repeated-batch": [lambda: Loop(step=same_batch)],
+    "repeated-batch": [lambda: Loop(step=same_batch), lambda: Loop(batch=64, step=first_rows)],
     "unshuffled-data": [lambda: Loop(dataset=ordered(), shuffle=False, steps=64)],
     "same-order-every-epoch": [lambda: Loop(shuffle=False, steps=80)],
     "input-scale": [
@@ -278,6 +290,7 @@ SICK = {
 }
 HEALTHY = {
     "cross-entropy": lambda: Loop(),
+    "one activation in two places": lambda: Loop(model=shared_activation()),
     "label smoothing": lambda: Loop(
         loss=lambda out, y: F.cross_entropy(out, y, label_smoothing=0.1)
     ),

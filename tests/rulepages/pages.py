@@ -30,6 +30,8 @@ class Tip(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     guide: str
     tip: str
     rules: list[str] = []
+    checks: list[str] = []
+    """Of `tv.preflight`."""
     how: Literal["check", "remedy"] = msgspec.field(default="check", name="as")
     reason: str = ""
     note: str = ""
@@ -38,7 +40,6 @@ class Tip(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class Tips(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of them."""
 
-    planned: list[str]
     guides: dict[str, str]
     tips: list[Tip]
 
@@ -46,11 +47,6 @@ class Tips(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 def tips() -> Tips:
     """tips.toml."""
     return msgspec.convert(tomllib.loads((HERE / "tips.toml").read_text("utf-8")), Tips)
-
-
-def known() -> set[str]:
-    """Ids of everything that is built."""
-    return {rule.id for rule in RULES}
 
 
 def pages() -> dict[str, str]:
@@ -104,7 +100,7 @@ def _answered(rule: type[Rule]) -> str:
     lines = [
         f"{tip.guide} {tip.id}: {tip.tip}{' (advised as a remedy)' if tip.how == 'remedy' else ''}"
         for tip in tips().tips
-        if rule.id in tip.rules
+        if rule.id in tip.rules or (rule.id == "preflight" and tip.checks)
     ]
     return (
         f"## Tips that it answers\n\nOf the [guides](tips.md):\n\n{_list(lines)}" if lines else ""
@@ -136,33 +132,30 @@ def _index() -> str:
 
 
 def _tips_page() -> str:
-    all_tips, built = tips(), known()
+    all_tips = tips()
     rows = [
-        f"| {tip.guide} {tip.id} | {_cell(tip.tip)} | {_answer(tip, built)} |"
+        f"| {tip.guide} {tip.id} | {_cell(tip.tip)} | {_cell(_answer(tip))} |"
         for tip in all_tips.tips
     ]
-    answered = sum(bool(built.intersection(tip.rules)) for tip in all_tips.tips)
-    reasoned = sum(not built.intersection(tip.rules) and bool(tip.reason) for tip in all_tips.tips)
-    waiting = len(all_tips.tips) - answered - reasoned
+    answered = sum(bool(tip.rules or tip.checks) for tip in all_tips.tips)
     guides = _list([f"{name}: {title}" for name, title in all_tips.guides.items()])
     return (
         f"# Tips of five guides\n\n{NOTE}\n\nWhat practitioners' guides advise, and what trainvitals makes of each of "
         f"the {len(all_tips.tips)} tips: {answered} are answered by a rule, a check before the training or a remedy, "
-        f"{reasoned} by a reason why no rule can or should, {waiting} wait for a rule that is planned.\n\n{guides}\n\n"
+        f"{len(all_tips.tips) - answered} by a reason why no rule can or should.\n\n{guides}\n\n"
         "| tip | says | answer |\n|---|---|---|\n" + "\n".join(rows) + "\n"
     )
 
 
-def _answer(tip: Tip, built: set[str]) -> str:
-    there = [rule for rule in tip.rules if rule in built]
-    ahead = [f"`{rule}`" for rule in tip.rules if rule not in built]
+def _answer(tip: Tip) -> str:
     parts = []
-    if there:
-        parts.append(_links(there) + (" (remedy)" if tip.how == "remedy" else ""))
-    if ahead:
-        parts.append(f"planned: {', '.join(ahead)}")
+    if tip.rules:
+        parts.append(_links(tip.rules) + (" (remedy)" if tip.how == "remedy" else ""))
+    if tip.checks:
+        checks = ", ".join(f"`{check}`" for check in tip.checks)
+        parts.append(f"[Before the training](../preflight.md): {checks}")
     parts += [text for text in (tip.reason, tip.note) if text]
-    return _cell(". ".join(part.rstrip(".") for part in parts) + ".")
+    return ". ".join(part.rstrip(".") for part in parts) + "."
 
 
 def _links(names: list[str]) -> str:

@@ -104,7 +104,10 @@ def send(tmp_path, run, first, last=None):
 def stored(tmp_path):
     with Store.open(tmp_path / "trainvitals.db") as store:
         found = store.findings("run-1")
-        alerts = [row.kind for row in store.pending("slack", 1e6, 10)]
+        alerts = []
+        while taken := store.take_alert("slack", 1000.0):
+            alerts.append(taken.row.kind)
+            store.mark_delivered(taken.row.id, "slack", 1000.0)
     return [(finding.rule, finding.severity) for finding in found], alerts
 
 
