@@ -277,4 +277,6 @@ def _sequentials(registry: Registry) -> Iterator[list[tuple[str, nn.Module]]]:
     for module, name in registry.layers.items():
         if type(module) is nn.Sequential:
             prefix = f"{name}." if name else ""
-            yield [(f"{prefix}{key}", child) for key, child in module.named_children()]
+            # `named_children` would leave out a module that is used a second time.
+            parts = module._modules.items()
+            yield [(f"{prefix}{key}", child) for key, child in parts if child is not None]
