@@ -17,11 +17,11 @@ def train(samples):
         chosen = torch.randint(samples, (len(x),))
         return inputs[chosen], labels[chosen]
 
-    fit(model, torch.optim.Adam(model.parameters(), lr=3e-3), 240, batch=few)
+    fit(model, torch.optim.Adam(model.parameters(), lr=3e-3), 300, batch=few)
 
 
 def sick():
-    train(samples=60)
+    train(samples=30)
 
 
 def healthy():
