@@ -199,7 +199,9 @@ class LossSpike(Rule):
             return False
         changes = [abs(b - a) for a, b in zip(self.usual, self.usual[1:], strict=False)]
         scale = max(1.4826 * median(changes) / math.sqrt(2), 0.05)
-        return (level - median(self.usual[-LEAST:])) / scale > (RUN if self.out else self.deviations)
+        return (level - median(self.usual[-LEAST:])) / scale > (
+            RUN if self.out else self.deviations
+        )
 
     def findings(self, context: Context) -> list[Finding]:
         if self.first < 0:
