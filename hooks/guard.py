@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import torch
 from torch import Tensor
+from torch.nn.modules.loss import _Loss
 
 from trainvitals.hooks.aftermath import Aftermath
 from trainvitals.hooks.nonfinite import (
@@ -17,15 +18,13 @@ from trainvitals.hooks.nonfinite import (
     is_bad,
 )
 from trainvitals.hooks.quiet import LEAST_CALLS, Quiet
-from trainvitals.hooks.registry import Parameter, Registry, local
+from trainvitals.hooks.registry import Parameter, Registry, local, unwrap
 from trainvitals.hooks.slim import whole
 from trainvitals.hooks.stats import values_of
 from trainvitals.hooks.wire.records import NonFinite
 
 PASSES = 3
 """Forward passes whose calls are kept at most, when no backward pass lets go of them."""
-_OTHERS = 2
-"""Calls of one forward pass that are none of a watched module's: a wrapper, a loss."""
 _FOLLOWING = 8
 """Calls that may follow that of a model in its forward pass."""
 
@@ -60,9 +59,8 @@ class Guard:
         """Follow the size of the watched models; forgets the calls."""
         quiet = self._quiet
         quiet.roots = self._registry.roots
-        layers = len(self._registry.layers)
-        quiet.one_pass = layers + min(_OTHERS, max(layers - 1, 0))
-        quiet.keep_calls(max(LEAST_CALLS, PASSES * layers))
+        quiet.one_pass = len(self._registry.layers)
+        quiet.keep_calls(max(LEAST_CALLS, PASSES * quiet.one_pass))
 
     def begin_step(self) -> None:
         """A new step: nothing of the last one is known or kept."""
@@ -145,11 +143,21 @@ class Guard:
                 aftermath.let_go()
             self._quiet.kept.clear()
         calls = self._quiet.calls
-        if calls and len(calls) <= self._quiet.one_pass:
-            last = calls[-1]
-            is_whole = last[0] in self._registry.roots
-            self._quiet.batch = last[1:3] if is_whole else self._last_batch() or self._quiet.batch
-            calls.clear()
+        if calls and len(calls) <= self._quiet.one_pass + self._beside():
+            self.forget_calls()
+
+    def _beside(self) -> int:
+        """How many of the last calls belong to the model's pass, but to none of its modules: wrappers and losses."""
+        beside = 0
+        for module, *_ in list(self._quiet.calls)[
+            : -_FOLLOWING - 1 : -1
+        ]:  # others may go on calling
+            if module in self._registry.roots:
+                return beside
+            if not isinstance(module, _Loss) and unwrap(module) not in self._registry.roots:
+                break
+            beside += 1
+        return 0
 
     @property
     def waits_for_recomputation(self) -> bool:

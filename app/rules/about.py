@@ -34,7 +34,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Whether it judges layers, which a policy can leave out, or the run as a whole."""
 
 
-@lru_cache
+@lru_cache(maxsize=1024)
 def about(rule: type[Rule]) -> About:
     """The texts of a rule. Raises LookupError when there are none, ValueError when they can't be used."""
     path = files("trainvitals.app.rules").joinpath("texts", f"{rule.id}.toml")

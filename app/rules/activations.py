@@ -44,9 +44,6 @@ class DeadReluUnits(Rule):
     """Zero values are normal behind a ReLU, also 97 % of them; units that are never active are not."""
 
     id: ClassVar[str] = "dead-relu-units"
-    unless: ClassVar[str] = (
-        "the layer is meant to be sparse and its units take turns over more data than was seen."
-    )
     note: ClassVar[Share] = 0.1
     """A healthy He net has 1 to 4 % silent units on 256 samples; a tenth over 2,000 is worth a note."""
     warn: ClassVar[Share] = 0.3

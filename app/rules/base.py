@@ -19,8 +19,6 @@ class Rule(msgspec.Struct):
     """
 
     id: ClassVar[str]
-    unless: ClassVar[str] = ""
-    """What would make its finding a false alarm: what a user should think of before acting on it."""
 
     def on_step(self, context: Context, view: StepView) -> None:
         """Take a step record of rank 0."""

@@ -211,6 +211,10 @@ class Context(msgspec.Struct):
     """What it was before its last rise."""
     rate_top_step: int = -1
     """The last step at which the learning rate was still rising: the end of a warm-up."""
+    rate_seen: int = -1
+    """The last step whose record held a learning rate; not every one does."""
+    rate_gap: int = 0
+    """Steps between the two records that show the last rise."""
     labels: dict[str, float] = msgspec.field(default_factory=dict)
     """Latest `tv/label_*`, without the prefix."""
     last_width: int = 0
@@ -252,6 +256,9 @@ class Context(msgspec.Struct):
         top = max(self.rates.values(), default=0.0)
         if top > self.rate_top * 1.000001:
             self.rate_before, self.rate_top, self.rate_top_step = self.rate_top, top, record.step
+            self.rate_gap = record.step - self.rate_seen
+        if any(name.startswith("tv/lr/") for name in record.scalars):
+            self.rate_seen = record.step
         self._choose_loss(record.scalars)
         loss = record.scalars.get(self.loss.name)
         if loss is not None:

@@ -6,6 +6,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from trainvitals.app.rules import RULES
+from trainvitals.app.rules.about import about
 from trainvitals.app.rules.arbitration import arbitrate
 from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.blinkers import Blinkers
@@ -123,7 +124,7 @@ class Engine:
             [
                 self.policy.apply(
                     msgspec.structs.replace(
-                        found, evidence={**found.evidence, "unless": rule.unless}
+                        found, evidence={**found.evidence, "unless": _unless(type(rule))}
                     ),
                     context.project,
                     context.time,
@@ -191,6 +192,14 @@ class Engine:
         engine._context = saved.context
         engine._groups = {number: Group(layout) for number, layout in saved.context.layouts.items()}
         return engine
+
+
+def _unless(rule: type[Rule]) -> list[str]:
+    """What would make a finding of the rule a false alarm; nothing for a rule that has no text."""
+    try:
+        return about(rule).false_alarms
+    except LookupError:
+        return []
 
 
 def _under(policy: Policy, rule: type[Rule]) -> type[Rule]:

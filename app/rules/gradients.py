@@ -39,9 +39,6 @@ class GradientVanishingDepth(Rule):
     0.8."""
     span: ClassVar[Positive] = 3.0
     """Decades between the best and the worst fed layer: what a few layers lose is no fault."""
-    unless: ClassVar[str] = (
-        "the layers are not one behind the other, or early ones are meant to learn slowly."
-    )
 
     held: Persistence = msgspec.field(default_factory=Persistence)
     curve: Curve = msgspec.field(default_factory=Curve)
@@ -161,9 +158,6 @@ class GradientExploding(Rule):
     noise: ClassVar[Positive] = 7.0
     """Median absolute deviations over the running median. At 5, heavy-tailed gradients of healthy runs alarm; single
     outliers of up to 1000 times are normal, hence three of twenty as well."""
-    unless: ClassVar[str] = (
-        "the data or the loss changed on purpose at this step: a curriculum, longer sequences."
-    )
 
     held: Persistence = msgspec.field(default_factory=Persistence)
     usual: list[float] = msgspec.field(default_factory=list)

@@ -28,9 +28,6 @@ class LossDivergence(Rule):
     given_back: ClassVar[Share] = 0.5
     """Part of the fall since the start that must be lost again. Near zero a loss doubles for nothing, and harder data
     may cost a quarter of the fall."""
-    unless: ClassVar[str] = (
-        "the loss need not fall: rewards, a game of two nets, another task from this step on."
-    )
 
     name: str = ""
     changes: list[float] = msgspec.field(default_factory=list)
@@ -181,9 +178,6 @@ class LossStuckAtPrior(Rule):
     """Steps after which even slow starts have left it."""
     stuck_after: ClassVar[Count] = 500
     """Steps after which it is critical."""
-    unless: ClassVar[str] = (
-        "the task is very hard or the warm-up very long: nothing is learned yet."
-    )
 
     name: str = ""
     blocks: list[Block] = msgspec.field(default_factory=list)

@@ -9,6 +9,7 @@ from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.context import Context, StepView
 from trainvitals.app.rules.finding import Finding, RuleState, Severity
 from trainvitals.app.rules.statistics import Curve, median, number
+from trainvitals.app.rules.thresholds import Count, Positive, Share
 
 PARTS: Final = 40
 """Means of equal stretches that stand for the whole curve."""
@@ -18,11 +19,10 @@ class LossNotDecreasing(Rule):
     """After hundreds of steps the loss is where it began."""
 
     id: ClassVar[str] = "loss-not-decreasing"
-    unless: ClassVar[str] = "the loss is one of a game, a policy or a density, which need not fall."
-    after: ClassVar[int] = 300
-    """Losses after the warm-up."""
-    fallen: ClassVar[float] = 0.02
-    """Share of the loss that counts as a fall."""
+    after: ClassVar[Count] = 300
+    """Steps after the warm-up: fewer would blame slow starts."""
+    fallen: ClassVar[Share] = 0.02
+    """Share of the loss that counts as a fall, between means over a tenth of the steps each."""
 
     name: str = ""
     means: list[float] = msgspec.field(default_factory=list)
@@ -135,15 +135,10 @@ def number_or_none(value: float) -> float | None:
 WINDOW: Final = 200
 LEAST: Final = 20
 """Losses that make a usual range."""
-OUT: Final = 10.0
-"""Deviations, as successive losses show them, from the median of the last 20, of one loss alone. At 5, heavy-tailed
-losses of healthy runs alarm 150 times in 10,000 steps, at 10 still up to 10 times: hence the scale of logarithms
-and the height."""
 RUN: Final = 5.0
-"""The same for three in a row."""
+"""Deviations that do for a loss behind one that was out of range."""
 APART: Final = 5
 """Steps after which another spike is one of its own."""
-SEVERAL: Final = 4
 WITHIN: Final = 1000
 BACK: Final = 100
 
@@ -152,9 +147,11 @@ class LossSpike(Rule):
     """Single losses far out of their usual range, and above where the training began."""
 
     id: ClassVar[str] = "loss-spike"
-    unless: ClassVar[str] = (
-        "the task changed at these steps, or single samples are that different by nature."
-    )
+    deviations: ClassVar[Positive] = 10.0
+    """As successive losses show them, from the median of the last 20. At 5, heavy-tailed losses of healthy runs
+    alarm 150 times in 10,000 steps, at 10 still up to 10 times: hence the scale of logarithms and the height."""
+    often: ClassVar[Count] = 4
+    """Spikes within 1,000 steps that are worth a warning: single ones come back by themselves."""
 
     name: str = ""
     usual: list[float] = msgspec.field(default_factory=list)
@@ -195,14 +192,16 @@ class LossSpike(Rule):
         self.last = view.step
         self.level = math.exp(median(self.usual))
         self.peak = max(self.peak, value)
-        self.several |= len(self.spikes) >= SEVERAL
+        self.several |= len(self.spikes) >= self.often
 
     def _is_out(self, level: float, value: float, context: Context) -> bool:
         if len(self.usual) < LEAST or value < context.loss.initial:
             return False
         changes = [abs(b - a) for a, b in zip(self.usual, self.usual[1:], strict=False)]
         scale = max(1.4826 * median(changes) / math.sqrt(2), 0.05)
-        return (level - median(self.usual[-LEAST:])) / scale > (RUN if self.out else OUT)
+        return (level - median(self.usual[-LEAST:])) / scale > (
+            RUN if self.out else self.deviations
+        )
 
     def findings(self, context: Context) -> list[Finding]:
         if self.first < 0:
@@ -218,7 +217,7 @@ class LossSpike(Rule):
                 title=f"{self.name} spiked {self.noted} times since step {self.first}, up to {self.peak:.3g} "
                 f"from a usual {self.level:.3g}",
                 seen=f"Up to {self.peak:.4g}; the median of {WINDOW} losses before was {self.level:.4g}",
-                expected=f"Within {OUT:g} deviations of that median, or below the loss of the start",
+                expected=f"Within {self.deviations:g} deviations of that median, or below the loss of the start",
                 remedy="Look at the batches of these steps: a broken sample, a wrong scale, a wrong label. Then clip "
                 "the gradient norm; lower Adam's β2 to 0.95; lower the learning rate by 3.",
                 steps=self.spikes,
@@ -241,8 +240,7 @@ class LossConstant(Rule):
     """The very same loss, bit for bit, at step after step."""
 
     id: ClassVar[str] = "loss-constant"
-    unless: ClassVar[str] = "the loss is rounded before it is logged."
-    in_a_row: ClassVar[int] = 10
+    in_a_row: ClassVar[Count] = 10
     """Losses. In bfloat16 a few in a row are equal by chance."""
 
     value: float = math.nan

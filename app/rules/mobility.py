@@ -10,18 +10,18 @@ from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.context import Context, StepView, Table
 from trainvitals.app.rules.finding import Finding, RuleState
 from trainvitals.app.rules.statistics import Curve, Persistence, median, number
+from trainvitals.app.rules.thresholds import Count, Positive, Share
 
 
 class UpdateRatioLow(Rule):
     """Updates so small that ten thousand of them would not change the weights, and the loss does not fall."""
 
     id: ClassVar[str] = "update-ratio-low"
-    unless: ClassVar[str] = "the model is trained already and only its last digits are refined."
-    limit: ClassVar[float] = 1e-5
+    limit: ClassVar[Positive] = 1e-5
     """Of the median matrix, at the rate in use. 10,000 steps of it, each in a direction of its own, reach a
     thousandth of the weights. Fine-tuning at 2e-5 has 1.5e-4."""
-    after: ClassVar[int] = 50
-    """Steps after the warm-up."""
+    after: ClassVar[Count] = 50
+    """Steps after the warm-up, in which the loss has had the time to show a fall."""
 
     per_rate: list[float] = msgspec.field(default_factory=list)
     """Median ratio over learning rate, of the last five samples: a warm-up's samples tell what comes later."""
@@ -91,8 +91,7 @@ class OverRegularised(Rule):
     """Most weights shrink to a fraction of their start, and the loss is held up by it."""
 
     id: ClassVar[str] = "over-regularised"
-    unless: ClassVar[str] = "the initial weights were far too large."
-    shrunk: ClassVar[float] = 0.6
+    shrunk: ClassVar[Share] = 0.6
     """Of the start, in more than half of the matrices. Decay to its equilibrium does that in healthy runs,
     too: hence the condition on the loss."""
 

@@ -33,7 +33,6 @@ class NonFiniteRule(Rule):
     All of it is minima and maxima, so ranks may report in any order.
     """
 
-    unless: ClassVar[str] = "a gradient scaler is at work and skips the step."
     directions: ClassVar[tuple[str, ...]]
     what: ClassVar[str]
     recovered: ClassVar[Count] = 100

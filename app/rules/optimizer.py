@@ -120,9 +120,6 @@ class TrainableNotInOptimizer(ParameterRule):
     """A parameter receives gradients, and no optimizer holds it."""
 
     id: ClassVar[str] = "trainable-not-in-optimizer"
-    unless: ClassVar[str] = (
-        "the parameter is trained elsewhere, or left out on purpose and not marked as frozen."
-    )
 
     head_only: bool = False
 
@@ -167,9 +164,6 @@ class UnchangedParameter(ParameterRule):
     """
 
     id: ClassVar[str] = "unchanged-parameter"
-    unless: ClassVar[str] = (
-        "the branch is not in use at present: an expert, a head of another task."
-    )
 
     def on_step(self, context: Context, view: StepView) -> None:
         rates = list(context.rates.values())
@@ -223,7 +217,6 @@ class GradNotZeroed(Rule):
     """Every backward finds the gradients of the step before still there, and adds to them."""
 
     id: ClassVar[str] = "grad-not-zeroed"
-    unless: ClassVar[str] = "gradients are carried from step to step on purpose."
 
     held: Persistence = msgspec.field(default_factory=Persistence)
 

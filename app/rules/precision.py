@@ -7,6 +7,7 @@ import numpy as np
 from trainvitals.app.rules.context import Context, Mask, StepView, Table
 from trainvitals.app.rules.finding import Finding
 from trainvitals.app.rules.layerwise import LayerRule, layers_of
+from trainvitals.app.rules.thresholds import Positive, Share
 
 DIGITS: Final = 0x1FFF
 """Bits of a float32 that are zero in every float16 and bfloat16."""
@@ -16,10 +17,7 @@ class LowPrecisionUpdateLost(LayerRule):
     """Weights stored in 16 bits that do not move, as the update is below what they can hold."""
 
     id: ClassVar[str] = "low-precision-update-lost"
-    unless: ClassVar[str] = (
-        "a float32 copy of the weights is updated elsewhere, or rounding is stochastic."
-    )
-    warn: ClassVar[float] = 0.9
+    warn: ClassVar[Share] = 0.9
     """Share of elements. In bfloat16 92 to 93 % stand still at a relative update of 3e-4, where only
     half of the intended change happens; 70 to 78 % at 1e-3, which still trains."""
 
@@ -69,11 +67,10 @@ class AdamEpsDominates(LayerRule):
     """Gradients so small that eps, not their size, sets the step of Adam."""
 
     id: ClassVar[str] = "adam-eps-dominates"
-    unless: ClassVar[str] = "eps was made large on purpose."
-    warn: ClassVar[float] = 0.5
+    warn: ClassVar[Share] = 0.5
     """Share of elements with √v below ten times eps. At a gradient of eps the update halves, at a tenth
     of it it is 9 % of normal."""
-    tiny: ClassVar[float] = 1e-6
+    tiny: ClassVar[Positive] = 1e-6
     """RMS of the gradient. Above it eps must be larger than the usual 1e-8: someone chose that."""
 
     def on_step(self, context: Context, view: StepView) -> None:

@@ -39,6 +39,8 @@ class RateJump(msgspec.Struct):
         if self.confirmed:
             return
         jumped = context.rate_top_step == view.step and view.step != self.step
+        # Between records far apart a rise may as well have been that of a warm-up.
+        jumped = jumped and context.rate_gap <= AFTERMATH
         if jumped and context.rate_top >= JUMP * context.rate_before > 0:
             self.step, self.before, self.after = view.step, context.rate_before, context.rate_top
             self.loss, self.answers = context.loss.fast, 0

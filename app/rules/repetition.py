@@ -1,5 +1,6 @@
 """Batches that come again: the same one at every step, the same ones in every pass."""
 
+import math
 from typing import ClassVar, Final
 
 import msgspec
@@ -20,8 +21,9 @@ class RepeatedBatch(ObservedRule):
     looks in a row. Critical where the data are known to be larger: 10 times, as the loader has more batches or the
     inputs are a part of a larger tensor; or an evaluation of a classifier gives twice as many samples at once. Else
     an info: training on all data at once, or on one batch as a test. Default: two equal batches are chance, five are
-    not. Applies to: models called with a tensor. Guards: a run tagged "overfit" or "overfit-test" means it. Guide
-    tips: 55. Sources: guides B and D.
+    not. Applies to: models called with a tensor. Guards: looks a whole number of passes apart meet the same batch of
+    data that keep their order, so the looks must have no common distance; a run tagged "overfit" or "overfit-test"
+    means it. Guide tips: 55. Sources: guides B and D.
     """
 
     id: ClassVar[str] = "repeated-batch"
@@ -38,6 +40,10 @@ class RepeatedBatch(ObservedRule):
     about: ClassVar[str] = "No batch was seen yet."
 
     before: str = ""
+    at: int = -1
+    """Step of the look before."""
+    apart: int = 0
+    """Greatest common divisor of the steps between looks at the same batch."""
     loader: LoaderSeen | None = None
     evaluated: int = 0
     """Samples of the largest evaluation."""
@@ -52,7 +58,9 @@ class RepeatedBatch(ObservedRule):
             return SKIP
         print_ = _fingerprint(batch)
         same, self.before = print_ != "" and print_ == self.before, print_
-        if not same:
+        self.apart = math.gcd(self.apart, view.step - self.at) if same else 0
+        self.at = view.step
+        if not same or self.apart > 1:
             return FINE
         meant = any(tag.lower().startswith("overfit") for tag in context.tags)
         batches = self.loader.batches if self.loader is not None else 0

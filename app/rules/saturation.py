@@ -10,6 +10,7 @@ from trainvitals.app.rules.context import Context, Group, StepView, Table
 from trainvitals.app.rules.finding import Finding, RuleState
 from trainvitals.app.rules.layerwise import LayerRule
 from trainvitals.app.rules.statistics import Curve, Persistence, number
+from trainvitals.app.rules.thresholds import Count, Share
 
 GATES: Final = ("gate", "attn", "attention", "se_", "mask")
 """Parts of names of layers that are meant to be open or shut."""
@@ -19,8 +20,7 @@ class SaturatedActivation(LayerRule):
     """Units of a tanh or sigmoid layer whose outputs lie in one flat tail for nearly every sample."""
 
     id: ClassVar[str] = "saturated-activation"
-    unless: ClassVar[str] = "the layer is a gate, or makes codes that are meant to be binary."
-    warn: ClassVar[float] = 0.3
+    warn: ClassVar[Share] = 0.3
     """Share of units, each with more than 95 % of its samples in one tail. Healthy hidden layers stay
     below a tenth; a unit that switches between both tails is healthy and does not count."""
 
@@ -76,11 +76,10 @@ class InputInsensitive(Rule):
     """From some layer on the output is the same for every sample: what the input says is lost there."""
 
     id: ClassVar[str] = "input-insensitive"
-    unless: ClassVar[str] = "the samples of a batch are meant to be equal."
-    limit: ClassVar[float] = 1e-4
+    limit: ClassVar[Share] = 1e-4
     """Variance between samples over the mean square. Healthy nets have 1e-2 and more, also at their start;
     deep plain stacks start lower and leave that within a hundred steps, hence the condition on the loss."""
-    start: ClassVar[int] = 20
+    start: ClassVar[Count] = 20
     """Steps that a head which starts at zero may take."""
 
     held: Persistence = msgspec.field(default_factory=Persistence)

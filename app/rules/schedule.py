@@ -8,21 +8,19 @@ from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.context import Context, StepView
 from trainvitals.app.rules.finding import Finding, RuleState
 from trainvitals.app.rules.statistics import Curve, number
+from trainvitals.app.rules.thresholds import Count, Share
 
 
 class LrScheduleMismatch(Rule):
     """Every learning rate is zero, or as good as, and the training goes on."""
 
     id: ClassVar[str] = "lr-schedule-mismatch"
-    unless: ClassVar[str] = (
-        "the training ends soon, or another optimizer that is not watched still works."
-    )
-    steps: ClassVar[int] = 50
-    share: ClassVar[float] = 0.1
-    """Steps at zero: at least so many, and this share of all so far. A schedule that ends with the training
-    never has them."""
-    nothing: ClassVar[float] = 1e-6
-    """Of the highest rate so far."""
+    steps: ClassVar[Count] = 50
+    """Steps at zero, at least. A schedule that ends with the training never has them."""
+    share: ClassVar[Share] = 0.1
+    """Of all steps so far, at least: in a long training the last steps at zero cost little."""
+    nothing: ClassVar[Share] = 1e-6
+    """Of the highest rate so far: cosine schedules end at a hundredth or a thousandth of it, if not at zero."""
 
     since: int = -1
     first: int = -1

@@ -46,7 +46,6 @@ class UpdateRatioHigh(Rule):
     """A step that replaces half of the weights: critical in 3 of 20 samples."""
     overwhelming_ratio: ClassVar[Positive] = 5.0
     """A step that makes the typical weight matrix five times as large as it was: once is enough."""
-    unless: ClassVar[str] = "the weights started near zero, or the optimizer is one that leaps."
 
     high: Persistence = msgspec.field(default_factory=Persistence)
     extreme: Persistence = msgspec.field(default_factory=Persistence)

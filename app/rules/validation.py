@@ -10,6 +10,7 @@ from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.context import NOT_TRAINING, Context, StepView
 from trainvitals.app.rules.finding import Finding, RuleState, Severity
 from trainvitals.app.rules.statistics import Curve, median, number
+from trainvitals.app.rules.thresholds import Count, Positive
 
 NAMES: Final = 8
 """Validation losses that are watched at most."""
@@ -49,14 +50,14 @@ class Overfitting(Rule):
     """The validation loss rises from its best by more than its noise while the training loss still falls."""
 
     id: ClassVar[str] = "overfitting"
-    unless: ClassVar[str] = "another metric of the validation still improves and is what counts."
-    note: ClassVar[float] = 0.02
-    warn: ClassVar[float] = 0.2
-    """Rise of the logarithm. The rules of one epoch and of a gap of a tenth fire in every healthy run; a
-    rise of a few percent late in a training to zero loss is usual."""
-    noise: ClassVar[float] = 3.0
-    since: ClassVar[int] = 3
-    """Evaluations since the best one."""
+    note: ClassVar[Positive] = 0.02
+    """Rise of the logarithm, at least. Rules of one epoch or of a gap of a tenth fire in every healthy run."""
+    warn: ClassVar[Positive] = 0.2
+    """The same: a rise of a few percent late in a training to zero loss is usual."""
+    noise: ClassVar[Positive] = 3.0
+    """Standard deviations of an evaluation, as successive ones show them: a rise must exceed both."""
+    since: ClassVar[Count] = 3
+    """Evaluations since the best one: fewer make no trend."""
 
     series: dict[str, Evaluations] = msgspec.field(default_factory=dict)
     total: float = 0.0
@@ -138,8 +139,8 @@ class ValConstant(Rule):
     """The same validation loss again and again although the weights change."""
 
     id: ClassVar[str] = "val-constant"
-    unless: ClassVar[str] = "it is logged again without a new evaluation."
-    in_a_row: ClassVar[int] = 5
+    in_a_row: ClassVar[Count] = 5
+    """Validations: in few digits two or three in a row may be equal by chance."""
 
     values: dict[str, tuple[float, int, int]] = msgspec.field(default_factory=dict)
     """Last value of each name, its first step, and how often it came in a row."""

@@ -11,8 +11,8 @@ from benchmarks.diagnosis.training import Training
 FAULTS = Faults("dynamic")
 into = FAULTS.into
 
-RATE = ("update-ratio-high", "lr-too-high")
-SLOW = ("update-ratio-low", "lr-too-low")
+RATE = ("update-ratio-high", "lr-too-high", "lr-out-of-family-range")
+SLOW = ("update-ratio-low", "lr-too-low", "lr-out-of-family-range")
 STUCK = ("loss-stuck-at-prior", "loss-not-decreasing")
 
 
@@ -221,14 +221,20 @@ def penalty_switched_on(t):
     "residual",
     "mlp-adam",
     "recurrent",
-    roots=("gradient-exploding", "loss-spike"),
+    roots=("gradient-exploding", "loss-spike", "input-scale"),
     onset=200,
 )
 def broken_batches(t):
     t.corrupt = lambda x, y, step: (x * 3e2, y) if 200 <= step < 206 else (x, y)
 
 
-@into("mlp-sgd", "regression", "tabular", roots=("loss-spike", "gradient-exploding"), onset=100)
+@into(
+    "mlp-sgd",
+    "regression",
+    "tabular",
+    roots=("loss-spike", "gradient-exploding", "input-scale"),
+    onset=100,
+)
 def spikes_return(t):
     t.corrupt = lambda x, y, step: (x * 50, y) if step >= 100 and step % 20 == 0 else (x, y)
 

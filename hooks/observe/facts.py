@@ -282,9 +282,6 @@ def _sequentials(registry: Registry) -> Iterator[list[tuple[str, nn.Module]]]:
     for module, name in registry.layers.items():
         if type(module) is nn.Sequential:
             prefix = f"{name}." if name else ""
-            # One activation may stand in several places: named_children() gives it once.
-            yield [
-                (f"{prefix}{key}", child)
-                for key, child in module._modules.items()
-                if child is not None
-            ]
+            # `named_children` would leave out a module that is used a second time.
+            parts = module._modules.items()
+            yield [(f"{prefix}{key}", child) for key, child in parts if child is not None]

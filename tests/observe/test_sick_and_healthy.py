@@ -31,6 +31,11 @@ def flat(loss):
     return lambda out, y: loss(out.squeeze(-1), y)
 
 
+def one_activation():
+    act = nn.ReLU()
+    return nn.Sequential(nn.Linear(INPUTS, 32), act, nn.Linear(32, 32), act, nn.Linear(32, CLASSES))
+
+
 def steps(*calls):
     """A step made of these calls."""
 

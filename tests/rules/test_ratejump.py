@@ -52,6 +52,17 @@ def test_a_rate_that_did_not_jump_over_all_before_is_not_blamed(rates):
     assert "update-ratio-high" not in rules
 
 
+def test_a_warm_up_between_two_records_of_the_rate_is_no_jump():
+    engine = Engine()
+    engine.feed(STREAM, Start(seq=0, time=1.0, project="p", name="n"))
+    for step, loss in enumerate([*falling(110), float("nan"), float("nan")]):
+        scalars = {"train/loss": loss}
+        if step in (10, 100):
+            scalars["tv/lr/0"] = 1e-5 * step
+        engine.feed(STREAM, Step(seq=step + 1, time=1.0, step=step, scalars=scalars))
+    assert root(engine).rule == "nonfinite-loss"
+
+
 def test_a_jump_that_the_loss_takes_well_is_no_finding():
     assert not judge([1e-3] * 200 + [1e-1] * 100, falling(300)).findings()
 

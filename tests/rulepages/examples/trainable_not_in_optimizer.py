@@ -4,7 +4,8 @@ from rulepages.training import fit, mlp
 
 def sick():
     model = mlp()
-    fit(model, torch.optim.Adam(model.head.parameters(), lr=1e-3), 60)
+    held = [*model.fc1.parameters(), *model.head.parameters()]  # fc2 was forgotten
+    fit(model, torch.optim.Adam(held, lr=1e-3), 60)
 
 
 def healthy():
