@@ -68,7 +68,7 @@ def test_each_rule_is_shown_with_its_thresholds(cli, rule):
 
 
 def test_an_unknown_rule_is_told_with_the_nearest_one(cli):
-    result = cli("rules", "show", "update-ratio")
+    result = cli("rules", "show", "update-ratio-hig")
     assert result.exit_code == 1
     assert "'update-ratio-high'" in result.stderr
 
