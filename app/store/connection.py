@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 BUSY_S = 4.0
 """How long a writer waits for another one, seconds: less than a client waits for the answer that says so."""
-PAGE_BYTES = 16384
+PAGE_BYTES = 8192
 """Of a new database: large rows are written in half the time that pages of 4096 take."""
 LOG_BYTES = 64 << 20
 """Size of the write-ahead log from which on a writer brings it into the file as a whole.

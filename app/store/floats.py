@@ -70,39 +70,35 @@ def unpack(
     size = np.dtype(dtype).itemsize
     kind = np.dtype(f"<u{size}").type
     count, cells = len(bodies), rows * length
-    parts: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
-    starts = []
+    shown = len(range(rows)[chosen])
+    folded = np.empty((count, shown, length), kind)
+    octets = folded.view(np.uint8).reshape(count, shown, length, size)
+    reference = np.zeros((count, shown, 1), kind)
     rotated = np.zeros(count, np.bool_)
-    unknown = bytes(rows * size)
     for index, body in enumerate(bodies):
         coded, first, second = _HEAD.unpack_from(body)
         at = _HEAD.size
         if coded == _DISTANCES:
-            starts.append(body[at : at + rows * size])
+            reference[index, :, 0] = np.frombuffer(body, kind, rows, at)[chosen]
             at += rows * size
         else:
-            starts.append(unknown)
             rotated[index] = True
-        parts[0].append(_whole(body[at : at + first], cells))
-        at += first
-        parts[1].append(_whole(body[at : at + second], cells))
-        parts[2].append(_whole(body[at + second :], (size - 2) * cells))
-    reference = np.frombuffer(b"".join(starts), kind).reshape(count, rows)[:, chosen, None]
-    folded = np.empty((count, reference.shape[1], length), kind)
-    highest = size - 1
-    for part in parts:
-        held = np.frombuffer(b"".join(part), np.uint8).reshape(count, -1, rows, length)
-        for place in range(held.shape[1]):
-            folded.view(np.uint8).reshape(*folded.shape, size)[..., highest] = held[
-                :, place, chosen
-            ]
-            highest -= 1
-    one = kind(1)
-    bits = ((folded >> one) ^ (0 - (folded & one))) + reference
-    if rotated.any():
-        turned = folded[rotated]
-        bits[rotated] = (turned >> one) | (turned << kind(8 * size - 1))
-    values: npt.NDArray[Any] = bits.view(dtype)
+        highest = size
+        for stop, places in ((at + first, 1), (at + first + second, 1), (len(body), size - 2)):
+            part = body[at:stop]
+            held = np.frombuffer(_whole(part, places * cells), np.uint8)
+            for place in held.reshape(places, rows, length):
+                highest -= 1
+                octets[index, :, :, highest] = place[chosen]
+            at = stop
+    turned = folded[rotated]
+    sign = folded & kind(1)
+    np.negative(sign, out=sign)
+    folded >>= kind(1)
+    folded ^= sign
+    folded += reference
+    folded[rotated] = (turned >> kind(1)) | (turned << kind(8 * size - 1))
+    values: npt.NDArray[Any] = folded.view(dtype)
     return values
 
 

@@ -19,8 +19,8 @@ FIRST_SPAN = 8
 FAN = 4
 """Nodes of a level in one node of the next, and blocks in one block."""
 
-_SHORT = 32
-"""Nodes in a run that is folded place by place."""
+_STEP_COST = 400
+"""Runs that `reduceat` folds in the time that one place of all runs takes, however few they are."""
 
 Numbers = npt.NDArray[np.floating[Any]]
 Counts = npt.NDArray[np.int64]
@@ -129,26 +129,26 @@ def merge(nodes: Nodes, starts: npt.NDArray[np.intp]) -> Nodes:
     total = nodes.finite.shape[1]
     if len(starts) == total:
         return nodes
-    stops = np.append(starts[1:], total)
-    finite = _fold(np.add, nodes.finite, starts)
-    nonfinite = _fold(np.add, nodes.nonfinite, starts)
+    lengths = np.diff(starts, append=total)
+    finite = _fold(np.add, nodes.finite, starts, lengths)
+    nonfinite = _fold(np.add, nodes.nonfinite, starts, lengths)
     # Weights first: a sum of values near the largest float would overflow where their mean does not.
-    weights = nodes.finite / np.repeat(np.maximum(finite, 1), stops - starts, axis=1)
+    weights = nodes.finite / np.repeat(np.maximum(finite, 1), lengths, axis=1)
     present = nodes.finite + nodes.nonfinite > 0
     if present.all():
-        last = nodes.last[:, stops - 1]
+        last = nodes.last[:, starts + lengths - 1]
     else:
-        latest = _fold(np.maximum, np.where(present, np.arange(total), -1), starts)
+        latest = _fold(np.maximum, np.where(present, np.arange(total), -1), starts, lengths)
         last = np.take_along_axis(nodes.last, np.maximum(latest, 0), axis=1)
         last = np.where(latest < 0, np.nan, last)
     some = nodes.finite > 0
     whole = bool(some.all())
     shares = nodes.mean * weights if whole else np.where(some, nodes.mean, 0.0) * weights
-    mean = _fold(np.add, shares, starts)
+    mean = _fold(np.add, shares, starts, lengths)
     lowest, highest = (np.minimum, np.maximum) if whole else (np.fmin, np.fmax)
     return Nodes(
-        _fold(lowest, nodes.min, starts),
-        _fold(highest, nodes.max, starts),
+        _fold(lowest, nodes.min, starts, lengths),
+        _fold(highest, nodes.max, starts, lengths),
         mean if whole else np.where(finite > 0, mean, np.nan),
         last,
         finite,
@@ -157,21 +157,24 @@ def merge(nodes: Nodes, starts: npt.NDArray[np.intp]) -> Nodes:
 
 
 def _fold(
-    operation: np.ufunc, values: npt.NDArray[Any], starts: npt.NDArray[np.intp]
+    operation: np.ufunc,
+    values: npt.NDArray[Any],
+    starts: npt.NDArray[np.intp],
+    lengths: npt.NDArray[np.intp],
 ) -> npt.NDArray[Any]:
-    """`operation.reduceat` along the last axis; for short runs of about one length many times as fast."""
-    lengths = np.diff(starts, append=values.shape[1])
+    """`operation.reduceat` along the last axis; for many short runs of about one length many times as fast."""
     longest = int(lengths.max())
     folded: npt.NDArray[Any]
-    if longest > _SHORT:
+    if longest * _STEP_COST > len(values) * len(starts):
         folded = operation.reduceat(values, starts, axis=1)
-        return folded
-    folded = values[:, starts]
-    for place in range(1, longest):
-        there = lengths > place
-        if there.all():
-            operation(folded, values[:, starts + place], out=folded)
-        else:
+    elif longest * len(starts) == values.shape[1]:  # all are as long
+        folded = operation(values[:, ::longest], values[:, 1::longest])
+        for place in range(2, longest):
+            operation(folded, values[:, place::longest], out=folded)
+    else:
+        folded = values[:, starts]
+        for place in range(1, longest):
+            there = lengths > place
             folded[:, there] = operation(folded[:, there], values[:, starts[there] + place])
     return folded
 
