@@ -18,6 +18,8 @@ from trainvitals.app.store.compression import compress, decompress
 _HEAD: Final = struct.Struct("<BII")
 """How rows are coded, and the bytes of the highest and of the second place."""
 _DISTANCES, _ROTATED = 0, 1
+_AT_A_TIME: Final = 1 << 16
+"""Values that are unpacked together: few enough to stay in the processor's cache."""
 _PROBES: Final = 9
 """Values of a row of which the middle one becomes its reference."""
 
@@ -67,38 +69,52 @@ def unpack(
 
     Raises ValueError and zstandard.ZstdError for damaged bytes.
     """
+    values = np.empty((len(bodies), len(range(rows)[chosen]), length), dtype)
+    some = max(1, _AT_A_TIME // (rows * length))
+    for low in range(0, len(bodies), some):
+        part = slice(low, low + some)
+        values[part] = _unpack(bodies[part], dtype, rows, length, chosen)
+    return values
+
+
+def _unpack(
+    bodies: Sequence[bytes], dtype: str, rows: int, length: int, chosen: slice
+) -> npt.NDArray[Any]:
     size = np.dtype(dtype).itemsize
     kind = np.dtype(f"<u{size}").type
     count, cells = len(bodies), rows * length
-    shown = len(range(rows)[chosen])
-    folded = np.empty((count, shown, length), kind)
-    octets = folded.view(np.uint8).reshape(count, shown, length, size)
-    reference = np.zeros((count, shown, 1), kind)
+    parts: tuple[list[bytes], list[bytes], list[bytes]] = ([], [], [])
+    starts = []
     rotated = np.zeros(count, np.bool_)
+    unknown = bytes(rows * size)
     for index, body in enumerate(bodies):
         coded, first, second = _HEAD.unpack_from(body)
         at = _HEAD.size
         if coded == _DISTANCES:
-            reference[index, :, 0] = np.frombuffer(body, kind, rows, at)[chosen]
+            starts.append(body[at : at + rows * size])
             at += rows * size
         else:
+            starts.append(unknown)
             rotated[index] = True
-        highest = size
-        for stop, places in ((at + first, 1), (at + first + second, 1), (len(body), size - 2)):
-            part = body[at:stop]
-            held = np.frombuffer(_whole(part, places * cells), np.uint8)
-            for place in held.reshape(places, rows, length):
-                highest -= 1
-                octets[index, :, :, highest] = place[chosen]
-            at = stop
-    turned = folded[rotated]
-    sign = folded & kind(1)
-    np.negative(sign, out=sign)
-    folded >>= kind(1)
-    folded ^= sign
-    folded += reference
-    folded[rotated] = (turned >> kind(1)) | (turned << kind(8 * size - 1))
-    values: npt.NDArray[Any] = folded.view(dtype)
+        parts[0].append(_whole(body[at : at + first], cells))
+        at += first
+        parts[1].append(_whole(body[at : at + second], cells))
+        parts[2].append(_whole(body[at + second :], (size - 2) * cells))
+    reference = np.frombuffer(b"".join(starts), kind).reshape(count, rows)[:, chosen, None]
+    folded = np.empty((count, reference.shape[1], length), kind)
+    octets = folded.view(np.uint8).reshape(*folded.shape, size)
+    highest = size
+    for part in parts:
+        held = np.frombuffer(b"".join(part), np.uint8).reshape(count, -1, rows, length)
+        for place in range(held.shape[1]):
+            highest -= 1
+            octets[..., highest] = held[:, place, chosen]
+    one = kind(1)
+    bits = ((folded >> one) ^ (0 - (folded & one))) + reference
+    if rotated.any():
+        turned = folded[rotated]
+        bits[rotated] = (turned >> one) | (turned << kind(8 * size - 1))
+    values: npt.NDArray[Any] = bits.view(dtype)
     return values
 
 

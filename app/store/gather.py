@@ -29,10 +29,10 @@ class Buckets:
         steps: of each node; those of a bucket go from its edge to before the next one.
         """
         bucket = np.searchsorted(self.edges, steps, side="right") - 1
-        if np.any(np.diff(bucket) < 0):  # steps that went back
+        if (bucket[1:] < bucket[:-1]).any():  # steps that went back
             order = np.argsort(bucket, kind="stable")
             bucket, nodes = bucket[order], nodes[:, order]
-        starts = np.flatnonzero(np.diff(bucket, prepend=-1))
+        starts = pyramid.run_starts(bucket)
         new = pyramid.merge(nodes, starts)
         where = bucket[starts]
         place: Any = np.ix_(rows, where)
@@ -57,6 +57,7 @@ class Reader:
         self._segment = segment
         self._group = segment.reach.group
         self._tail: groups.Tail | None = None
+        self._tail_column: npt.NDArray[np.float32] | None = None
 
     def row(self, columns: Sequence[int], row: int) -> Nodes:
         """One row of some columns (scalars by the keys of their names): shape (columns, runs of the segment)."""
@@ -110,7 +111,15 @@ class Reader:
             )
         else:
             rows = self._rows(first, last, place)
-            chosen = groups.tail_rows(self._connection, self._group, rows)[:, :, list(columns)]
+            if place is not None:
+                chosen = groups.tail_rows(self._connection, self._group, rows, columns)
+            else:
+                if self._tail_column is None:  # it has to be read whole, whichever rows are wanted
+                    whole = slice(0, self._group.rows)
+                    self._tail_column = groups.tail_rows(
+                        self._connection, self._group, whole, columns
+                    )
+                chosen = self._tail_column[:, rows]
             values = chosen.transpose(2, 1, 0).reshape(-1, len(kept))
         return self._leaves(values, kept)
 
@@ -186,6 +195,8 @@ def _in_rows(
     """
     cells, blocks, rows, count = shape
     whole = field
+    if len(field) == cells * blocks and not any(field.strides):  # one number everywhere
+        return np.broadcast_to(field[0, 0, 0], (cells * rows, blocks * count))
     if len(field) < cells * blocks:
         whole = np.full((cells * blocks, rows, count), missing, field.dtype)
         whole[places] = field

@@ -121,6 +121,13 @@ def leaves(values: Numbers, missing: np.floating[Any]) -> Nodes:
     return Nodes(shown, shown, shown, last, count, (present & ~finite).astype(np.int64))
 
 
+def run_starts(numbers: npt.NDArray[np.integer]) -> npt.NDArray[np.intp]:
+    """Where each run of equal numbers starts."""
+    changed = np.ones(len(numbers), np.bool_)
+    np.not_equal(numbers[1:], numbers[:-1], out=changed[1:])
+    return changed.nonzero()[0]
+
+
 def merge(nodes: Nodes, starts: npt.NDArray[np.intp]) -> Nodes:
     """Consecutive nodes as one: those from `starts[i]` up to `starts[i + 1]`, the last run to the end.
 
@@ -129,20 +136,20 @@ def merge(nodes: Nodes, starts: npt.NDArray[np.intp]) -> Nodes:
     total = nodes.finite.shape[1]
     if len(starts) == total:
         return nodes
-    lengths = np.diff(starts, append=total)
+    lengths = np.concatenate((starts[1:], [total])) - starts
     finite = _fold(np.add, nodes.finite, starts, lengths)
     nonfinite = _fold(np.add, nodes.nonfinite, starts, lengths)
     # Weights first: a sum of values near the largest float would overflow where their mean does not.
     weights = nodes.finite / np.repeat(np.maximum(finite, 1), lengths, axis=1)
-    present = nodes.finite + nodes.nonfinite > 0
-    if present.all():
+    some = nodes.finite > 0
+    whole = bool(some.all())
+    present = some if whole else nodes.finite + nodes.nonfinite > 0
+    if whole or present.all():
         last = nodes.last[:, starts + lengths - 1]
     else:
         latest = _fold(np.maximum, np.where(present, np.arange(total), -1), starts, lengths)
         last = np.take_along_axis(nodes.last, np.maximum(latest, 0), axis=1)
         last = np.where(latest < 0, np.nan, last)
-    some = nodes.finite > 0
-    whole = bool(some.all())
     shares = nodes.mean * weights if whole else np.where(some, nodes.mean, 0.0) * weights
     mean = _fold(np.add, shares, starts, lengths)
     lowest, highest = (np.minimum, np.maximum) if whole else (np.fmin, np.fmax)

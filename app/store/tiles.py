@@ -99,8 +99,11 @@ def unpack_nodes(
     numbers = floats.unpack(parts, dtype, 4 * rows, count, fields).reshape(
         len(bodies), 4, -1, count
     )
-    finite = np.full(numbers[:, 0].shape, width)
-    nonfinite = np.zeros_like(finite)
+    shape = numbers[:, 0].shape
+    finite = np.broadcast_to(np.int64(width), shape)
+    nonfinite = np.broadcast_to(np.int64(0), shape)
+    if not full.all():
+        finite, nonfinite = finite.copy(), nonfinite.copy()
     for index in np.flatnonzero(~full).tolist():
         packed = decompress(bodies[index][_LENGTH.size + len(parts[index]) :])
         counts = _unshuffle(packed, "<u4", (2, rows, count))[:, chosen]
