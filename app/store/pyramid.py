@@ -112,9 +112,10 @@ def of_records(values: Numbers, missing: np.floating[Any]) -> Nodes:
 def leaves(values: Numbers, missing: np.floating[Any]) -> Nodes:
     """Each value of shape (rows, n) as a node of its own."""
     finite = np.isfinite(values)
-    count = finite.astype(np.int64)
     if finite.all():
-        return Nodes(values, values, values, values, count, np.zeros_like(count))
+        one, none = (np.broadcast_to(np.int64(number), values.shape) for number in (1, 0))
+        return Nodes(values, values, values, values, one, none)
+    count = finite.astype(np.int64)
     present = recorded(values, missing)
     shown = np.where(finite, values, np.nan)
     last = np.where(np.isnan(values), np.nan, values)  # a signalling one becomes quiet
@@ -140,11 +141,15 @@ def merge(nodes: Nodes, starts: npt.NDArray[np.intp]) -> Nodes:
     finite = _fold(np.add, nodes.finite, starts, lengths)
     nonfinite = _fold(np.add, nodes.nonfinite, starts, lengths)
     # Weights first: a sum of values near the largest float would overflow where their mean does not.
-    weights = nodes.finite / np.repeat(np.maximum(finite, 1), lengths, axis=1)
-    some = nodes.finite > 0
-    whole = bool(some.all())
-    present = some if whole else nodes.finite + nodes.nonfinite > 0
-    if whole or present.all():
+    if (
+        not any(nodes.finite.strides) and nodes.finite[:1, :1].all()
+    ):  # one number everywhere, as mostly
+        whole, weights = True, np.repeat(1 / lengths, lengths)
+    else:
+        weights = nodes.finite / np.repeat(np.maximum(finite, 1), lengths, axis=1)
+        some = nodes.finite > 0
+        whole = bool(some.all())
+    if whole or (present := nodes.finite + nodes.nonfinite > 0).all():
         last = nodes.last[:, starts + lengths - 1]
     else:
         latest = _fold(np.maximum, np.where(present, np.arange(total), -1), starts, lengths)
