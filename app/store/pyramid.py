@@ -138,8 +138,9 @@ def merge(nodes: Nodes, starts: npt.NDArray[np.intp]) -> Nodes:
     if len(starts) == total:
         return nodes
     lengths = np.concatenate((starts[1:], [total])) - starts
-    finite = _fold(np.add, nodes.finite, starts, lengths)
-    nonfinite = _fold(np.add, nodes.nonfinite, starts, lengths)
+    runs = (starts, lengths, int(lengths.max()))
+    finite = _fold(np.add, nodes.finite, *runs)
+    nonfinite = _fold(np.add, nodes.nonfinite, *runs)
     # Weights first: a sum of values near the largest float would overflow where their mean does not.
     if (
         not any(nodes.finite.strides) and nodes.finite[:1, :1].all()
@@ -152,15 +153,15 @@ def merge(nodes: Nodes, starts: npt.NDArray[np.intp]) -> Nodes:
     if whole or (present := nodes.finite + nodes.nonfinite > 0).all():
         last = nodes.last[:, starts + lengths - 1]
     else:
-        latest = _fold(np.maximum, np.where(present, np.arange(total), -1), starts, lengths)
+        latest = _fold(np.maximum, np.where(present, np.arange(total), -1), *runs)
         last = np.take_along_axis(nodes.last, np.maximum(latest, 0), axis=1)
         last = np.where(latest < 0, np.nan, last)
     shares = nodes.mean * weights if whole else np.where(some, nodes.mean, 0.0) * weights
-    mean = _fold(np.add, shares, starts, lengths)
+    mean = _fold(np.add, shares, *runs)
     lowest, highest = (np.minimum, np.maximum) if whole else (np.fmin, np.fmax)
     return Nodes(
-        _fold(lowest, nodes.min, starts, lengths),
-        _fold(highest, nodes.max, starts, lengths),
+        _fold(lowest, nodes.min, *runs),
+        _fold(highest, nodes.max, *runs),
         mean if whole else np.where(finite > 0, mean, np.nan),
         last,
         finite,
@@ -173,9 +174,9 @@ def _fold(
     values: npt.NDArray[Any],
     starts: npt.NDArray[np.intp],
     lengths: npt.NDArray[np.intp],
+    longest: int,
 ) -> npt.NDArray[Any]:
     """`operation.reduceat` along the last axis; for many short runs of about one length many times as fast."""
-    longest = int(lengths.max())
     folded: npt.NDArray[Any]
     if longest * _STEP_COST > len(values) * len(starts):
         folded = operation.reduceat(values, starts, axis=1)
