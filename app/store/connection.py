@@ -16,8 +16,9 @@ logger = logging.getLogger(__name__)
 
 BUSY_S = 4.0
 """How long a writer waits for another one, seconds: less than a client waits for the answer that says so."""
-PAGE_BYTES = 16384
-"""Of a new database: large rows are written in half the time that pages of 4096 take."""
+PAGE_BYTES = 4096
+"""Of a new database. Beside tiles of about 12 KiB, 3 % of the file stay empty with this size, 9 % with 8192, and over a
+quarter with 16384, into which tiles are written a sixth faster."""
 LOG_BYTES = 64 << 20
 """Size of the write-ahead log from which on a writer brings it into the file as a whole.
 

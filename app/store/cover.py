@@ -44,17 +44,17 @@ class Reach:
         """How many of them are in the tail."""
         return int(self.tail_kept.sum())
 
-    def buckets(self, width: int) -> int:
-        """How many runs of `width` consecutive records of the group they are spread over, at most."""
+    def ends(self) -> list[tuple[int, int]]:
+        """The runs of consecutive records that they lie in: number of the first, number after the last."""
         block = self.group.block
-        ends = [(first * block, last * block) for first, last in self.whole]
+        found = [(first * block, last * block) for first, last in self.whole]
         parts = [(number * block, kept) for number, (_, kept) in self.partial.items()]
         parts.append((self.group.compacted, self.tail_kept))
         for start, kept in parts:
             inside = np.flatnonzero(kept)
             if len(inside):
-                ends.append((start + int(inside[0]), start + int(inside[-1]) + 1))
-        return sum((last - 1) // width - first // width + 1 for first, last in ends)
+                found.append((start + int(inside[0]), start + int(inside[-1]) + 1))
+        return found
 
     def after(self, connection: sqlite3.Connection, record: int) -> None:
         """Leave out what is before record number `record` of the group."""

@@ -18,6 +18,8 @@ from trainvitals.app.store.compression import compress, decompress
 _HEAD: Final = struct.Struct("<BII")
 """How rows are coded, and the bytes of the highest and of the second place."""
 _DISTANCES, _ROTATED = 0, 1
+_AT_A_TIME: Final = 1 << 16
+"""Values that are unpacked together: few enough to stay in the processor's cache."""
 _PROBES: Final = 9
 """Values of a row of which the middle one becomes its reference."""
 
@@ -67,6 +69,17 @@ def unpack(
 
     Raises ValueError and zstandard.ZstdError for damaged bytes.
     """
+    values = np.empty((len(bodies), len(range(rows)[chosen]), length), dtype)
+    some = max(1, _AT_A_TIME // (rows * length))
+    for low in range(0, len(bodies), some):
+        part = slice(low, low + some)
+        values[part] = _unpack(bodies[part], dtype, rows, length, chosen)
+    return values
+
+
+def _unpack(
+    bodies: Sequence[bytes], dtype: str, rows: int, length: int, chosen: slice
+) -> npt.NDArray[Any]:
     size = np.dtype(dtype).itemsize
     kind = np.dtype(f"<u{size}").type
     count, cells = len(bodies), rows * length
@@ -89,14 +102,13 @@ def unpack(
         parts[2].append(_whole(body[at + second :], (size - 2) * cells))
     reference = np.frombuffer(b"".join(starts), kind).reshape(count, rows)[:, chosen, None]
     folded = np.empty((count, reference.shape[1], length), kind)
-    highest = size - 1
+    octets = folded.view(np.uint8).reshape(*folded.shape, size)
+    highest = size
     for part in parts:
         held = np.frombuffer(b"".join(part), np.uint8).reshape(count, -1, rows, length)
         for place in range(held.shape[1]):
-            folded.view(np.uint8).reshape(*folded.shape, size)[..., highest] = held[
-                :, place, chosen
-            ]
             highest -= 1
+            octets[..., highest] = held[:, place, chosen]
     one = kind(1)
     bits = ((folded >> one) ^ (0 - (folded & one))) + reference
     if rotated.any():

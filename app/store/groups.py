@@ -1,6 +1,7 @@
 """Groups: their layouts, and the tail they grow by."""
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -184,11 +185,14 @@ def tail_steps(connection: sqlite3.Connection, group: Group) -> npt.NDArray[np.i
     return np.frombuffer(b"".join(row[0] for row in rows), "<i8").astype(np.int64)
 
 
-def tail_rows(connection: sqlite3.Connection, group: Group, rows: slice) -> npt.NDArray[np.float32]:
-    """Some rows of the records that are not in blocks yet; shape (n, rows, columns). Of a group of no scalars."""
+def tail_rows(
+    connection: sqlite3.Connection, group: Group, rows: slice, columns: Sequence[int]
+) -> npt.NDArray[np.float32]:
+    """Some rows and columns of the records that are not in blocks yet; shape (n, rows, columns). Of no scalars."""
     line = 4 * group.columns
     size, low, high = line * group.rows, line * rows.start, line * rows.stop
-    parts = [np.empty((0, rows.stop - rows.start, group.columns), np.float32)]
+    parts = [np.empty((0, rows.stop - rows.start, len(columns)), np.float32)]
+    chosen = list(columns)
     few = _FEW * (high - low) < size  # then read no more than them: the tail has up to some MiB
     column = "rowid" if few else "body"
     for count, held in connection.execute(
@@ -204,7 +208,7 @@ def tail_rows(connection: sqlite3.Connection, group: Group, rows: slice) -> npt.
             values = np.frombuffer(data, "<f4").reshape(count, -1, group.columns)
         else:
             values = np.frombuffer(held, "<f4").reshape(count, group.rows, group.columns)[:, rows]
-        parts.append(values)
+        parts.append(values[:, :, chosen])
     return np.concatenate(parts)
 
 

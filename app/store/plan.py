@@ -141,7 +141,11 @@ def _reaches(
 def _width(found: Sequence[Reach], points: int) -> int:
     """Records in a bucket, so that there are at most `points` buckets."""
     width, most = 1, max((part.group.count for part in found), default=0)
-    while width < most and sum(part.buckets(width) for part in found) > points:
+    ends = [end for part in found for end in part.ends()]
+    while (
+        width < most
+        and sum((stop - 1) // width - first // width + 1 for first, stop in ends) > points
+    ):
         width *= 2
     return width
 
@@ -183,7 +187,8 @@ def _segments(
             segments.append(_segment(part, nodes))
     if not segments:
         return np.empty(0, np.int64), []
-    return np.unique(np.concatenate([segment.steps for segment in segments])), segments
+    steps = np.sort(np.concatenate([segment.steps for segment in segments]))
+    return steps[pyramid.run_starts(steps)], segments
 
 
 def _nodes_of(
@@ -212,11 +217,11 @@ def _nodes_of(
 def _segment(part: Reach, nodes: Sequence[tuple[Span | None, Steps, Steps]]) -> Segment:
     pieces, numbers, lows = [], [], []
     for span, own, steps in nodes:
-        starts = np.flatnonzero(np.diff(own, prepend=-1))
+        starts = pyramid.run_starts(own)
         pieces.append(Piece(span, starts))
         numbers.append(own[starts])
         lows.append(np.minimum.reduceat(steps, starts))
     number, low = np.concatenate(numbers), np.concatenate(lows)
-    starts = np.flatnonzero(np.diff(number, prepend=-1))  # a bucket may go over several pieces
-    runs = np.diff(np.append(starts, len(number)))
+    starts = pyramid.run_starts(number)  # a bucket may go over several pieces
+    runs = np.diff(np.concatenate((starts, [len(number)])))
     return Segment(part, pieces, np.repeat(np.minimum.reduceat(low, starts), runs))

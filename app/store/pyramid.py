@@ -19,8 +19,8 @@ FIRST_SPAN = 8
 FAN = 4
 """Nodes of a level in one node of the next, and blocks in one block."""
 
-_SHORT = 32
-"""Nodes in a run that is folded place by place."""
+_STEP_COST = 400
+"""Runs that `reduceat` folds in the time that one place of all runs takes, however few they are."""
 
 Numbers = npt.NDArray[np.floating[Any]]
 Counts = npt.NDArray[np.int64]
@@ -112,13 +112,21 @@ def of_records(values: Numbers, missing: np.floating[Any]) -> Nodes:
 def leaves(values: Numbers, missing: np.floating[Any]) -> Nodes:
     """Each value of shape (rows, n) as a node of its own."""
     finite = np.isfinite(values)
-    count = finite.astype(np.int64)
     if finite.all():
-        return Nodes(values, values, values, values, count, np.zeros_like(count))
+        one, none = (np.broadcast_to(np.int64(number), values.shape) for number in (1, 0))
+        return Nodes(values, values, values, values, one, none)
+    count = finite.astype(np.int64)
     present = recorded(values, missing)
     shown = np.where(finite, values, np.nan)
     last = np.where(np.isnan(values), np.nan, values)  # a signalling one becomes quiet
     return Nodes(shown, shown, shown, last, count, (present & ~finite).astype(np.int64))
+
+
+def run_starts(numbers: npt.NDArray[np.integer]) -> npt.NDArray[np.intp]:
+    """Where each run of equal numbers starts."""
+    changed = np.ones(len(numbers), np.bool_)
+    np.not_equal(numbers[1:], numbers[:-1], out=changed[1:])
+    return changed.nonzero()[0]
 
 
 def merge(nodes: Nodes, starts: npt.NDArray[np.intp]) -> Nodes:
@@ -129,26 +137,31 @@ def merge(nodes: Nodes, starts: npt.NDArray[np.intp]) -> Nodes:
     total = nodes.finite.shape[1]
     if len(starts) == total:
         return nodes
-    stops = np.append(starts[1:], total)
-    finite = _fold(np.add, nodes.finite, starts)
-    nonfinite = _fold(np.add, nodes.nonfinite, starts)
+    lengths = np.concatenate((starts[1:], [total])) - starts
+    runs = (starts, lengths, int(lengths.max()))
+    finite = _fold(np.add, nodes.finite, *runs)
+    nonfinite = _fold(np.add, nodes.nonfinite, *runs)
     # Weights first: a sum of values near the largest float would overflow where their mean does not.
-    weights = nodes.finite / np.repeat(np.maximum(finite, 1), stops - starts, axis=1)
-    present = nodes.finite + nodes.nonfinite > 0
-    if present.all():
-        last = nodes.last[:, stops - 1]
+    if (
+        not any(nodes.finite.strides) and nodes.finite[:1, :1].all()
+    ):  # one number everywhere, as mostly
+        whole, weights = True, np.repeat(1 / lengths, lengths)
     else:
-        latest = _fold(np.maximum, np.where(present, np.arange(total), -1), starts)
+        weights = nodes.finite / np.repeat(np.maximum(finite, 1), lengths, axis=1)
+        some = nodes.finite > 0
+        whole = bool(some.all())
+    if whole or (present := nodes.finite + nodes.nonfinite > 0).all():
+        last = nodes.last[:, starts + lengths - 1]
+    else:
+        latest = _fold(np.maximum, np.where(present, np.arange(total), -1), *runs)
         last = np.take_along_axis(nodes.last, np.maximum(latest, 0), axis=1)
         last = np.where(latest < 0, np.nan, last)
-    some = nodes.finite > 0
-    whole = bool(some.all())
     shares = nodes.mean * weights if whole else np.where(some, nodes.mean, 0.0) * weights
-    mean = _fold(np.add, shares, starts)
+    mean = _fold(np.add, shares, *runs)
     lowest, highest = (np.minimum, np.maximum) if whole else (np.fmin, np.fmax)
     return Nodes(
-        _fold(lowest, nodes.min, starts),
-        _fold(highest, nodes.max, starts),
+        _fold(lowest, nodes.min, *runs),
+        _fold(highest, nodes.max, *runs),
         mean if whole else np.where(finite > 0, mean, np.nan),
         last,
         finite,
@@ -157,21 +170,24 @@ def merge(nodes: Nodes, starts: npt.NDArray[np.intp]) -> Nodes:
 
 
 def _fold(
-    operation: np.ufunc, values: npt.NDArray[Any], starts: npt.NDArray[np.intp]
+    operation: np.ufunc,
+    values: npt.NDArray[Any],
+    starts: npt.NDArray[np.intp],
+    lengths: npt.NDArray[np.intp],
+    longest: int,
 ) -> npt.NDArray[Any]:
-    """`operation.reduceat` along the last axis; for short runs of about one length many times as fast."""
-    lengths = np.diff(starts, append=values.shape[1])
-    longest = int(lengths.max())
+    """`operation.reduceat` along the last axis; for many short runs of about one length many times as fast."""
     folded: npt.NDArray[Any]
-    if longest > _SHORT:
+    if longest * _STEP_COST > len(values) * len(starts):
         folded = operation.reduceat(values, starts, axis=1)
-        return folded
-    folded = values[:, starts]
-    for place in range(1, longest):
-        there = lengths > place
-        if there.all():
-            operation(folded, values[:, starts + place], out=folded)
-        else:
+    elif longest * len(starts) == values.shape[1]:  # all are as long
+        folded = operation(values[:, ::longest], values[:, 1::longest])
+        for place in range(2, longest):
+            operation(folded, values[:, place::longest], out=folded)
+    else:
+        folded = values[:, starts]
+        for place in range(1, longest):
+            there = lengths > place
             folded[:, there] = operation(folded[:, there], values[:, starts[there] + place])
     return folded
 

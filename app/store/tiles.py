@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +25,8 @@ MISSING: Final[dict[str, np.floating[Any]]] = {
 }
 
 _LENGTH: Final = struct.Struct("<I")
+_STEPS_HELD: Final = 4096
+"""Blocks whose steps are held in memory, 0.5 to 2 KiB each."""
 
 
 def pack_values(values: npt.NDArray[Any]) -> list[bytes]:
@@ -96,8 +99,11 @@ def unpack_nodes(
     numbers = floats.unpack(parts, dtype, 4 * rows, count, fields).reshape(
         len(bodies), 4, -1, count
     )
-    finite = np.full(numbers[:, 0].shape, width)
-    nonfinite = np.zeros_like(finite)
+    shape = numbers[:, 0].shape
+    finite = np.broadcast_to(np.int64(width), shape)
+    nonfinite = np.broadcast_to(np.int64(0), shape)
+    if not full.all():
+        finite, nonfinite = finite.copy(), nonfinite.copy()
     for index in np.flatnonzero(~full).tolist():
         packed = decompress(bodies[index][_LENGTH.size + len(parts[index]) :])
         counts = _unshuffle(packed, "<u4", (2, rows, count))[:, chosen]
@@ -113,19 +119,21 @@ def pack_fresh(nodes: Nodes, dtype: str) -> bytes:
     return numbers.tobytes() + counts.tobytes()
 
 
-def unpack_fresh(bodies: Sequence[bytes], dtype: str, rows: int) -> Nodes:
-    """The inverse of `pack_fresh` for several of as many nodes each: arrays of shape (bodies, rows, n)."""
+def unpack_fresh(
+    bodies: Sequence[bytes], dtype: str, rows: int, chosen: slice = slice(None)
+) -> Nodes:
+    """The inverse of `pack_fresh` for several of as many nodes each: arrays of shape (bodies, rows, n).
+
+    chosen: the rows that are wanted.
+    """
     size = 4 * np.dtype(dtype).itemsize
     count = len(bodies[0]) // rows // (size + 4)
     data = np.frombuffer(b"".join(bodies), np.uint8).reshape(len(bodies), -1)
     split = size * rows * count
-    numbers = np.ascontiguousarray(data[:, :split]).view(dtype)
-    counts = np.ascontiguousarray(data[:, split:]).view("<u2")
     shape = (len(bodies), -1, rows, count)
-    return Nodes(
-        *numbers.reshape(shape).transpose(1, 0, 2, 3),
-        *counts.astype(np.int64).reshape(shape).transpose(1, 0, 2, 3),
-    )
+    numbers = data[:, :split].view(dtype).reshape(shape)[:, :, chosen]
+    counts = data[:, split:].view("<u2").reshape(shape)[:, :, chosen]
+    return Nodes(*numbers.transpose(1, 0, 2, 3), *counts.astype(np.int64).transpose(1, 0, 2, 3))
 
 
 def _shuffle(array: npt.NDArray[Any]) -> bytes:
@@ -143,10 +151,13 @@ def pack_steps(steps: npt.NDArray[np.int64]) -> bytes:
     return compress(_shuffle(np.diff(steps, prepend=np.int64(0)).astype("<i8")))
 
 
+@lru_cache(_STEPS_HELD)
 def unpack_steps(body: bytes) -> npt.NDArray[np.int64]:
-    """The inverse of `pack_steps`."""
+    """The inverse of `pack_steps`; not to be written to, as runs with the same steps share it."""
     data = decompress(body)
-    return np.cumsum(_unshuffle(data, "<i8", (len(data) // 8,)), dtype=np.int64)
+    steps = np.cumsum(_unshuffle(data, "<i8", (len(data) // 8,)), dtype=np.int64)
+    steps.setflags(write=False)
+    return steps
 
 
 def pack_scalars(records: Sequence[dict[int, float]]) -> bytes:

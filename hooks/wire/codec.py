@@ -242,7 +242,10 @@ def unpack_rows_of_counts(packed: Sequence[bytes], rows: int, row: int) -> npt.N
     for index, data in enumerate(packed):
         first, length, body, as_varints = _open_counts(data, rows)
         begin, many = int(length[:row].sum()), int(length[row])
-        ends = varints.ends(body) if as_varints else 4 * np.arange(1, len(body) // 4 + 1)
+        if as_varints:
+            ends = varints.ends(body[: varints.MOST * (begin + many)])
+        else:
+            ends = 4 * np.arange(1, len(body) // 4 + 1)
         if begin + many > len(ends):
             raise _misfit(data, rows)
         if many:

@@ -6,7 +6,7 @@ The counts of a histogram mostly take one or two bytes instead of four.
 import numpy as np
 import numpy.typing as npt
 
-_MOST = 5
+MOST = 5
 """Bytes of the largest uint32."""
 
 
@@ -29,7 +29,7 @@ def decode(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
     stops = ends(data)
     starts = np.concatenate([[0], stops[:-1]])
     lengths = stops - starts
-    if stops[-1] != len(data) or lengths.max() > _MOST:
+    if stops[-1] != len(data) or lengths.max() > MOST:
         raise ValueError("a number is cut off or too long")
     place = np.arange(len(data)) - np.repeat(starts, lengths)
     parts = (data & np.uint8(127)).astype(np.uint64) << (7 * place).astype(np.uint64)
