@@ -27,11 +27,11 @@ $(PEERS): $(STAMP)
 demo: $(STAMP)  ## the main job: a server, four live trainings, what was found (ARGS=--exit ends it)
 	$(BIN)/trainvitals demo $(ARGS)
 
-test: $(STAMP) .typing/trainvitals  ## all tests
+test: quick  ## all tests: the quick ones on two processes, then the others one by one
 	@bash .ci/browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow or browser' $(ARGS)
 
-quick: $(STAMP)  ## tests that take less than two minutes together
+quick: $(STAMP) .typing/trainvitals  ## tests that take a few minutes together
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow and not browser' $(ARGS)
 
 lint: $(STAMP) .typing/trainvitals  ## ruff and mypy

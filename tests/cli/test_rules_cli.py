@@ -52,7 +52,9 @@ def test_all_rules_are_listed_as_the_policy_has_them(cli):
     assert [item["id"] for item in listed] == [rule.id for rule in RULES]
     off = {item["id"] for item in listed if not item["enabled"]}
     assert off == {"grad-not-zeroed"}
-    (line,) = [x for x in cli("rules", "ls").output.splitlines() if x.startswith("update-ratio-high")]
+    (line,) = [
+        x for x in cli("rules", "ls").output.splitlines() if x.startswith("update-ratio-high")
+    ]
     assert "ratio = 0.25" in line
 
 
