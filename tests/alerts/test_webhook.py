@@ -86,3 +86,4 @@ def test_an_answer_tells_whether_trying_again_can_help(alert, receiver, status, 
 def test_any_success_is_a_delivery(alert, receiver, status):
     receiver.status = status
     Webhook(receiver.url).send(alert())
+    assert len(receiver.got) == 1
