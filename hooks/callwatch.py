@@ -5,7 +5,7 @@ from collections.abc import Callable
 from trainvitals.hooks.accounts import Accounts
 from trainvitals.hooks.call import Call
 from trainvitals.hooks.criteria import Criteria
-from trainvitals.hooks.interception import Slim, ignore, is_tracing
+from trainvitals.hooks.interception import SlimModules, ignore, is_tracing
 from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.quiet import Quiet
 from trainvitals.hooks.registry import Registry
@@ -31,16 +31,16 @@ class CallWatch:
         self._accounts = accounts
         self._problems = problems
         self.count = 0
-        """Calls in the last sampled step."""
+        """Calls in the last sampled step, as many as are noted in one that is not."""
 
-    def in_quiet_step(self) -> tuple[Callable[[Call], None], Slim]:
+    def in_quiet_step(self) -> tuple[Callable[[Call], None], SlimModules]:
         """Between looks: the guard keeps the call, where looking at it later costs no wait."""
         take = self._quiet.calls.append if self._registry.on_cpu else ignore
-        return take, self._registry.slim
+        return take, self._registry.slim()
 
-    def in_glance(self) -> tuple[Callable[[Call], None], Slim]:
+    def in_glance(self) -> tuple[Callable[[Call], None], SlimModules]:
         """In a step that is glanced at the loss is read besides, if it is a module that was named."""
-        return (self._see_loss, self._registry.slim) if self._criteria else self.in_quiet_step()
+        return (self._see_loss, self._registry.slim()) if self._criteria else self.in_quiet_step()
 
     def in_sample(self) -> Callable[[Call], None]:
         """In a sampled step the statistics of the output are taken."""
@@ -51,7 +51,7 @@ class CallWatch:
         if is_tracing():  # looking would become a part of the graph
             return
         self._accounts.enter()
-        self.count += 1
+        self.count += call[0] not in self._registry.in_rows
         if self._registry.on_cpu:
             self._quiet.calls.append(call)
         module = call[0]

@@ -60,6 +60,7 @@ class Guard:
         quiet = self._quiet
         quiet.roots = self._registry.roots
         quiet.one_pass = len(self._registry.layers)
+        quiet.most_rows = max(LEAST_CALLS // max(quiet.one_pass, 1), PASSES)
         quiet.keep_calls(max(LEAST_CALLS, PASSES * quiet.one_pass))
 
     def begin_step(self) -> None:
@@ -111,7 +112,7 @@ class Guard:
             # Of another model, or an earlier backward pass let go of the calls: the gradients will tell.
             self._unplaced = step
             return
-        found = explain_forward([whole(call) for call in self._quiet.calls], self._registry)
+        found = explain_forward(whole(self._quiet.calls), self._registry)
         if found is None:
             found = explain_loss(loss)
             # A gradient scaler's own factor may be what overflows; then no optimizer step will follow.
@@ -128,7 +129,7 @@ class Guard:
     def _may_be_recomputed(self, layer: str) -> bool:
         """Whether the layers inside this one ran unseen, as in a checkpoint that records no gradients."""
         inside = f"{layer}." if layer else ""
-        called = {(self._registry.name_of(call[0]) or "") for call in self._quiet.calls}
+        called = {(self._registry.name_of(call[0]) or "") for call in whole(self._quiet.calls)}
         children = [name for name in self._registry.layers.values() if name.startswith(inside)]
         return any(name and name != layer and name not in called for name in children)
 
@@ -138,6 +139,7 @@ class Guard:
         Several passes may wait for a backward each; then it is the end of the step that lets go of them. The batch
         stays until the next loss tells how the step went.
         """
+        self._quiet.keep_pending()
         if self._quiet.kept:
             for aftermath in self._quiet.kept:
                 aftermath.let_go()
@@ -171,7 +173,7 @@ class Guard:
             inside = f"{found.layer}." if found.layer else ""
             recomputed = [
                 call
-                for call in map(whole, self._quiet.calls)
+                for call in whole(self._quiet.calls)
                 if (self._registry.name_of(call[0]) or "").startswith(inside) and is_bad(call[3])
             ]
             better = explain_forward(recomputed, self._registry) if recomputed else None
@@ -197,6 +199,7 @@ class Guard:
     def stepped(self, aftermath: Aftermath | None, step: int) -> None:
         """An optimizer has stepped; `aftermath` is what is kept of it, None where nothing that it moves is watched."""
         if aftermath is not None:
+            self._quiet.keep_pending()
             aftermath.keep(step)
             self._quiet.kept.append(aftermath)
         if self.doubts:
@@ -211,6 +214,7 @@ class Guard:
 
     def check_last_steps(self) -> bool:
         """Whether one of the last steps left weights non-finite; says so, with the step that it was."""
+        self._quiet.keep_pending()
         for aftermath in self._quiet.kept:
             found = aftermath.explain(self._registry)
             if found is not None:

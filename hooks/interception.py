@@ -15,17 +15,19 @@ import torch
 from torch import Tensor, nn
 from torch.compiler import is_compiling, is_dynamo_compiling
 from torch.nn.utils import clip_grad
+from torch.utils.hooks import RemovableHandle
 
 from trainvitals.hooks.accounts import seconds_of
 from trainvitals.hooks.call import Call
 from trainvitals.hooks.quiet import Quiet, watched_backward
-from trainvitals.hooks.slim import LEFT_OUT
+from trainvitals.hooks.slim import LAYERS_LEFT_OUT, LEFT_OUT, Slim, hooks_so_far
 
 is_tracing = torch._C._is_tracing
+is_autocast_enabled = torch._C._is_any_autocast_enabled
 
-Slim: TypeAlias = Mapping[nn.Module, bool]
-"""Modules whose calls are noted without the output (True) or without the input (False)."""
-_NONE: Slim = {}
+SlimModules: TypeAlias = Mapping[nn.Module, Slim]
+"""Modules whose calls are noted with less than all."""
+_NONE: SlimModules = {}
 
 
 def ignore(call: Call) -> None:
@@ -55,7 +57,7 @@ class Interception:
         `before_clipping` gets lists of the gradients that any clipping is about to change, or a norm to be
         taken of; `before_norm_clipping` the total norm. `without_gradients` gets modules that were called under
         `no_grad`, and their arguments."""
-        self._use: Callable[[Callable[[Call], None], Slim], None] | None = None
+        self._use: Callable[[Callable[[Call], None], SlimModules], None] | None = None
         self._replaced = [
             _Replaced(nn.Module, "__call__", self._calls),
             _Replaced(torch.autograd, "backward", self._backward),
@@ -83,7 +85,7 @@ class Interception:
         for replaced in self._replaced:
             replaced.take_back()
 
-    def send_calls_to(self, take: Callable[[Call], None], slim: Slim = _NONE) -> None:
+    def send_calls_to(self, take: Callable[[Call], None], slim: SlimModules = _NONE) -> None:
         """What is to be done with each call from now on; those of `slim` modules come without what is left out."""
         if self._use is not None:
             self._use(take, slim)
@@ -99,32 +101,57 @@ class Interception:
 
     def _calls(self, original: Callable[..., Any], mine: "_Replaced") -> Callable[..., Any]:
         take: Callable[[Call], None] = ignore
-        slim = _NONE
+        slim, hooks = _NONE, 0
         is_grad_enabled, float32 = torch.is_grad_enabled, torch.float32
-        without_gradients = self._without_gradients
+        handle, no_input, row = RemovableHandle, Slim.NO_INPUT, Slim.ROW
+        quiet, without_gradients = self._quiet, self._without_gradients
         unwrapped = original is getattr(nn.Module, "_wrapped_call_impl", None)
 
-        def use(new_take: Callable[[Call], None], new_slim: Slim) -> None:
-            nonlocal take, slim
-            take, slim = new_take, new_slim
+        def use(new_take: Callable[[Call], None], new_slim: SlimModules) -> None:
+            nonlocal take, slim, hooks
+            take, slim, hooks = new_take, new_slim, hooks_so_far()
+
+        def is_plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+            """Whether a row of layers may be called as such: others may want to see the layers' calls, and
+            autocast would have their values in another precision."""
+            return (
+                not kwargs
+                and len(args) == 1
+                and type(args[0]) is Tensor
+                and is_grad_enabled()
+                and not is_tracing()
+                and not is_autocast_enabled()
+                and nn.Module.__call__ is call
+            )
 
         # One frame less where nobody else has replaced it: this is torch's own `__call__`, written out.
         def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
             if is_dynamo_compiling():  # nothing of ours becomes a part of the graph
                 return original(self, *args, **kwargs)
-            repeatable = slim.get(self)
-            if repeatable is not None and (
-                self._forward_hooks or self._forward_pre_hooks or "forward" in self.__dict__
-            ):
-                repeatable = None
+            how = slim.get(self)
+            if how is not None and (handle.next_id != hooks or "forward" in self.__dict__):
+                how = None
+            if how is row:
+                if is_plain(args, kwargs):
+                    (output,) = args
+                    for layer in self._modules.values():
+                        if layer._compiled_call_impl is None and "forward" not in layer.__dict__:  # type: ignore[union-attr]
+                            output = layer._call_impl(output)  # type: ignore[union-attr]
+                        else:
+                            output = layer(output)  # type: ignore[misc]
+                    if len(quiet.calls) >= quiet.most_rows and self in quiet.roots:
+                        quiet.push_out()
+                    take((self, args, LAYERS_LEFT_OUT, output))
+                    return output
+                how = None
             if self._compiled_call_impl is not None:
                 output = self._compiled_call_impl(*args, **kwargs)
             else:
                 output = self._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call]
             if is_grad_enabled():
-                if repeatable is None:
+                if how is None:
                     take((self, args, kwargs, output))
-                elif not repeatable:
+                elif how is no_input:
                     take((self, LEFT_OUT, LEFT_OUT, output))
                 elif output.dtype is float32:  # autocast would have it in another precision
                     take((self, args, kwargs, LEFT_OUT))

@@ -9,6 +9,7 @@ import math
 import sys
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -37,10 +38,12 @@ class Quiet:
         "kept",
         "limit",
         "losses",
+        "most_rows",
         "next_look",
         "on",
         "one_pass",
         "optimizer",
+        "pending",
         "roots",
     )
 
@@ -56,12 +59,16 @@ class Quiet:
         """The one that counts the steps, if keeping its gradients is all that there is to do."""
         self.aftermath: Aftermath | None = None
         """What is kept of its steps."""
+        self.pending = -1
+        """Its last step, if no loss since has told how it went and it is not in `kept`; else -1."""
         self.kept: list[Aftermath] = []
         """What is kept of the steps since the last loss that was fine."""
         self.calls: deque[Call]
         """The calls of modules since the last backward pass began."""
         self.one_pass = 0
         """Calls of one forward pass at most, unless it calls layers repeatedly."""
+        self.most_rows = LEAST_CALLS
+        """Calls from which on another one of a model that is a row pushes out the oldest: each holds a whole graph."""
         self.roots: set[nn.Module] = set()
         """The watched models."""
         self.batch: object = None
@@ -73,6 +80,7 @@ class Quiet:
 
     def begin(self, aftermath: Aftermath | None, next_look: int) -> None:
         """A step begins that is left to the flat functions; the optimizer that counts steps has this aftermath."""
+        self.keep_pending()
         self.aftermath = aftermath if aftermath is not None and aftermath.is_simple else None
         self.optimizer = self.aftermath.optimizer if self.aftermath is not None else None
         self.next_look = next_look
@@ -82,9 +90,22 @@ class Quiet:
         """The training is not watched any more: let go of all that is its."""
         self.on = False
         self.optimizer = self.aftermath = None
+        self.pending = -1
         self.kept.clear()
         self.calls.clear()
         self.roots = set()
+
+    def push_out(self) -> None:
+        """Let go of the oldest call."""
+        with suppress(IndexError):  # another thread has let go of all of them
+            self.calls.popleft()
+
+    def keep_pending(self) -> None:
+        """Keep the step that the flat function left behind with the others, to look at them all."""
+        if self.pending >= 0 and self.aftermath is not None:
+            self.aftermath.step = self.pending
+            self.kept.append(self.aftermath)
+        self.pending = -1
 
     def keep_calls(self, most: int) -> None:
         """Keep so many calls at most from now on; forgets those that there are."""
@@ -113,12 +134,19 @@ def watched_backward(
             loss: float = tensors.tolist()  # type: ignore[assignment]
             if -math.inf < loss <= quiet.limit:
                 quiet.losses.append(loss)
-                kept, calls = quiet.kept, quiet.calls
-                if len(kept) == 1 and calls and calls[-1][0] in quiet.roots:
-                    kept.pop().gradients = ()
-                    if len(calls) <= quiet.one_pass:
-                        quiet.batch = calls[-1][1:3]
-                        calls.clear()
+                calls = quiet.calls
+                if (
+                    quiet.pending >= 0
+                    and calls
+                    and calls[-1][0] in quiet.roots
+                    and len(calls) <= quiet.one_pass
+                ):
+                    quiet.pending = -1
+                    aftermath: Any = quiet.aftermath
+                    if aftermath.tensors:
+                        aftermath.gradients = ()
+                    quiet.batch = calls[-1][1:3]
+                    calls.clear()
                 else:
                     let_go()
                 return original(tensors, *args, **kwargs)
@@ -145,12 +173,14 @@ def watched_step(
             quiet.on
             and optimizer is quiet.optimizer
             and quiet.completed + 1 < quiet.next_look
+            and quiet.pending < 0
             and not quiet.calls
+            and not quiet.kept
         ):
             aftermath: Any = quiet.aftermath
-            aftermath.step = quiet.completed
-            aftermath.gradients = list(map(gradient_of, aftermath.tensors))
-            quiet.kept.append(aftermath)
+            if aftermath.tensors:
+                aftermath.gradients = list(map(gradient_of, aftermath.tensors))
+            quiet.pending = quiet.completed
             quiet.completed += 1
         else:
             look(optimizer, args, kwargs)

@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
 from trainvitals.hooks.settings import clean_name
-from trainvitals.hooks.slim import slim_modules
+from trainvitals.hooks.slim import Slim, hooks_so_far, in_rows, slim_modules
 from trainvitals.hooks.wire import limits
 from trainvitals.hooks.wire.records import Row
 
@@ -96,8 +96,11 @@ class Registry:
         """Layer name to its place in the forward order, as far as it was seen."""
         self.roots: set[nn.Module] = set()
         """The watched models themselves."""
-        self.slim: dict[nn.Module, bool] = {}
-        """Modules whose calls are noted without what nobody else keeps alive; see `slim`."""
+        self.in_rows: set[nn.Module] = set()
+        """Layers whose calls are not noted by themselves; see `slim`."""
+        self._slim: dict[nn.Module, Slim] = {}
+        self._hooks = -1
+        self.slim()
         self.on_cpu = False
         """Whether any parameter lives on the CPU."""
         self.compiled = False
@@ -149,7 +152,8 @@ class Registry:
                             wanted_parameters.add(id(tensor))
         self.layers, self.parameters = layers, parameters
         self.roots = {watched.model for watched in self.models}
-        self.slim = slim_modules(layer for layer in layers if layer not in self.roots)
+        self._hooks = -1
+        self.slim()
         self.on_cpu = any(p.tensor.device.type == "cpu" for p in parameters.values())
         self.wanted = wanted if self._outputs else set()
         self.wanted_parameters = wanted_parameters if self._parameters else set()
@@ -157,6 +161,14 @@ class Registry:
         changed = tuple(signature) != self._signature
         self._signature = tuple(signature)
         return changed
+
+    def slim(self) -> dict[nn.Module, Slim]:
+        """Modules whose calls are noted with less than all, as things are now."""
+        if self._hooks != hooks_so_far():
+            self._hooks = hooks_so_far()
+            self._slim = slim_modules(self.layers, self.roots)
+            self.in_rows = in_rows(self._slim)
+        return self._slim
 
     def name_of(self, module: nn.Module) -> str | None:
         """Dotted name of a watched module, or of the one that a compiled wrapper holds; None for others."""

@@ -50,6 +50,11 @@ def patch_forward(model: nn.Module) -> None:
     model.two.forward = once
 
 
+def in_half_precision(model: nn.Module, batch: Any) -> Any:
+    with torch.autocast("cpu", dtype=torch.float16):
+        return model(batch)
+
+
 def spoil_weight(model: nn.Module) -> None:
     model.two.weight.data[1, 2] = math.nan
 
@@ -110,7 +115,25 @@ def overflow() -> Training:
     return Training(Overflow(), before=before, batch=lambda on: torch.rand(16, FEATURES) + 1)
 
 
-@table({"a product out of range": Case(overflow, Found("forward", "linear"))})
+def overflow_in_half_precision() -> Training:
+    def before(training: Training) -> None:
+        with torch.no_grad():
+            training.model.linear.weight.fill_(60_000)
+
+    torch.manual_seed(4)
+    model = named(linear=nn.Linear(FEATURES, WIDTH), act=nn.ReLU(), head=nn.Linear(WIDTH, CLASSES))
+    batch = lambda on: torch.rand(16, FEATURES) + 1  # noqa: E731
+    return Training(model, before=before, batch=batch, call=in_half_precision)
+
+
+@table(
+    {
+        "a product out of range": Case(overflow, Found("forward", "linear")),
+        "a product out of autocast's range": Case(
+            overflow_in_half_precision, Found("forward", "linear")
+        ),
+    }
+)
 def test_an_output_that_was_not_kept_is_made_again(check: Any, case: Case, step: int) -> None:
     check(case, step)
 
@@ -217,3 +240,65 @@ def test_a_gradient_is_blamed_whatever_the_optimizer_keeps_of_it(
         ),
         step,
     )
+
+
+def noted_calls(act: Callable[[nn.Sequential], object]) -> list[str]:
+    """Class names of what is noted in a quiet step of `tanh_net` in which `act` calls it."""
+    model = tanh_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    run = tv.watch(model, optimizer, interval=1000, strict=True)
+    for _ in range(40):
+        optimizer.zero_grad()
+        model(torch.randn(4, FEATURES)).square().mean().backward()
+        optimizer.step()
+    act(model)
+    return [type(call[0]).__name__ for call in run._watch.quiet.calls]
+
+
+LAYERS = ["Linear", "Tanh", "Linear", "Sigmoid", "Linear"]
+BATCH = torch.ones(4, FEATURES)
+
+
+def hooked(model: nn.Sequential) -> None:
+    seen: list[Tensor] = []
+    model.two.register_forward_hook(lambda module, args, output: seen.append(output))
+    model(BATCH)
+    assert len(seen) == 1
+
+
+def called_by_layer(model: nn.Sequential) -> None:
+    value = BATCH
+    for layer in model:
+        value = layer(value)
+
+
+@pytest.mark.parametrize(
+    ("act", "noted"),
+    [
+        (lambda model: model(BATCH), ["Sequential"]),
+        (lambda model: in_half_precision(model, BATCH), [*LAYERS, "Sequential"]),
+        (hooked, [*LAYERS, "Sequential"]),
+        (called_by_layer, LAYERS),
+    ],
+    ids=["as usual", "in another precision", "with a new hook", "layer by layer"],
+)
+def test_a_row_of_layers_is_noted_as_one_call(act: Any, noted: list[str]) -> None:
+    assert noted_calls(act) == noted
+
+
+def test_whoever_replaced_the_call_of_modules_since_then_sees_all_layers(monkeypatch: Any) -> None:
+    seen: list[str] = []
+
+    def act(model: nn.Sequential) -> None:
+        ours = nn.Module.__call__
+
+        def theirs(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            seen.append(type(self).__name__)
+            return ours(self, *args, **kwargs)
+
+        monkeypatch.setattr(nn.Module, "__call__", theirs)
+        model(BATCH)
+        monkeypatch.setattr(nn.Module, "__call__", ours)
+
+    assert noted_calls(act) == [*LAYERS, "Sequential"]
+    assert seen == ["Sequential", *LAYERS]
