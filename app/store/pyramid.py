@@ -113,8 +113,7 @@ def leaves(values: Numbers, missing: np.floating[Any]) -> Nodes:
     """Each value of shape (rows, n) as a node of its own."""
     finite = np.isfinite(values)
     if finite.all():
-        one, none = (np.broadcast_to(np.int64(number), values.shape) for number in (1, 0))
-        return Nodes(values, values, values, values, one, none)
+        return Nodes(values, values, values, values, *(uniform(n, values.shape) for n in (1, 0)))
     count = finite.astype(np.int64)
     present = recorded(values, missing)
     shown = np.where(finite, values, np.nan)
@@ -122,9 +121,15 @@ def leaves(values: Numbers, missing: np.floating[Any]) -> Nodes:
     return Nodes(shown, shown, shown, last, count, (present & ~finite).astype(np.int64))
 
 
+def uniform(number: int, shape: tuple[int, ...]) -> Counts:
+    """One number everywhere, not to be written to: `np.broadcast_to`, at a tenth of its time."""
+    return np.ndarray(shape, np.int64, np.int64(number).tobytes(), strides=(0,) * len(shape))
+
+
 def run_starts(numbers: npt.NDArray[np.integer]) -> npt.NDArray[np.intp]:
     """Where each run of equal numbers starts."""
-    changed = np.ones(len(numbers), np.bool_)
+    changed = np.empty(len(numbers), np.bool_)
+    changed[:1] = True
     np.not_equal(numbers[1:], numbers[:-1], out=changed[1:])
     return changed.nonzero()[0]
 
