@@ -203,7 +203,7 @@ def _in_rows(
     """
     cells, blocks, rows, count = shape
     whole = field
-    if len(field) == cells * blocks and not any(field.strides):  # one number everywhere
+    if len(field) == cells * blocks and pyramid.is_uniform(field):
         return pyramid.uniform(int(field[0, 0, 0]), (cells * rows, blocks * count))
     if len(field) < cells * blocks:
         whole = np.full((cells * blocks, rows, count), missing, field.dtype)

@@ -126,6 +126,11 @@ def uniform(number: int, shape: tuple[int, ...]) -> Counts:
     return np.ndarray(shape, np.int64, np.int64(number).tobytes(), strides=(0,) * len(shape))
 
 
+def is_uniform(counts: npt.NDArray[Any]) -> bool:
+    """Whether it was made by `uniform`."""
+    return counts.size > 0 and not any(counts.strides)
+
+
 def run_starts(numbers: npt.NDArray[np.integer]) -> npt.NDArray[np.intp]:
     """Where each run of equal numbers starts."""
     changed = np.empty(len(numbers), np.bool_)
@@ -144,12 +149,9 @@ def merge(nodes: Nodes, starts: npt.NDArray[np.intp]) -> Nodes:
         return nodes
     lengths = np.concatenate((starts[1:], [total])) - starts
     runs = (starts, lengths, int(lengths.max()))
-    finite = _fold(np.add, nodes.finite, *runs)
-    nonfinite = _fold(np.add, nodes.nonfinite, *runs)
+    finite, nonfinite = _total(nodes.finite, *runs), _total(nodes.nonfinite, *runs)
     # Weights first: a sum of values near the largest float would overflow where their mean does not.
-    if (
-        not any(nodes.finite.strides) and nodes.finite[:1, :1].all()
-    ):  # one number everywhere, as mostly
+    if is_uniform(nodes.finite) and nodes.finite[0, 0]:  # as mostly
         whole, weights = True, np.repeat(1 / lengths, lengths)
     else:
         weights = nodes.finite / np.repeat(np.maximum(finite, 1), lengths, axis=1)
@@ -172,6 +174,15 @@ def merge(nodes: Nodes, starts: npt.NDArray[np.intp]) -> Nodes:
         finite,
         nonfinite,
     )
+
+
+def _total(
+    counts: Counts, starts: npt.NDArray[np.intp], lengths: npt.NDArray[np.intp], longest: int
+) -> Counts:
+    """The sum of each run."""
+    if is_uniform(counts):
+        return (counts[:1, :1] * lengths).repeat(len(counts), axis=0)
+    return _fold(np.add, counts, starts, lengths, longest)
 
 
 def _fold(

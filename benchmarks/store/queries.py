@@ -47,6 +47,8 @@ class Times:
     p99: float
     cold: float
     """The first answer of a new process whose file is not in memory: the slowest of some."""
+    buckets: int
+    """How many buckets or times the answer has, of each run; 0 where it has none."""
 
 
 def measure(
@@ -63,13 +65,21 @@ def measure(
         ]
         with contextlib.ExitStack() as opened:
             stores = [opened.enter_context(Store.open(path)) for path in paths]
+            buckets = [_buckets(query(store)) for store in stores]
             times = np.array(
-                [[_timed(store, query) for store in stores] for _ in range(repeats + 2)]
+                [[_timed(store, query) for store in stores] for _ in range(repeats + 1)]
             )
-        for place, known in enumerate(found):  # the first two answers do not count
-            known[name] = Times(*np.percentile(times[2:, place], [50, 99]).tolist(), first[place])
+        for place, known in enumerate(found):  # the first answers do not count
+            p50, p99 = np.percentile(times[1:, place], [50, 99]).tolist()
+            known[name] = Times(p50, p99, first[place], buckets[place])
         progress.show("charts", (number + 1) / len(QUERIES))
     return found
+
+
+def _buckets(answer: Any) -> int:
+    while isinstance(answer, list | dict):
+        answer = next(iter(answer.values() if isinstance(answer, dict) else answer))
+    return len(getattr(answer, "steps", ()))
 
 
 def _timed(store: Store, query: Query) -> float:

@@ -68,7 +68,7 @@ def test_peers_hold_what_they_were_given(tmp_path):
 
 
 def test_the_report_says_what_holds_and_what_does_not(filled):
-    quick, slow = Times(1.0, 2.0, 3.0), Times(100.0, 200.0, 3.0)
+    quick, slow = Times(1.0, 2.0, 3.0, 9), Times(100.0, 200.0, 3.0, 9)
     names = list(queries.QUERIES)
     long = dict.fromkeys(names, quick) | {names[1]: slow}
     measured = Measured(filled, filled, long, dict.fromkeys(names, quick), [])
@@ -101,4 +101,5 @@ def test_several_stores_are_asked_in_turn(filled, capfd):
     for times in [*first.values(), *second.values()]:
         assert 0 < times.p50 <= times.p99
         assert times.cold > 0
+    assert [times.buckets for times in first.values()] == [600, 300, 600, 200, 0, 0, 600]
     assert "charts: 100%" in capfd.readouterr().err
