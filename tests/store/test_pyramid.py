@@ -28,7 +28,7 @@ def fill(stream, steps, rows, odd, random):
     losses = np.where(random.random(steps) < odd / 3, np.nan, random.normal(size=steps))
     stream.start().layout([f"fc{number}" for number in range(rows)])
     for step in range(steps):
-        stream.sample(step, values[step], scalars={"loss": losses[step]})
+        stream.sample(step, values[step], scalars={"loss": float(losses[step])})
     while stream.sent < len(stream.records):
         stream.send(last=stream.sent + int(random.integers(1, 400)))
     return values, losses
