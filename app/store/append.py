@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from trainvitals.app.store import catalog, compaction, groups, tiles
+from trainvitals.app.store import bars, catalog, compaction, groups, tiles
 from trainvitals.app.store.compression import compress, decompress
 from trainvitals.app.store.connection import Database
 from trainvitals.app.store.groups import Group
@@ -192,17 +192,11 @@ class _Appender:
 
     def _take_histograms(self, record: Step, histograms: Histograms) -> None:
         group = self._known(histograms.group)
-        _check_counts(histograms.counts, group.rows)
+        packed = _pack_counts(histograms.counts, group.rows)
         if self._charted:
             self._connection.execute(
                 "INSERT OR REPLACE INTO histograms (grp, kind, step, seq, body) VALUES (?, ?, ?, ?, ?)",
-                (
-                    group.key,
-                    histograms.kind,
-                    record.step,
-                    record.seq,
-                    compress(histograms.counts),
-                ),
+                (group.key, histograms.kind, record.step, record.seq, packed),
             )
 
     def _known(self, number: int) -> Group:
@@ -283,8 +277,9 @@ def _rows(record: Scalars) -> list[_Row]:
         raise InvalidRecord(str(error)) from error
 
 
-def _check_counts(packed: bytes, rows: int) -> None:
+def _pack_counts(counts: bytes, rows: int) -> bytes:
     try:
-        unpack_counts(packed, rows)
+        unpack_counts(counts, rows)  # tells every way in which they can be wrong
+        return bars.pack(counts, rows)
     except WireError as error:
         raise InvalidRecord(str(error)) from error

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
-from trainvitals.app.store import catalog, groups, pyramid, tiles
+from trainvitals.app.store import bars, catalog, groups, pyramid, tiles
 from trainvitals.app.store.append import REFERENCE, log_decoder
 from trainvitals.app.store.compression import decompress
 from trainvitals.app.store.groups import Group
 from trainvitals.app.store.pyramid import Nodes
-from trainvitals.hooks.wire.codec import WireError, unpack_counts
+from trainvitals.hooks.wire.codec import WireError
 from trainvitals.hooks.wire.records import Event, Record, Step
 from trainvitals.hooks.wire.scalars import expand
 
@@ -179,7 +179,7 @@ class _Stream:
             "SELECT kind, step, body FROM histograms WHERE grp = ?", (group.key,)
         ):
             try:
-                unpack_counts(decompress(body), group.rows)
+                bars.unpack(body, group.rows)
             except _UNREADABLE as error:
                 self.wrong.append(f"{label}: {kind} histograms of step {step}: {error}")
 
@@ -225,7 +225,9 @@ class _Stream:
         for number in {block for block, _ in held}.union(waiting):
             own = sums.part(slice(0, group.rows), number * count, count)
             bodies = [body for block, body in held if block == number]
-            nodes = tiles.unpack_fresh(bodies, group.dtype, group.rows)[0] if bodies else None
+            nodes = None
+            if bodies:
+                nodes = tiles.unpack_plain(bodies, group.dtype, group.rows, count, 1)[0]
             if number not in waiting or not own.agrees(nodes):
                 self.wrong.append(f"{label}: fresh nodes of column {column}, block {number}.")
         level, count = 1, group.nodes(1)
@@ -369,5 +371,4 @@ def _nodes(group: Group, body: bytes | None, level: int, rows: int) -> Nodes | N
     """The nodes of one tile, shape (rows, n)."""
     if body is None:
         return None
-    width = pyramid.width(level)
-    return tiles.unpack_nodes([body], group.dtype, rows, group.nodes(level), width)[0]
+    return tiles.unpack_nodes([body], group.dtype, rows, group.nodes(level), level)[0]

@@ -114,13 +114,24 @@ def write_block(
     number = group.compacted // group.block
     _insert_block(connection, group, 0, number, steps, int(steps.min()), int(steps.max()))
     rows: list[_TileRow] = []
-    fresh = []
+    summed = []
     for column, values, nodes in matrices:
         rows += _tile_rows(group, 0, column, number, tiles.pack_values(values))
-        fresh.append((group.key, column, number, tiles.pack_fresh(nodes, group.dtype)))
+        summed.append((column, nodes))
     _insert_tiles(connection, rows)
-    connection.executemany("INSERT INTO fresh (grp, col, block, body) VALUES (?, ?, ?, ?)", fresh)
     group.compacted += group.block
+    sum_up(connection, group, number, summed)
+
+
+def sum_up(
+    connection: sqlite3.Connection, group: Group, number: int, summed: Iterable[tuple[int, Nodes]]
+) -> None:
+    """Add what block `number` of records adds to the pyramid: by column its nodes of level 1, shape (rows, n)."""
+    fresh = (
+        (group.key, column, number, tiles.pack_plain(nodes, group.dtype, 1))
+        for column, nodes in summed
+    )
+    connection.executemany("INSERT INTO fresh (grp, col, block, body) VALUES (?, ?, ?, ?)", fresh)
     level, number = 0, number + 1
     while number % (fan := FAN if level else FIRST_SPAN) == 0:
         number //= fan
@@ -142,10 +153,9 @@ def _write_level(connection: sqlite3.Connection, group: Group, level: int, numbe
     low, high = min(row[0] for row in found), max(row[1] for row in found)
     _insert_block(connection, group, level, number, firsts, low, high)
     rows: list[_TileRow] = []
-    width = pyramid.width(level)
     read = _below if level > 1 else _fresh
     for column, nodes in read(connection, group, level - 1, first, last):
-        bodies = tiles.pack_nodes(nodes, group.dtype, width)
+        bodies = tiles.pack_nodes(nodes, group.dtype, level)
         rows += _tile_rows(group, level, column, number, bodies)
     _insert_tiles(connection, rows)
     if level == 1:
@@ -159,7 +169,7 @@ def _fresh(
 ) -> Iterator[tuple[int, Nodes]]:
     """The nodes of level 1 that wait for their block, by column."""
     count = group.block // FIRST_WIDTH
-    nothing = tiles.pack_fresh(pyramid.empty(group.rows, count), group.dtype)
+    nothing = tiles.pack_plain(pyramid.empty(group.rows, count), group.dtype, 1)
     found = connection.execute(
         "SELECT col, block, body FROM fresh WHERE grp = ? AND block BETWEEN ? AND ? ORDER BY col",
         (group.key, first, last),
@@ -167,15 +177,16 @@ def _fresh(
     for column, rows in groupby(found, key=itemgetter(0)):
         held = {block: body for _, block, body in rows}
         bodies = [held.get(block, nothing) for block in range(first, last + 1)]
-        yield column, _in_a_row(tiles.unpack_fresh(bodies, group.dtype, group.rows))
+        nodes = tiles.unpack_plain(bodies, group.dtype, group.rows, count, 1)
+        yield column, _in_a_row(nodes)
 
 
 def _below(
     connection: sqlite3.Connection, group: Group, level: int, first: int, last: int
 ) -> Iterator[tuple[int, Nodes]]:
     """Nodes of blocks `first` to `last` of `level`, by column, each `FAN` as one."""
-    count, width = group.nodes(level), pyramid.width(level)
-    for column in _columns(connection, group, level):
+    count = group.nodes(level)
+    for column in columns_of(connection, group, level):
         held: dict[tuple[int, int], bytes] = {}
         for tile in range(-(-group.rows // tiles.TILE_ROWS)):
             for block, body in connection.execute(
@@ -194,14 +205,14 @@ def _below(
             if not places:
                 continue
             bodies = [held[place] for place in places]
-            read = tiles.unpack_nodes(bodies, group.dtype, height, count, width)
+            read = tiles.unpack_nodes(bodies, group.dtype, height, count, level)
             for index, (tile, block) in enumerate(places):
                 low, at = tile * tiles.TILE_ROWS, block * count
                 nodes.put((slice(low, low + height), slice(at, at + count)), read[index])
         yield column, pyramid.coarsen(nodes, FAN)
 
 
-def _columns(connection: sqlite3.Connection, group: Group, level: int) -> Iterator[int]:
+def columns_of(connection: sqlite3.Connection, group: Group, level: int) -> Iterator[int]:
     """The columns that have tiles of `level`: one look-up each, however many tiles there are."""
     column = -1
     while True:

@@ -12,13 +12,11 @@ import msgspec
 import numpy as np
 
 from trainvitals.app.rules.finding import Finding
-from trainvitals.app.store import catalog, findings, groups, tiles
-from trainvitals.app.store.compression import decompress
+from trainvitals.app.store import bars, catalog, findings, groups, tiles
 from trainvitals.app.store.connection import Database
 from trainvitals.app.store.groups import Group
 from trainvitals.app.store.read import Records
 from trainvitals.hooks.wire.bins import edges
-from trainvitals.hooks.wire.codec import unpack_counts
 from trainvitals.hooks.wire.records import Event, GroupKind
 
 What = Literal["scalars", "activations", "parameters", "histograms", "events", "findings"]
@@ -198,7 +196,7 @@ def _histograms(
         (group.key, _RECORDS, first),
     ).fetchall()
     for step, kind, body in found:
-        counts = unpack_counts(decompress(body), group.rows)
+        counts = bars.unpack(body, group.rows)
         head = source.head(step)
         for line, place in zip(*np.nonzero(counts), strict=True):
             low, high = _EDGES[place], _EDGES[place + 1]

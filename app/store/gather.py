@@ -46,7 +46,7 @@ class Buckets:
 
 def _in_order(numbers: npt.NDArray[np.integer]) -> bool:
     """Whether each is the one before and 1."""
-    return bool((np.diff(numbers) == 1).all()) and len(numbers) > 0
+    return len(numbers) > 0 and bool((numbers[1:] - numbers[:-1] == 1).all())
 
 
 class Reader:
@@ -132,29 +132,37 @@ class Reader:
     ) -> Nodes:
         group, blocks = self._group, span.last - span.first + 1
         count, rows = group.block // pyramid.FIRST_WIDTH, self._rows(first, last, place)
+        height = rows.stop - rows.start
+        wanted = tiles.some_lines(group.rows, rows)
         places, bodies = [], []
         for cell, column in enumerate(columns):
             for block, body in self._connection.execute(
-                "SELECT block, body FROM fresh WHERE grp = ? AND col = ? AND block BETWEEN ? AND ?",
+                f"SELECT block, {wanted} FROM fresh "
+                "WHERE grp = ? AND col = ? AND block BETWEEN ? AND ?",
                 (group.key, column, span.first, span.last),
             ):
                 places.append(cell * blocks + block - span.first)
                 bodies.append(body)
-        shape = (len(columns), blocks, rows.stop - rows.start, count)
+        shape = (len(columns), blocks, height, count)
         if not bodies:
             return pyramid.empty(shape[0] * shape[2], blocks * count)
-        return _laid_out(tiles.unpack_fresh(bodies, group.dtype, group.rows, rows), places, shape)
+        nodes = tiles.unpack_plain(bodies, group.dtype, height, count, 1)
+        return _laid_out(nodes, places, shape)
 
     def _from_tiles(
         self, span: Span, columns: Sequence[int], first: int, last: int, place: int | None
     ) -> Nodes:
         group, blocks = self._group, span.last - span.first + 1
+        height = min(tiles.TILE_ROWS, group.rows - first * tiles.TILE_ROWS)
+        chosen = slice(0, height) if place is None else slice(place, place + 1)
+        plain = span.level > 0 and tiles.plain(group.dtype, span.level)
+        wanted = tiles.some_lines(height, chosen) if plain else "body"
         places, bodies = [], []
         cell = 0
         for column in columns:
             for tile in range(first, last + 1):
                 for block, body in self._connection.execute(
-                    "SELECT block, body FROM tiles "
+                    f"SELECT block, {wanted} FROM tiles "
                     "WHERE grp = ? AND level = ? AND col = ? AND tile = ? AND block BETWEEN ? AND ? "
                     "ORDER BY block",
                     (group.key, span.level, column, tile, span.first, span.last),
@@ -162,19 +170,19 @@ class Reader:
                     places.append(cell * blocks + block - span.first)
                     bodies.append(body)
                 cell += 1
-        height = min(tiles.TILE_ROWS, group.rows - first * tiles.TILE_ROWS)
-        shown, count = 1 if place is not None else height, group.nodes(span.level)
+        shown, count = chosen.stop - chosen.start, group.nodes(span.level)
         shape = (cell, blocks, shown, count)
         if not bodies:
             nothing = pyramid.empty(cell * shown, blocks * count)
             return nothing if span.kept is None else nothing[:, span.kept]
         if span.level == 0:
             missing = tiles.MISSING[group.dtype]
-            chosen = slice(None) if place is None else slice(place, place + 1)
             values = floats.unpack(bodies, group.dtype, height, count, chosen)
             return self._leaves(_in_rows(values, places, shape, missing), span.kept)
-        width = pyramid.width(span.level)
-        nodes = tiles.unpack_nodes(bodies, group.dtype, height, count, width, place)
+        if plain:
+            nodes = tiles.unpack_plain(bodies, group.dtype, shown, count, span.level)
+        else:
+            nodes = tiles.unpack_packed(bodies, group.dtype, height, count, span.level, chosen)
         return _laid_out(nodes, places, shape)
 
 
@@ -195,8 +203,8 @@ def _in_rows(
     """
     cells, blocks, rows, count = shape
     whole = field
-    if len(field) == cells * blocks and not any(field.strides):  # one number everywhere
-        return np.broadcast_to(field[0, 0, 0], (cells * rows, blocks * count))
+    if len(field) == cells * blocks and pyramid.is_uniform(field):
+        return pyramid.uniform(int(field[0, 0, 0]), (cells * rows, blocks * count))
     if len(field) < cells * blocks:
         whole = np.full((cells * blocks, rows, count), missing, field.dtype)
         whole[places] = field

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainvitals.app.store import catalog, groups
-from trainvitals.app.store.compression import decompress
+from trainvitals.app.store import bars, catalog, groups
 from trainvitals.app.store.cover import NEVER
 from trainvitals.app.store.groups import Group
 from trainvitals.app.store.types import HistogramSeries
 from trainvitals.hooks.wire.bins import BINS
-from trainvitals.hooks.wire.codec import unpack_rows_of_counts
 from trainvitals.hooks.wire.records import HistogramKind
 
 _Found = tuple[int, int]
@@ -50,7 +48,7 @@ class _Source:
     def bodies(self, connection: sqlite3.Connection, found: Sequence[_Found]) -> list[bytes]:
         """Packed counts of all rows."""
         return [
-            decompress(body)
+            body
             for step, seq in found
             for (body,) in connection.execute(
                 "SELECT body FROM histograms WHERE grp = ? AND kind = ? AND step = ? AND seq = ?",
@@ -79,7 +77,7 @@ def histograms(
         if own:
             bodies = source.bodies(connection, own)
             steps += [step for step, _ in own]
-            parts.append(unpack_rows_of_counts(bodies, source.rows, source.row).astype(np.int64))
+            parts.append(bars.unpack_row(bodies, source.rows, source.row).astype(np.int64))
     order = np.argsort(np.array(steps, np.int64))
     counts = np.concatenate(parts)[order]
     filled = counts.any(axis=1)  # a row of zeros is "none"

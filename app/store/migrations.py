@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Callable
 
 from trainvitals.app.store import views
-from trainvitals.app.store.repack import repack
+from trainvitals.app.store.repack import pack_histograms, repack, sum_up_anew
 from trainvitals.app.store.types import StoreError
 
 MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
@@ -119,7 +119,7 @@ MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
         kind TEXT NOT NULL,
         step INTEGER NOT NULL,
         seq INTEGER NOT NULL,
-        body BLOB NOT NULL,                  -- zstd of codec.pack_counts
+        body BLOB NOT NULL,                  -- see bars.pack
         PRIMARY KEY (grp, kind, step, seq)
     );
 
@@ -175,7 +175,7 @@ MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
         grp INTEGER NOT NULL REFERENCES groups (key) ON DELETE CASCADE,
         col INTEGER NOT NULL,
         block INTEGER NOT NULL,              -- of the records they sum up
-        body BLOB NOT NULL,                  -- see tiles.pack_fresh
+        body BLOB NOT NULL,                  -- see tiles.pack_plain
         PRIMARY KEY (grp, col, block)
     );
     """,
@@ -240,6 +240,8 @@ MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     );
     CREATE INDEX alerts_by_age ON alerts (not_before);
     """,
+    sum_up_anew,
+    pack_histograms,
 )
 
 

@@ -140,8 +140,11 @@ def _reaches(
 
 def _width(found: Sequence[Reach], points: int) -> int:
     """Records in a bucket, so that there are at most `points` buckets."""
-    width, most = 1, max((part.group.count for part in found), default=0)
+    most = max((part.group.count for part in found), default=0)
     ends = [end for part in found for end in part.ends()]
+    width = 1
+    while width * points < sum(stop - first for first, stop in ends) and width < most:
+        width *= 2  # so wide at least; a run of records may need a bucket more at each of its ends
     while (
         width < most
         and sum((stop - 1) // width - first // width + 1 for first, stop in ends) > points

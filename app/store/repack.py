@@ -1,19 +1,21 @@
-"""Bring the tiles of a database of schema version 2 or older into the form that is written now."""
+"""Bring the tiles of an older database into the form that is written now."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from trainvitals.app.store import compaction, groups, pyramid, tiles
+from trainvitals.app.store import bars, compaction, groups, pyramid, tiles
 from trainvitals.app.store.compression import decompress
 from trainvitals.app.store.groups import Group
 
 _ROWS: Final = 8
 """Rows in a tile, as it was."""
+_RECORDS: Final = 256
+"""Records with histograms that are rewritten at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +28,74 @@ class _Block:
 
 
 def repack(connection: sqlite3.Connection) -> None:
-    """Rewrite the blocks of all groups, inside the caller's transaction: a few seconds for 10 million layer-steps."""
-    for row in connection.execute(
-        f"SELECT {groups.FIELDS} FROM groups g WHERE g.compacted > 0"
+    """Rewrite the blocks of schema version 2. Like what follows, inside the caller's transaction."""
+    for group in _compacted(connection):
+        _repack(connection, group)
+
+
+def sum_up_anew(connection: sqlite3.Connection) -> None:
+    """Rewrite the pyramids of schema version 7, in whose higher levels nodes were packed as records are."""
+    for group in _compacted(connection):
+        _drop_pyramid(connection, group)
+        columns = list(compaction.columns_of(connection, group, 0))
+        blocks, group.compacted = group.blocks(0), 0
+        for number in range(blocks):
+            group.compacted += group.block
+            held = _values(connection, group, columns, number)
+            summed = ((column, compaction.nodes_of(values)) for column, values in held)
+            compaction.sum_up(connection, group, number, summed)
+
+
+def pack_histograms(connection: sqlite3.Connection) -> None:
+    """Rewrite the histograms of schema version 8, which were one part of all rows."""
+    last = 0
+    while found := connection.execute(
+        "SELECT h.rowid, h.body, g.rows FROM histograms h JOIN groups g ON g.key = h.grp "
+        "WHERE h.rowid > ? ORDER BY h.rowid LIMIT ?",
+        (last, _RECORDS),
     ).fetchall():
-        _repack(connection, Group(*row))
+        last = found[-1][0]
+        connection.executemany(
+            "UPDATE histograms SET body = ? WHERE rowid = ?",
+            [(bars.pack(decompress(body), rows), key) for key, body, rows in found],
+        )
+
+
+def _compacted(connection: sqlite3.Connection) -> list[Group]:
+    """The groups that have blocks."""
+    rows = connection.execute(f"SELECT {groups.FIELDS} FROM groups g WHERE g.compacted > 0")
+    return [Group(*row) for row in rows.fetchall()]
+
+
+def _drop_pyramid(connection: sqlite3.Connection, group: Group) -> None:
+    for statement in (
+        "DELETE FROM tiles WHERE grp = ? AND level > 0",
+        "DELETE FROM blocks WHERE grp = ? AND level > 0",
+        "DELETE FROM fresh WHERE grp = ?",
+    ):
+        connection.execute(statement, (group.key,))
+
+
+def _values(
+    connection: sqlite3.Connection, group: Group, columns: Sequence[int], number: int
+) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """A block of records by column: shape (rows, records)."""
+    for column in columns:
+        bodies = [
+            body
+            for tile in range(-(-group.rows // tiles.TILE_ROWS))
+            for (body,) in connection.execute(
+                "SELECT body FROM tiles WHERE grp = ? AND level = 0 AND col = ? AND tile = ? "
+                "AND block = ?",
+                (group.key, column, tile, number),
+            )
+        ]
+        if bodies:  # a scalar may be in other blocks alone
+            yield column, tiles.unpack_tiles(bodies, group.dtype, group.rows, group.block)
 
 
 def _repack(connection: sqlite3.Connection, group: Group) -> None:
-    connection.execute("DELETE FROM tiles WHERE grp = ? AND level > 0", (group.key,))
-    connection.execute("DELETE FROM blocks WHERE grp = ? AND level > 0", (group.key,))
+    _drop_pyramid(connection, group)
     size = group.block
     count = group.compacted // size
     group.block, group.compacted = max(size, pyramid.FIRST_WIDTH), 0

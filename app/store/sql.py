@@ -18,11 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from pluggy import HookimplMarker
 
-from trainvitals.app.store import tiles
-from trainvitals.app.store.compression import decompress
+from trainvitals.app.store import bars, tiles
 from trainvitals.app.store.types import StoreError
 from trainvitals.hooks.wire.bins import edges
-from trainvitals.hooks.wire.codec import unpack_row_of_counts
 from trainvitals.hooks.wire.records import Layout
 
 _layout = msgspec.msgpack.Decoder(Layout)
@@ -98,7 +96,7 @@ def _tail_scalars(body: bytes, steps: bytes, column: int) -> str:
 
 def _counts(body: bytes, rows: int, row: int) -> str:
     """Counts of one row of a histogram record by bin, a JSON list."""
-    counts = unpack_row_of_counts(decompress(body), rows, row)
+    counts = bars.unpack_row([body], rows, row)[0]
     return msgspec.json.encode(counts.tolist()).decode()
 
 

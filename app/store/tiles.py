@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from trainvitals.app.store import floats
 from trainvitals.app.store.compression import compress, decompress
-from trainvitals.app.store.pyramid import Nodes
+from trainvitals.app.store.pyramid import Nodes, uniform, width
 from trainvitals.hooks.wire.columns import MISSING_BITS
 
 TILE_ROWS: Final = 16
@@ -63,8 +63,19 @@ def unpack_values(body: bytes, dtype: str, rows: int, records: int) -> npt.NDArr
     return values
 
 
-def pack_nodes(nodes: Nodes, dtype: str, width: int) -> list[bytes]:
-    """Nodes of `width` records each, shape (rows, n), as tiles of `TILE_ROWS` rows, their numbers as `dtype`."""
+def plain(dtype: str, level: int) -> bool:
+    """Whether nodes of `level` are kept as they are, to be read at once; else in fewer bytes.
+
+    Above level 1 there are too few for their bytes to matter, and of scalars at all levels.
+    """
+    return level > 1 or dtype == "<f8"
+
+
+def pack_nodes(nodes: Nodes, dtype: str, level: int) -> list[bytes]:
+    """Nodes of `level`, shape (rows, n), as tiles of `TILE_ROWS` rows, their numbers as `dtype`."""
+    if plain(dtype, level):
+        lows = range(0, len(nodes.finite), TILE_ROWS)
+        return [pack_plain(nodes[low : low + TILE_ROWS], dtype, level) for low in lows]
     numbers = [
         field.astype(dtype, copy=False) for field in (nodes.min, nodes.max, nodes.mean, nodes.last)
     ]
@@ -72,7 +83,7 @@ def pack_nodes(nodes: Nodes, dtype: str, width: int) -> list[bytes]:
     parts = [_by_tile(field) for field in (*numbers, nodes.finite, nodes.nonfinite)]
     for low, high, mean, last, finite, nonfinite in zip(*parts, strict=True):
         bodies = floats.pack(np.concatenate([low, high, mean, last], axis=1))
-        full = (finite == width).all(axis=(1, 2)) & (nonfinite == 0).all(axis=(1, 2))
+        full = (finite == width(level)).all(axis=(1, 2)) & (nonfinite == 0).all(axis=(1, 2))
         for index, body in enumerate(bodies):
             # No counts where every record is finite, as nearly everywhere.
             counts = b"" if full[index] else _pack_counts(finite[index], nonfinite[index])
@@ -84,26 +95,29 @@ def _pack_counts(finite: npt.NDArray[np.int64], nonfinite: npt.NDArray[np.int64]
     return compress(_shuffle(np.stack([finite, nonfinite]).astype("<u4")))
 
 
-def unpack_nodes(
-    bodies: Sequence[bytes], dtype: str, rows: int, count: int, width: int, row: int | None = None
+def unpack_nodes(bodies: Sequence[bytes], dtype: str, rows: int, count: int, level: int) -> Nodes:
+    """The inverse of `pack_nodes` for tiles of as many rows each: arrays of shape (tiles, rows, count)."""
+    if plain(dtype, level):
+        return unpack_plain(bodies, dtype, rows, count, level)
+    return unpack_packed(bodies, dtype, rows, count, level, slice(0, rows))
+
+
+def unpack_packed(
+    bodies: Sequence[bytes], dtype: str, rows: int, count: int, level: int, chosen: slice
 ) -> Nodes:
-    """Tiles of nodes, arrays of shape (tiles, rows, count), or (tiles, 1, count) of the one `row`."""
+    """As `unpack_nodes` of a level that is not `plain`: of the `chosen` rows, one of them or all."""
     parts = []
     full = np.ones(len(bodies), np.bool_)
     for index, body in enumerate(bodies):
         (length,) = _LENGTH.unpack_from(body)
         parts.append(body[_LENGTH.size : _LENGTH.size + length])
         full[index] = len(body) == _LENGTH.size + length
-    chosen = slice(None) if row is None else slice(row, row + 1)
-    fields = slice(row, None, 1 if row is None else rows)  # the same row of each of the four
+    one = chosen.stop - chosen.start == 1  # then the same row of each of the four
+    fields = slice(chosen.start, None, rows if one else 1)
     numbers = floats.unpack(parts, dtype, 4 * rows, count, fields).reshape(
         len(bodies), 4, -1, count
     )
-    shape = numbers[:, 0].shape
-    finite = np.broadcast_to(np.int64(width), shape)
-    nonfinite = np.broadcast_to(np.int64(0), shape)
-    if not full.all():
-        finite, nonfinite = finite.copy(), nonfinite.copy()
+    finite, nonfinite = _counts(full, (len(bodies), numbers.shape[2], count), level)
     for index in np.flatnonzero(~full).tolist():
         packed = decompress(bodies[index][_LENGTH.size + len(parts[index]) :])
         counts = _unshuffle(packed, "<u4", (2, rows, count))[:, chosen]
@@ -112,28 +126,49 @@ def unpack_nodes(
     return Nodes(low, high, mean, last, finite, nonfinite)
 
 
-def pack_fresh(nodes: Nodes, dtype: str) -> bytes:
-    """Nodes of shape (rows, n) that wait for a block of their own, as they are."""
-    numbers = np.stack([nodes.min, nodes.max, nodes.mean, nodes.last]).astype(dtype)
-    counts = np.stack([nodes.finite, nodes.nonfinite]).astype("<u2")
-    return numbers.tobytes() + counts.tobytes()
+def _counts(
+    full: npt.NDArray[np.bool_], shape: tuple[int, ...], level: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """How many records are finite and not where all are finite; to be written to only where not all are `full`."""
+    if full.all():
+        return uniform(width(level), shape), uniform(0, shape)
+    return np.full(shape, width(level), np.int64), np.zeros(shape, np.int64)
 
 
-def unpack_fresh(
-    bodies: Sequence[bytes], dtype: str, rows: int, chosen: slice = slice(None)
-) -> Nodes:
-    """The inverse of `pack_fresh` for several of as many nodes each: arrays of shape (bodies, rows, n).
+def pack_plain(nodes: Nodes, dtype: str, level: int) -> bytes:
+    """Nodes of `level` as they are, as a line of each row: its four numbers as `dtype`, node by node.
 
-    chosen: the rows that are wanted.
+    Unless every record is finite, a line goes on with how many are and how many are not, as uint32.
     """
-    size = 4 * np.dtype(dtype).itemsize
-    count = len(bodies[0]) // rows // (size + 4)
-    data = np.frombuffer(b"".join(bodies), np.uint8).reshape(len(bodies), -1)
-    split = size * rows * count
-    shape = (len(bodies), -1, rows, count)
-    numbers = data[:, :split].view(dtype).reshape(shape)[:, :, chosen]
-    counts = data[:, split:].view("<u2").reshape(shape)[:, :, chosen]
-    return Nodes(*numbers.transpose(1, 0, 2, 3), *counts.astype(np.int64).transpose(1, 0, 2, 3))
+    numbers = np.stack([nodes.min, nodes.max, nodes.mean, nodes.last], axis=1).astype(dtype)
+    if (nodes.finite == width(level)).all() and not nodes.nonfinite.any():
+        return numbers.tobytes()
+    counts = np.stack([nodes.finite, nodes.nonfinite], axis=1).astype("<u4")
+    lines = [part.reshape(len(counts), -1).view(np.uint8) for part in (numbers, counts)]
+    return np.concatenate(lines, axis=1).tobytes()
+
+
+def unpack_plain(bodies: Sequence[bytes], dtype: str, rows: int, count: int, level: int) -> Nodes:
+    """The inverse of `pack_plain` for several of `rows` rows, or of so many lines of each: (bodies, rows, count)."""
+    line = 4 * count * np.dtype(dtype).itemsize
+    full = np.array([len(body) == rows * line for body in bodies], np.bool_)
+    finite, nonfinite = _counts(full, (len(bodies), rows, count), level)
+    if full.all():
+        data = np.frombuffer(b"".join(bodies), dtype)
+    else:
+        lines = [np.frombuffer(body, np.uint8).reshape(rows, -1) for body in bodies]
+        data = np.stack([part[:, :line] for part in lines]).view(dtype)
+        for index in np.flatnonzero(~full).tolist():
+            counts = np.ascontiguousarray(lines[index][:, line:]).view("<u4")
+            finite[index], nonfinite[index] = counts.reshape(rows, 2, count).transpose(1, 0, 2)
+    low, high, mean, last = data.reshape(len(bodies), rows, 4, count).transpose(2, 0, 1, 3)
+    return Nodes(low, high, mean, last, finite, nonfinite)
+
+
+def some_lines(rows: int, chosen: slice) -> str:
+    """SQL for the `chosen` lines of a `body` of `rows` rows that `pack_plain` made, so that no more is copied."""
+    line = f"LENGTH(body) / {rows}"
+    return f"SUBSTR(body, {chosen.start} * {line} + 1, {chosen.stop - chosen.start} * {line})"
 
 
 def _shuffle(array: npt.NDArray[Any]) -> bytes:

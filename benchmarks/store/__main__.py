@@ -1,4 +1,7 @@
-"""`python -m benchmarks.store`: fill stores, time the charts' queries, print the tables."""
+"""`python -m benchmarks.store`: fill stores, time the charts' queries, print the tables.
+
+The filled stores stay in their folder, and are asked again by the next call: filling takes longer than all else.
+"""
 
 import argparse
 import sys
@@ -7,13 +10,14 @@ from pathlib import Path
 
 from benchmarks.store import peers, queries, report
 from benchmarks.store.data import Size
-from benchmarks.store.fill import Filled, fill
+from benchmarks.store.fill import filled
 from benchmarks.store.progress import Progress
 from benchmarks.store.report import Measured
 
 LAYERS, STATISTICS = 200, 20
 STEPS, QUICK_STEPS, SHORT_STEPS = 100_000, 10_000, 1_000
 RUNS = 1_000
+FOLDER = Path("build/bench-store")
 ROW_STEPS, EVENT_STEPS = 1_000, 250
 """Steps that a store with a row for each value, and TensorBoard, are given: more would take them hours."""
 
@@ -25,14 +29,16 @@ def main(arguments: list[str] | None = None) -> None:
         "--quick", action="store_true", help=f"{QUICK_STEPS:,} steps, fewer repeats"
     )
     parser.add_argument("--steps", type=int, help=f"recorded steps instead of {STEPS:,}")
-    parser.add_argument("--folder", type=Path, help="where to keep the stores; else they go again")
+    parser.add_argument(
+        "--folder", type=Path, default=FOLDER, help=f"where the stores are kept ({FOLDER})"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure")
     options = parser.parse_args(arguments)
     steps = options.steps or (QUICK_STEPS if options.quick else STEPS)
     if steps <= SHORT_STEPS:
         parser.error(f"--steps {steps}: more than {SHORT_STEPS:,} are compared with so many")
-    with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
-        measured = measure(options.folder or Path(temporary), steps, quick=options.quick)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    measured = measure(options.folder, steps, quick=options.quick)
     print(report.text(measured))
     if options.json:
         options.json.write_text(report.as_json(measured))
@@ -40,24 +46,24 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measure(folder: Path, steps: int, *, quick: bool) -> Measured:
-    """Fill a long and a short store in `folder`, ask both, and give the others their share."""
+    """Ask a long and a short store in `folder`, filled where they are not, and give the others their share."""
     progress = Progress()
     repeats, cold = (20, 1) if quick else (100, 3)
-    found = []
-    for length in (SHORT_STEPS, steps):
-        path = folder / f"{length}.db"
-        if path.exists():
-            sys.exit(f"{path} is there already; choose an empty --folder.")
-        size = Size(LAYERS, STATISTICS, length, min(length // 3, 5_000))
-        filled: Filled = fill(path, size, RUNS, progress)
-        found.append((filled, queries.measure(path, repeats, cold)))
-    (short, short_times), (long, long_times) = found
-    others = [
-        peers.rows(folder, Size(LAYERS, STATISTICS, ROW_STEPS // (4 if quick else 1), 0), progress),
-        peers.tensorboard(
-            folder, Size(LAYERS, STATISTICS, EVENT_STEPS // (4 if quick else 1), 0), progress
-        ),
+    sizes = [
+        Size(LAYERS, STATISTICS, length, min(length // 3, 5_000)) for length in (SHORT_STEPS, steps)
     ]
+    short, long = (filled(folder / f"{size.steps}.db", size, RUNS, progress) for size in sizes)
+    short_times, long_times = queries.measure(
+        [Path(short.path), Path(long.path)], repeats, cold, progress
+    )
+    share = 4 if quick else 1
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        others = [
+            peers.rows(Path(temporary), Size(LAYERS, STATISTICS, ROW_STEPS // share, 0), progress),
+            peers.tensorboard(
+                Path(temporary), Size(LAYERS, STATISTICS, EVENT_STEPS // share, 0), progress
+            ),
+        ]
     return Measured(long, short, long_times, short_times, others)
 
 

@@ -1,6 +1,7 @@
 """Fill a store, through what a server does with a batch that came in."""
 
 import contextlib
+import json
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from benchmarks.store import data
 from benchmarks.store.data import Size
 from benchmarks.store.progress import Progress
 from trainvitals.app.store import Store
+from trainvitals.app.store.migrations import MIGRATIONS
 from trainvitals.hooks.wire.records import Batch
 from trainvitals.hooks.wire.validate import validate_batch
 
@@ -48,6 +50,22 @@ class Filled:
     def layer_step_bytes(self) -> float:
         """Of one row of statistics with its share of all levels, of the log and of free pages; no histograms."""
         return (self.bytes - self.histogram_bytes * self.size.histograms) / self.size.layer_steps
+
+
+def filled(path: Path, size: Size, runs: int, progress: Progress) -> Filled:
+    """What `fill` gave for the store at `path`, which is filled unless it was so with this schema before."""
+    note = path.with_suffix(".json")
+    key = {"schema": len(MIGRATIONS), "size": msgspec.to_builtins(size), "runs": runs}
+    if note.exists() and path.exists():
+        held = json.loads(note.read_text())
+        if held["key"] == key:
+            progress.show(f"{path} is there already", 1.0)
+            return msgspec.convert(held["filled"], Filled)
+    for file in (note, path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        file.unlink(missing_ok=True)
+    found = fill(path, size, runs, progress)
+    note.write_text(json.dumps({"key": key, "filled": msgspec.to_builtins(found)}))
+    return found
 
 
 def fill(path: Path, size: Size, runs: int, progress: Progress) -> Filled:

@@ -1,10 +1,11 @@
 """The seven questions that the pages ask, and how long their answers take."""
 
+import contextlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from benchmarks.store import data
 from benchmarks.store.fill import COMPARED
+from benchmarks.store.progress import Progress
 from trainvitals.app.store import Store
 
 Query = Callable[[Store], Any]
@@ -45,27 +47,46 @@ class Times:
     p99: float
     cold: float
     """The first answer of a new process whose file is not in memory: the slowest of some."""
+    buckets: int
+    """How many buckets or times the answer has, of each run; 0 where it has none."""
 
 
-def measure(path: Path, repeats: int, cold: int) -> dict[str, Times]:
-    """Every query on the store at `path`, warm `repeats` times and in `cold` new processes."""
-    found = {}
-    for name, query in QUERIES.items():
-        first = max((cold_time(path, name) for _ in range(cold)), default=float("nan"))
-        with Store.open(path) as store:
-            times = warm_times(store, query, repeats)
-        found[name] = Times(*np.percentile(times, [50, 99]).tolist(), first)
+def measure(
+    paths: Sequence[Path], repeats: int, cold: int, progress: Progress
+) -> list[dict[str, Times]]:
+    """Every query on each of some stores, warm `repeats` times and in `cold` new processes.
+
+    The stores take turns with each answer, so that what else the machine does meets all of them alike.
+    """
+    found: list[dict[str, Times]] = [{} for _ in paths]
+    for number, (name, query) in enumerate(QUERIES.items()):
+        first = [
+            max((cold_time(path, name) for _ in range(cold)), default=np.nan) for path in paths
+        ]
+        with contextlib.ExitStack() as opened:
+            stores = [opened.enter_context(Store.open(path)) for path in paths]
+            buckets = [_buckets(query(store)) for store in stores]
+            times = np.array(
+                [[_timed(store, query) for store in stores] for _ in range(repeats + 1)]
+            )
+        for place, known in enumerate(found):  # the first answers do not count
+            p50, p99 = np.percentile(times[1:, place], [50, 99]).tolist()
+            known[name] = Times(p50, p99, first[place], buckets[place])
+        progress.show("charts", (number + 1) / len(QUERIES))
     return found
 
 
-def warm_times(store: Store, query: Query, repeats: int) -> list[float]:
-    """Milliseconds of each of `repeats` answers after two that do not count."""
-    times = []
-    for _ in range(repeats + 2):
-        begin = time.perf_counter()
-        query(store)
-        times.append((time.perf_counter() - begin) * 1e3)
-    return times[2:]
+def _buckets(answer: Any) -> int:
+    while isinstance(answer, list | dict):
+        answer = next(iter(answer.values() if isinstance(answer, dict) else answer))
+    return len(getattr(answer, "steps", ()))
+
+
+def _timed(store: Store, query: Query) -> float:
+    """Milliseconds of one answer."""
+    begin = time.perf_counter()
+    query(store)
+    return (time.perf_counter() - begin) * 1e3
 
 
 def cold_time(path: Path, name: str) -> float:

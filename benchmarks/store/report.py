@@ -56,6 +56,7 @@ def text(measured: Measured) -> str:
         f"{LIMIT_RATIO:g} times the short one's)",
         *_aligned(times_table(measured)),
         "   cold: a new process that opens the store, its file dropped from the system's memory before",
+        "   buckets: of each curve, between half as many as asked for and as many; the short run may have fewer steps",
         "",
         "2. Writing and size",
         *_aligned(size_table(measured)),
@@ -72,7 +73,9 @@ def as_json(measured: Measured) -> str:
 
 def times_table(measured: Measured) -> Table:
     """Line 1."""
-    table = [_cells("query | p50 | p99 | cold | short p50 | ratio | holds")]
+    table = [
+        _cells("query | buckets | p50 | p99 | cold | short buckets | short p50 | ratio | holds")
+    ]
     for name, found in measured.long_times.items():
         before = measured.short_times[name]
         ratio = found.p50 / before.p50
@@ -82,7 +85,10 @@ def times_table(measured: Measured) -> Table:
             and found.cold <= LIMIT_COLD
             and ratio <= LIMIT_RATIO
         )
-        figures = [f"{value:.1f}" for value in (found.p50, found.p99, found.cold, before.p50)]
+        figures = [
+            *(f"{found.buckets:,}", *(f"{ms:.1f}" for ms in (found.p50, found.p99, found.cold))),
+            *(f"{before.buckets:,}", f"{before.p50:.1f}"),
+        ]
         table.append([name, *figures, f"{ratio:.2f}", _yes(holds)])
     return table
 

@@ -228,14 +228,11 @@ def unpack_counts(data: bytes, rows: int) -> npt.NDArray[np.uint32]:
     return counts
 
 
-def unpack_row_of_counts(data: bytes, rows: int, row: int) -> npt.NDArray[np.uint32]:
-    """One row of `unpack_counts`, without unpacking the others; shape `(BINS,)`."""
-    counts: npt.NDArray[np.uint32] = unpack_rows_of_counts([data], rows, row)[0]
-    return counts
-
-
 def unpack_rows_of_counts(packed: Sequence[bytes], rows: int, row: int) -> npt.NDArray[np.uint32]:
-    """The same row of several results of `pack_counts`; shape `(len(packed), BINS)`. Raises WireError."""
+    """The same row of several results of `pack_counts`, without unpacking the others; shape `(len(packed), BINS)`.
+
+    Raises WireError.
+    """
     counts = np.zeros((len(packed), BINS), dtype=np.uint32)
     cut: list[npt.NDArray[np.uint8]] = []  # varints are decoded all at once
     places: list[npt.NDArray[np.int64]] = []
@@ -259,6 +256,25 @@ def unpack_rows_of_counts(packed: Sequence[bytes], rows: int, row: int) -> npt.N
     if cut:
         counts.reshape(-1)[np.concatenate(places)] = _decode_counts(np.concatenate(cut), True, rows)
     return counts
+
+
+def split_counts(data: bytes, rows: int, most: int) -> list[bytes]:
+    """A result of `pack_counts` as several, of `most` rows each and the last of what is left. Raises WireError."""
+    first, length, body, packed = _open_counts(data, rows)
+    ends = varints.ends(body) if packed else 4 * np.arange(1, len(body) // 4 + 1)
+    if int(length.sum()) > len(ends):
+        raise _misfit(data, rows)
+    bounds = np.concatenate(([0], ends))[np.concatenate(([0], np.cumsum(length)))]
+    parts = []
+    for low in range(0, rows, most):
+        high = min(low + most, rows)
+        head = bytearray(first[low:high].astype(np.uint8).tobytes())
+        head += length[low:high].astype(np.uint8).tobytes()
+        kept = body[bounds[low] : bounds[high]].tobytes()
+        if packed and kept:
+            head[0] |= _VARINTS
+        parts.append(bytes(head) + kept)
+    return parts
 
 
 def _open_counts(

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from benchmarks.store import data, peers, queries, report
 from benchmarks.store.data import Size
 from benchmarks.store.fill import fill
+from benchmarks.store.fill import filled as fill_once
 from benchmarks.store.progress import Progress
 from benchmarks.store.queries import Times
 from benchmarks.store.report import Measured
@@ -66,7 +68,7 @@ def test_peers_hold_what_they_were_given(tmp_path):
 
 
 def test_the_report_says_what_holds_and_what_does_not(filled):
-    quick, slow = Times(1.0, 2.0, 3.0), Times(100.0, 200.0, 3.0)
+    quick, slow = Times(1.0, 2.0, 3.0, 9), Times(100.0, 200.0, 3.0, 9)
     names = list(queries.QUERIES)
     long = dict.fromkeys(names, quick) | {names[1]: slow}
     measured = Measured(filled, filled, long, dict.fromkeys(names, quick), [])
@@ -78,3 +80,26 @@ def test_the_report_says_what_holds_and_what_does_not(filled):
     ]
     assert json.loads(report.as_json(measured))["long_times"][names[1]]["p50"] == 100.0
     assert math.isclose(filled.rate * filled.append_seconds, 17 * 600)
+
+
+def test_a_filled_store_is_asked_again_unless_another_size_is_wanted(tmp_path):
+    path, size = tmp_path / "t.db", Size(layers=2, statistics=3, steps=300, histogram_steps=0)
+    first = fill_once(path, size, 3, Progress())
+    made = path.stat().st_ino
+    assert fill_once(path, size, 3, Progress()) == first
+    assert path.stat().st_ino == made
+    other = Size(layers=2, statistics=3, steps=310, histogram_steps=0)
+    assert fill_once(path, other, 3, Progress()).size == other
+    with Store.open(path) as store:
+        assert store.latest("main", "activation")[1] == 309
+
+
+def test_several_stores_are_asked_in_turn(filled, capfd):
+    path = Path(filled.path)
+    first, second = queries.measure([path, path], repeats=3, cold=1, progress=Progress())
+    assert list(first) == list(second) == list(queries.QUERIES)
+    for times in [*first.values(), *second.values()]:
+        assert 0 < times.p50 <= times.p99
+        assert times.cold > 0
+    assert [times.buckets for times in first.values()] == [600, 300, 600, 200, 0, 0, 600]
+    assert "charts: 100%" in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""A database of schema version 2, as the release before wrote it, opens with all that is in it."""
+"""Databases of schema versions 2 and 7, as they were written then, open with all that is in them."""
 
 from pathlib import Path
 
@@ -58,3 +58,33 @@ def test_few_buckets_say_what_many_say(opened):
         after = few.steps[index + 1] if index + 1 < len(few.steps) else STEPS
         assert np.array_equal(few.max[:, index], np.nanmax(whole[:, step:after], axis=1))
         assert few.nonfinite[3, index] == np.isnan(whole[3, step:after]).sum()
+
+
+@pytest.fixture
+def opened_seven(tmp_path):
+    """8,500 steps of three layers, enough for a block of level 2: (7 * step + layer) % 101."""
+    path = tmp_path / "t.db"
+    packed = STORED.with_name("schema-7.db.zst").read_bytes()
+    path.write_bytes(zstandard.ZstdDecompressor().decompress(packed))
+    with Store.open(path) as store:
+        yield store
+
+
+def test_a_pyramid_of_schema_7_is_summed_up_anew(opened_seven):
+    with opened_seven._database.read() as connection:
+        assert audit(connection, "run-1") == []
+    few = opened_seven.matrix("run-1", "activation", "std", buckets=40)
+    values = (7 * np.arange(8500) + np.arange(3)[:, None]) % 101.0
+    values[2, 7::1000] = np.nan
+    for index, step in enumerate(few.steps):
+        part = values[:, step : few.steps[index + 1] if index + 1 < len(few.steps) else 8500]
+        assert np.array_equal(few.max[:, index], np.nanmax(part, axis=1))
+        assert few.nonfinite[:, index].tolist() == np.isnan(part).sum(axis=1).tolist()
+
+
+def test_histograms_of_schema_7_are_read(opened_seven):
+    found = opened_seven.histograms("run-1", "weight", "fc1")
+    assert found.steps.tolist() == list(range(0, 8500, 850))
+    places = (found.counts.argmax(axis=1), found.counts.max(axis=1))
+    assert places[0].tolist() == [1 + number for number in range(10)]
+    assert places[1].tolist() == [1 + step for step in range(0, 8500, 850)]

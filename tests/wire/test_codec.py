@@ -172,14 +172,16 @@ def test_counts_of_version_1_are_still_read() -> None:
     old = bytes([40, 0, 95, 4, 0, 1]) + np.array([1, 0, 70_000, 3, 2**32 - 1], "<u4").tobytes()
     assert np.array_equal(codec.unpack_counts(old, 3), counts)
     for row in range(3):
-        assert np.array_equal(codec.unpack_row_of_counts(old, 3, row), counts[row])
+        assert np.array_equal(codec.unpack_rows_of_counts([old], 3, row)[0], counts[row])
 
 
 @given(arrays(np.uint32, st.tuples(st.integers(1, 6), st.just(BINS)), elements=counted))
 def test_one_row_of_counts_is_read_without_the_others(counts: np.ndarray) -> None:
     packed = codec.pack_counts(counts)
     for row in range(len(counts)):
-        assert np.array_equal(codec.unpack_row_of_counts(packed, len(counts), row), counts[row])
+        assert np.array_equal(
+            codec.unpack_rows_of_counts([packed], len(counts), row)[0], counts[row]
+        )
 
 
 def test_empty_histograms_take_two_bytes_a_row() -> None:
