@@ -39,9 +39,13 @@ class Buckets:
         if _in_order(rows) and _in_order(where):  # as they mostly are: many times as fast
             place = slice(rows[0], rows[-1] + 1), slice(where[0], where[-1] + 1)
         held = self.nodes[place]
-        if held.finite.any() or held.nonfinite.any():
-            new = pyramid.combine(held, new)
-        self.nodes.put(place, new)
+        both = np.flatnonzero((held.finite | held.nonfinite).any(axis=0))
+        if len(both):  # mostly the one bucket that two pieces share
+            shared = pyramid.combine(held[:, both], new[:, both])
+            self.nodes.put(place, new)
+            self.nodes.put(np.ix_(rows, where[both]), shared)
+        else:
+            self.nodes.put(place, new)
 
 
 def _in_order(numbers: npt.NDArray[np.integer]) -> bool:

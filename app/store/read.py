@@ -41,6 +41,9 @@ def series(
 
 def _series(edges: Steps, nodes: Nodes, row: int) -> Series:
     kept = (nodes.finite[row] + nodes.nonfinite[row]) > 0
+    if kept.all():  # as it mostly is, and then nothing needs to be copied
+        own = nodes[row]
+        return Series(edges, own.min, own.max, own.mean, own.last, own.nonfinite)
     own = nodes[row, kept]
     return Series(edges[kept], own.min, own.max, own.mean, own.last, own.nonfinite)
 
