@@ -39,7 +39,7 @@ SIGN_S: Final = 5.0
 """How often it says that it is alive."""
 TROUBLE_S: Final = 5.0
 """Pause after an error of the database, or of a rule."""
-NICE: Final = 5
+NICE: Final = 10
 """How far it stands back for the web workers: records that wait to be taken in go before a judgement on them."""
 CACHED: Final = 100
 """Runs whose engines stay in memory. To load one takes longer than to judge half a second of its run."""
