@@ -78,8 +78,14 @@ def prepare(settings: Settings) -> socket.socket:
     try:
         Store.open(settings.database).close()
     except Exception as error:
-        raise ServeError(f"The database {settings.database} can't be used: {error}") from error
+        folder = settings.database.absolute().parent
+        why = f"{error}. The folder {folder} can't be written" if _is_fixed(folder) else str(error)
+        raise ServeError(f"The database {settings.database} can't be used: {why}.") from error
     return bind(settings.host, settings.port)
+
+
+def _is_fixed(folder: Path) -> bool:
+    return folder.is_dir() and not os.access(folder, os.W_OK)
 
 
 def share_counts() -> Path:

@@ -148,12 +148,23 @@ def drift(cells: MatrixLike, known: Levels | None = None) -> Floats:
     return _outside(cells.mean, cells.max, low, high, fade=True)
 
 
+_WHOLE: dict[Callable[..., Any], Callable[..., Any]] = {
+    np.nanmax: np.max,
+    np.nanmedian: np.median,
+}
+
+
 def along(sum_up: Callable[..., Any], values: Floats, axis: int) -> Floats:
     """What `sum_up` (`np.nanmax`, `np.nanmedian`) makes of the values along `axis`; NaN where there is none.
 
     It gives no warning there; to hush those of numpy would hush, and unhush, those of all threads.
     """
-    empty = np.isnan(values).all(axis=axis)
+    missing = np.isnan(values)
+    if (
+        values.size and not missing.any()
+    ):  # numpy takes ten times as long to leave out what is not there
+        return np.asarray(_WHOLE[sum_up](values, axis=axis))
+    empty = missing.all(axis=axis)
     held = np.where(np.expand_dims(empty, axis), 0.0, values)
     found = sum_up(held, axis=axis) if values.shape[axis] else np.nan
     return np.where(empty, np.nan, found)

@@ -28,6 +28,8 @@ bp = Blueprint("live", __name__)
 EVERY_MS: Final = 1000
 """Between two questions of a page."""
 SOONEST_MS: Final = 300
+EVIDENCE_S: Final = 1.5
+"""How often the evidence of findings that stay is brought, seconds."""
 REASONS_S: Final = 10.0
 """How often the rules' reasons are brought, seconds. They count samples, so that they change with every record."""
 MAX_DRAWN: Final = 64
@@ -84,29 +86,39 @@ def again_ms(run_id: str, now: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Texts:
-    """The texts of a page, as HTML by name."""
+    """The texts of a page, as HTML by name, what they were made from, and when by the monotonic clock."""
 
     texts: dict[str, str]
     states: list[RuleStateName]
     """Of the rules, without their reasons."""
     made: float
-    """When "checked" was made, by the monotonic clock."""
+    """When "checked" was."""
+    found: tuple[object, ...]
+    """Of the findings, without their evidence, and what people said of them."""
+    written: float
+    """When "findings" were."""
 
 
 def _texts_of(store: Store, run: Run, shown: runview.View) -> dict[str, str]:
     """The texts of the page, by name."""
 
     def told(last: _Texts | None) -> _Texts:
+        now = time.monotonic()
         facts = runview.facts(store, run, store.scalar_names(run.id))
-        texts = {
-            "verdict": render_template("_verdict.html", view=shown, facts=facts),
-            "findings": render_template("_findings.html", view=shown),
-        }
-        states, now = [state.state for state in shown.states], time.monotonic()
-        if last is not None and last.states == states and now - last.made < REASONS_S:
-            return _Texts({**texts, "checked": last.texts["checked"]}, states, last.made)
-        checked = render_template("_checked.html", view=shown)
-        return _Texts({**texts, "checked": checked}, states, now)
+        texts = {"verdict": render_template("_verdict.html", view=shown, facts=facts)}
+        found = [(item.key, item.state, item.severity, item.cause) for item in shown.findings]
+        found_now = (found, shown.said)
+        states = [state.state for state in shown.states]
+        written = made = now
+        if last and last.found == found_now and now - last.written < EVIDENCE_S:
+            texts["findings"], written = last.texts["findings"], last.written
+        else:
+            texts["findings"] = render_template("_findings.html", view=shown)
+        if last and last.states == states and now - last.made < REASONS_S:
+            texts["checked"], made = last.texts["checked"], last.made
+        else:
+            texts["checked"] = render_template("_checked.html", view=shown)
+        return _Texts(texts, states, made, found_now, written)
 
     return _texts.renew(store, run, shown.status, told).texts
 
