@@ -34,8 +34,11 @@ class CaughtUp:
     wrong: list[str]
 
 
-def measure(hours: float) -> CaughtUp:
-    """Deliver what a run recorded in so many hours. Raises RuntimeError when nothing gets going."""
+def measure(hours: float, *, history: int = HISTORY, quiet_s: float = QUIET_S) -> CaughtUp:
+    """Deliver what a run recorded in so many hours. Raises RuntimeError when nothing gets going.
+
+    history: steps of each live run before it. quiet_s: how long nobody catches up, for comparison.
+    """
     context = multiprocessing.get_context("spawn")
     stop, warm, fed = context.Event(), context.Event(), context.Queue()
     with tempfile.TemporaryDirectory(prefix="trainvitals-") as folder:
@@ -43,7 +46,7 @@ def measure(hours: float) -> CaughtUp:
         stream, records = _record(root, hours)
         size = sum(path.stat().st_size for path in stream.glob("*.spool"))
         server = Server(Path(folder)).start()
-        begin = time.time() - HISTORY / RATE
+        begin = time.time() - history / RATE
         feeder = context.Process(target=feed, args=(server.url, begin, stop, warm, fed))
         try:
             feeder.start()
@@ -51,7 +54,7 @@ def measure(hours: float) -> CaughtUp:
                 raise RuntimeError("the runs did not get going")
             wait_until_judged(server.url, 400)
             quiet = time.monotonic()
-            time.sleep(QUIET_S)
+            time.sleep(quiet_s)
             start = time.monotonic()
             result = sync(root, server.url)
             end = time.monotonic()
@@ -77,8 +80,8 @@ def _record(root: Path, hours: float) -> tuple[Path, int]:
     run = LiveRun(NUMBER)
     steps, begin = int(hours * 3600 * RATE), time.time() - hours * 3600
     writer = spool.SpoolWriter(root, spool.Meta(run=run.run, attempt="a1", rank=0))
-    for before in range(min(1000, steps), steps + 1, 1000):
-        payloads = run.payloads(before, begin)
+    while run.sent < steps + 3:
+        payloads = run.payloads(min(run.sent + 1000, steps), begin)
         writer.append(payloads)
         run.sent += len(payloads)
     writer.close()
