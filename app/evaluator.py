@@ -20,6 +20,7 @@ from trainvitals.app.alerts import channels_from
 from trainvitals.app.alerts.dispatch import Courier, Dispatcher
 from trainvitals.app.alerts.plan import plan
 from trainvitals.app.alerts.watchman import Watchman
+from trainvitals.app.garbage import collect_seldom
 from trainvitals.app.janitor import Janitor
 from trainvitals.app.policyfile import PolicyFile
 from trainvitals.app.rules.engine import Engine, StateError
@@ -195,6 +196,7 @@ def main() -> None:
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     os.nice(NICE)
+    collect_seldom()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

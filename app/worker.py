@@ -15,6 +15,8 @@ from gunicorn.http.errors import (
 )
 from gunicorn.workers.gthread import ThreadWorker
 
+from trainvitals.app.garbage import collect_seldom
+
 _MALFORMED = (
     *(InvalidHeader, InvalidHeaderName, InvalidHTTPVersion),
     *(InvalidRequestLine, InvalidRequestMethod),
@@ -23,6 +25,11 @@ _MALFORMED = (
 
 class Worker(ThreadWorker):  # type: ignore[misc]
     """Threads, as gunicorn has them."""
+
+    def init_process(self) -> None:
+        """Answer requests until the end."""
+        collect_seldom()
+        super().init_process()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         """Answer a request that never reached the app. One that did is gunicorn's, as is what is rare."""

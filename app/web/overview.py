@@ -12,7 +12,7 @@ from trainvitals.app.rules.finding import SEVERITIES
 from trainvitals.app.store import Store
 from trainvitals.app.store.types import SHELVES, Card, Run, Shelf
 from trainvitals.app.web import runview
-from trainvitals.app.web.db import get_store
+from trainvitals.app.web.db import get_framed, get_store
 from trainvitals.app.web.params import choice, whole
 from trainvitals.app.web.serialize import dumps, number
 from trainvitals.app.web.verdict import Verdict
@@ -26,6 +26,8 @@ BUDGET_S = 0.3
 """How long it may take for them."""
 ANEW_S = 0.9
 """How old the card of a run that goes on is at least before it is made anew, seconds."""
+LIVE_S = 5.0
+"""A run that was heard of in this time is live."""
 MAX_FIELDS = 40
 """Metrics, and configuration values, of a card: what the list is searched by."""
 MAX_TEXT = 120
@@ -59,12 +61,18 @@ def _refresh(store: Store, now: float, shelf: Shelf) -> bool:
     with _making:  # who asks meanwhile finds them made
         missing = store.missing_cards(MAX_MADE, shelf, now - ANEW_S)
         for run in missing:
-            made.append(card(store, run, now))
+            made.append(_card(store, run, now))
             if time.monotonic() - begin > BUDGET_S:
                 break
         if made:
             store.put_cards(made, now)
     return len(made) == len(missing) < MAX_MADE
+
+
+def _card(store: Store, run: Run, now: float) -> Card:
+    """The card of a run as it is; of a live one as its page shows it, which has read it already."""
+    shown = get_framed().run(run.id) if now - run.last_seen < LIVE_S else None
+    return card(store, run, now) if shown is None else card(get_framed(), shown, now)
 
 
 def card(store: Store, run: Run, now: float) -> Card:
