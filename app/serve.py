@@ -22,6 +22,7 @@ from trainvitals.app.settings import Settings, bracketed
 from trainvitals.app.store import Store
 from trainvitals.app.web import create_app
 from trainvitals.app.web.metrics import SHARED
+from trainvitals.app.worker import give_place, send_home
 
 logger = logging.getLogger(__name__)
 
@@ -157,6 +158,8 @@ class Server(BaseApplication):  # type: ignore[misc]
             "worker_tmp_dir": _memory(),
             "control_socket_disable": True,
             "when_ready": self._when_ready,
+            "pre_fork": give_place,
+            "pre_request": send_home,
             "child_exit": lambda _, worker: forget(worker.pid),
         }
         for name, value in wanted.items():
