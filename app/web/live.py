@@ -110,6 +110,8 @@ def _texts_of(store: Store, run: Run, shown: runview.View) -> dict[str, str]:
         found_now = (found, shown.said)
         states = [state.state for state in shown.states]
         written = made = now
+        if shown.status != "running":  # what is told last stays
+            last = None
         if last and last.found == found_now and now - last.written < EVIDENCE_S:
             texts["findings"], written = last.texts["findings"], last.written
         else:
