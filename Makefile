@@ -54,7 +54,7 @@ bench-overhead: $(PEERS)  ## what watching costs, beside wandb and TensorBoard (
 bench-store: $(PEERS)  ## the store: charts' times, size, rate, beside TensorBoard and a row a value (ARGS=--quick)
 	$(BIN)/python -m benchmarks.store $(ARGS)
 
-bench-stream: $(STAMP)  ## ingest at full load, kills of servers and trainings, a hundred viewers (ARGS=--quick)
+bench-stream: $(STAMP)  ## 10 minutes of full load, 250 kills, a hundred viewers, a client that catches up (ARGS=--quick)
 	$(BIN)/python -m benchmarks.stream $(ARGS)
 
 bench-ui: $(PEERS)  ## what the pages cost in a browser, beside TensorBoard (ARGS=--quick)

@@ -22,6 +22,7 @@ from trainvitals.app.settings import Settings, bracketed
 from trainvitals.app.store import Store
 from trainvitals.app.web import create_app
 from trainvitals.app.web.metrics import SHARED
+from trainvitals.app.worker import give_place, send_home
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +79,14 @@ def prepare(settings: Settings) -> socket.socket:
     try:
         Store.open(settings.database).close()
     except Exception as error:
-        raise ServeError(f"The database {settings.database} can't be used: {error}") from error
+        folder = settings.database.absolute().parent
+        why = f"{error}. The folder {folder} can't be written" if _is_fixed(folder) else str(error)
+        raise ServeError(f"The database {settings.database} can't be used: {why}.") from error
     return bind(settings.host, settings.port)
+
+
+def _is_fixed(folder: Path) -> bool:
+    return folder.is_dir() and not os.access(folder, os.W_OK)
 
 
 def share_counts() -> Path:
@@ -151,6 +158,8 @@ class Server(BaseApplication):  # type: ignore[misc]
             "worker_tmp_dir": _memory(),
             "control_socket_disable": True,
             "when_ready": self._when_ready,
+            "pre_fork": give_place,
+            "pre_request": send_home,
             "child_exit": lambda _, worker: forget(worker.pid),
         }
         for name, value in wanted.items():

@@ -1,6 +1,13 @@
-"""The gunicorn worker: what it answers before the app is asked, it answers as JSON, as the API does."""
+"""The gunicorn worker: what it answers before the app is asked, it answers as JSON, as the API does.
 
+Each run has a worker that is its home: the pages that follow it are brought there, so that what is new of the run is
+made by one worker and not by each.
+"""
+
+import itertools
 import json
+import re
+import zlib
 from typing import Any
 
 from gunicorn import util
@@ -15,14 +22,40 @@ from gunicorn.http.errors import (
 )
 from gunicorn.workers.gthread import ThreadWorker
 
+from trainvitals.app.garbage import collect_seldom
+
 _MALFORMED = (
     *(InvalidHeader, InvalidHeaderName, InvalidHTTPVersion),
     *(InvalidRequestLine, InvalidRequestMethod),
 )
 
 
+_LIVE = re.compile(r"/api/v1/runs/([^/]+)/live")
+
+
+def give_place(arbiter: Any, worker: Any) -> None:
+    """Number a worker that is about to be forked: the smallest number that none of the others has."""
+    taken = {other.place for other in arbiter.WORKERS.values()}
+    worker.place = next(number for number in itertools.count() if number not in taken)
+
+
+def send_home(worker: Any, request: Any) -> None:
+    """Let a page that follows a run of another worker's come by a new connection next time, which may lead there.
+
+    Who has come home stays, as connections are kept. Every worker answers whoever comes.
+    """
+    live = _LIVE.fullmatch(request.path)
+    if live and zlib.crc32(live[1].encode()) % worker.cfg.workers != worker.place:
+        request.force_close()
+
+
 class Worker(ThreadWorker):  # type: ignore[misc]
     """Threads, as gunicorn has them."""
+
+    def init_process(self) -> None:
+        """Answer requests until the end."""
+        collect_seldom()
+        super().init_process()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         """Answer a request that never reached the app. One that did is gunicorn's, as is what is rare."""

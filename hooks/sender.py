@@ -90,6 +90,11 @@ class Delivery:
         return answer
 
     @property
+    def damage(self) -> list[str]:
+        """What of the spool could not be read so far, in words; the server gets events in its place."""
+        return self._reader.damage
+
+    @property
     def segment(self) -> int:
         """The spool's file that is being sent."""
         return self._reader.segment
@@ -158,6 +163,7 @@ class Sender:
             closing = self._closing.is_set()
             due = time.monotonic() - last_contact >= HEARTBEAT
             answer = self._delivery.send(heartbeat=due and not closing)
+            self._tell_damage()
             if answer is None:
                 if closing:
                     return
@@ -193,6 +199,13 @@ class Sender:
                 self._refused = True
                 say(f"the server took no records: {answer.message} They stay in {self._folder}.")
                 return 0.0
+
+    def _tell_damage(self) -> None:
+        """Say which records are lost, once."""
+        for told in self._delivery.damage:
+            if told not in self._told:
+                self._told.add(told)
+                say(f"{told}. The rest of {self._folder} is sent.")
 
     def _complain(self, answer: Answer) -> None:
         """Say why the records stay here, once for each reason."""
@@ -244,6 +257,8 @@ class SyncResult(msgspec.Struct, kw_only=True):
     """Records that the server has now and was not known to have before."""
     failed: dict[str, str] = {}
     """Stream folder to the reason why it could not be delivered in full."""
+    damaged: dict[str, list[str]] = {}
+    """Stream folder to what of it could not be read; what is behind the damage is delivered."""
     removed: int = 0
     """Bytes of delivered records that made room."""
     kept: int = 0
@@ -277,7 +292,7 @@ def sync(
     for stream in folders:
         result.streams += 1
         try:
-            result.delivered += _sync_stream(stream, url, token, progress)
+            result.delivered += _sync_stream(stream, url, token, progress, result)
         except (_NotDeliveredError, OSError, ValueError) as error:
             result.failed[str(stream)] = str(error)
     if keep is not None:
@@ -293,7 +308,11 @@ class _NotDeliveredError(Exception):
 
 
 def _sync_stream(
-    folder: Path, url: str, token: str, progress: Callable[[str, int], None] | None
+    folder: Path,
+    url: str,
+    token: str,
+    progress: Callable[[str, int], None] | None,
+    result: SyncResult,
 ) -> int:
     meta = spool.read_meta(folder)
     elsewhere = meta.url.rstrip("/") != url.rstrip("/")
@@ -325,4 +344,6 @@ def _sync_stream(
             begin = time.monotonic()
     finally:
         delivery.close()
+        if delivery.damage:
+            result.damaged[str(folder)] = delivery.damage
     return delivery.acked - before

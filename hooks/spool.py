@@ -13,12 +13,14 @@ delivered may be removed, the first ones first (`housekeeping`). Loads no torch.
 import contextlib
 import fcntl
 import os
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
+from trainvitals.hooks import mending
 from trainvitals.hooks.wire import codec
 from trainvitals.hooks.wire.records import Record
 
@@ -141,22 +143,21 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def read_payloads(folder: Path, start: int = 0) -> Iterator[bytes]:
-    """The encoded records from number `start` on, up to the last whole one.
+    """The encoded records from number `start` on, up to the last whole one; stand-ins for those that are damaged.
 
-    Raises WireError on damage, and where those records were delivered and removed.
+    Raises WireError where those records were delivered and removed.
     """
-    _, number = _beginning(folder)
-    _check_kept(folder, start, number)
-    for segment in segments(folder):
-        with segment_path(folder, segment).open("rb") as file:
-            for payload, _ in codec.read_frames(file):
-                if number >= start:
-                    yield payload
-                number += 1
+    reader = SpoolReader(folder)
+    try:
+        reader.seek(start)
+        while payloads := reader.read(1000, 8 << 20):
+            yield from payloads
+    finally:
+        reader.close()
 
 
 def read_stream(folder: Path) -> Iterator[Record]:
-    """The records of one stream, up to the last whole one. Raises WireError on damage."""
+    """The records of one stream, up to the last whole one; see `read_payloads`."""
     for payload in read_payloads(folder):
         yield codec.decode_record(payload)
 
@@ -210,7 +211,10 @@ class SpoolWriter:
 
 
 class SpoolReader:
-    """Follows a stream that is still being written, from any record on."""
+    """Follows a stream that is still being written, from any record on.
+
+    Records that are damaged come as events that say so (`mending`), and those behind them as they are.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -219,10 +223,16 @@ class SpoolReader:
         """Number of the file that is being read."""
         self.position = 0
         """Number of the record that comes next."""
+        self.damage: list[str] = []
+        """What could not be read, in words."""
+        self._stand_ins: deque[bytes] = deque()
+        self._fitting: mending.Fitting | None = None
 
     def seek(self, number: int) -> None:
         """Go on with record `number`. Raises WireError when the stream does not have it (any more)."""
         self.close()
+        self._stand_ins.clear()
+        self._fitting = None
         self.segment, self.position = _beginning(self._folder)
         _check_kept(self._folder, number, self.position)
         while self.position < number:
@@ -237,7 +247,7 @@ class SpoolReader:
     def read(self, records: int, size: int) -> list[bytes]:
         """The next payloads: at most `records` and, beyond the first, `size` bytes; [] when none is there.
 
-        They count as read. Raises WireError on damage, OSError.
+        They count as read. Raises OSError.
         """
         payloads = self._next_frames(records, size)
         self.position += len(payloads)
@@ -247,28 +257,96 @@ class SpoolReader:
         payloads: list[bytes] = []
         total = 0
         while len(payloads) < records:
+            if self._stand_ins:
+                payloads.append(self._stand_ins.popleft())
+                continue
             file = self._open()
             if file is None:
                 break
-            start = file.tell()
+            start, sound = file.tell(), True
             try:
                 for payload, position in codec.read_frames(file):
                     total += len(payload)
                     if payloads and total > size:
                         break
-                    payloads.append(payload)
+                    payloads.append(self._fitting.fit(payload) if self._fitting else payload)
                     start = position
                     if len(payloads) == records:
                         break
             except codec.WireError:
-                if not payloads:
-                    raise
-                file.seek(start)  # what comes before the damage is sound, and goes first
-                break
+                sound = False
             file.seek(start)
-            if total >= size or len(payloads) == records or not self._advance():
+            if total >= size or len(payloads) == records:
+                break
+            if self._mend(file, self.position + len(payloads), sound):
+                continue
+            if not self._advance():
                 break
         return payloads
+
+    def _mend(self, file: BinaryIO, number: int, sound: bool) -> bool:
+        """Go on behind what can't be read as record `number`; whether there was something to go to.
+
+        sound: whether it may be a frame that is not whole yet, or was cut off when the process ended.
+        """
+        start = file.tell()
+        rest = file.read()
+        file.seek(start)
+        found = mending.next_sound(rest, 1) if rest else None
+        while found is not None and found[1].seq < number:
+            found = mending.next_sound(rest, found[0] + 1)
+        where = f"{segment_path(self._folder, self.segment).name} from byte {start:,} on"
+        if found is not None:
+            file.seek(start + found[0])
+        elif segment_path(self._folder, self.segment + 1).exists() and rest:
+            if (
+                mending.next_sound(rest, 0) is not None
+            ):  # written between the last read and the rotation
+                return True
+            self.close()
+            self.segment += 1
+            following = self._open()
+            head = following.read() if following else b""
+            found = mending.next_sound(head, 0)
+            if following is None or found is None or found[1].seq < number:
+                raise codec.WireError(f"{where} is damaged, and nothing behind it can be read.")
+            following.seek(found[0])
+        else:
+            told = f"{where} is damaged; nothing follows."
+            if not sound and told not in self.damage and not is_being_written(self._folder):
+                self.damage.append(told)
+            return False
+        self._replace_lost(number, found[1], where)
+        return True
+
+    def _replace_lost(self, number: int, after: Record, where: str) -> None:
+        """Stand in for the records from `number` to before `after`, and hold what follows against its layouts."""
+        lost = after.seq - number
+        if not lost:
+            return
+        told = f"{lost:,} record{'s' if lost > 1 else ''} from number {number:,} on can't be read: {where} is damaged"
+        if told not in self.damage:
+            self.damage.append(told)
+        last, self._fitting = self._learned(number)
+        run = read_meta(self._folder).run
+        self._stand_ins.extend(
+            mending.stand_in(seq, last, after, run, where) for seq in range(number, after.seq)
+        )
+
+    def _learned(self, number: int) -> tuple[Record | None, mending.Fitting]:
+        """The record before `number`, and what the layouts before it say."""
+        first, at = _beginning(self._folder)
+        fitting = mending.Fitting(whole=first == 0)
+        reader, last = SpoolReader(self._folder), None
+        reader.segment, reader.position = first, at
+        try:
+            while reader.position < number:
+                for payload in reader.read(min(number - reader.position, 1000), 8 << 20):
+                    fitting.learn(payload)
+                    last = payload
+        finally:
+            reader.close()
+        return None if last is None else codec.decode_record(last), fitting
 
     def _open(self) -> BinaryIO | None:
         if self._file is None:
@@ -283,9 +361,8 @@ class SpoolReader:
         if not segment_path(self._folder, self.segment + 1).exists():
             return False
         assert self._file is not None
-        rest = next(iter(codec.read_frames(self._file)), None)
-        if rest is not None:  # written between our last read and the rotation
-            self._file.seek(rest[1] - len(codec.frame(rest[0])))
+        if self._file.read(1):  # written between the last read and the rotation
+            self._file.seek(-1, os.SEEK_CUR)
             return True
         self.close()
         self.segment += 1

@@ -48,6 +48,7 @@ def sync(folder: Path, url: str, token: str, keep_mb: int, as_json: bool) -> Non
                 "streams": result.streams,
                 "delivered": result.delivered,
                 "failed": result.failed,
+                "damaged": result.damaged,
                 "removed_bytes": result.removed,
                 "kept_bytes": result.kept,
                 "waiting_bytes": result.waiting,
@@ -62,6 +63,9 @@ def sync(folder: Path, url: str, token: str, keep_mb: int, as_json: bool) -> Non
             f"On this disk: {removed}{_megabytes(result.kept)} delivered (of which at most {keep_mb:,} MB stay), "
             f"{_megabytes(result.waiting)} still to deliver."
         )
+    for stream, told in result.damaged.items():
+        for line in told:
+            click.echo(f"Lost: {stream}: {line}. What is behind it was delivered.", err=True)
     for stream, reason in result.failed.items():
         click.echo(f"Not delivered: {stream}: {reason}", err=True)
     if result.failed:

@@ -48,3 +48,14 @@ def get_store() -> Store:
     """The store to use in this request. Raises StoreError."""
     lazy: LazyStore = current_app.extensions["trainvitals_store"]
     return lazy.get_framed() if g.get("framed") else lazy.get()
+
+
+def get_framed() -> Store:
+    """The store as it shows runs in frames. Raises StoreError."""
+    lazy: LazyStore = current_app.extensions["trainvitals_store"]
+    return lazy.get_framed()
+
+
+def show_frames() -> None:
+    """Let this request see runs in frames."""
+    g.framed = True

@@ -15,6 +15,9 @@ from trainvitals.hooks.wire.validate import validate_batch
 
 bp = Blueprint("ingest", __name__)
 
+_PIECE = 1 << 20
+"""Bytes of a body that are taken at once."""
+
 
 @bp.post("/api/v1/runs/<run_id>/batches")
 def append(run_id: str) -> Response:
@@ -31,9 +34,10 @@ def append(run_id: str) -> Response:
         )
     request.max_content_length = limits.MAX_BATCH_BYTES
     head = request.stream.read(codec.HEADER_BYTES)
-    size = codec.unpacked_size(head) + (request.content_length or limits.MAX_BATCH_BYTES)
+    length = request.content_length or limits.MAX_BATCH_BYTES
+    size = codec.unpacked_size(head) + length
     with get_admission().hold(size, behind=BEHIND_HEADER in request.headers):
-        batch = codec.decode_batch(head + request.stream.read())
+        batch = codec.decode_batch(head + _rest(length))
         validate_batch(batch)
         if batch.run != run_id:
             raise codec.WireError(
@@ -41,3 +45,14 @@ def append(run_id: str) -> Response:
             )
         receipt = get_store().append(batch, time.time())
     return json_response({"next": receipt.next, "stored": receipt.stored})
+
+
+def _rest(length: int) -> bytes:
+    """What is left of the body, of at most `length` bytes. Raises RequestEntityTooLarge, ClientDisconnected.
+
+    In pieces that are as large as can be: `read()` takes 64 KiB at a time, and what has arrived is copied each time.
+    """
+    pieces = []
+    while piece := request.stream.read(min(length, _PIECE)):
+        pieces.append(piece)
+    return b"".join(pieces)

@@ -1,12 +1,14 @@
-"""`python -m benchmarks.stream`: load, kills and viewers, each printed beside what it has to reach."""
+"""`python -m benchmarks.stream`: load, kills, viewers and catching up, each printed beside what it has to reach."""
 
 import argparse
 import math
+import sys
+import time
 
-from benchmarks.stream import ingest, kills, viewers
-from benchmarks.stream.viewers import percentile
+from benchmarks.stream import catchup, ingest, kills, live, viewers
+from benchmarks.stream.live import percentile, within
 
-PARTS = ("ingest", "kills", "viewers")
+PARTS = ("ingest", "kills", "viewers", "catchup")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -17,19 +19,48 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--only", choices=PARTS, help="one part")
     parser.add_argument("--minutes", type=float, help="of full load (10; 1 with --quick)")
+    parser.add_argument("--kills", type=int, help="of server processes (200; 20)")
+    parser.add_argument("--trainer-kills", type=int, help="of trainings (50; 5)")
+    parser.add_argument("--watch", type=float, help="seconds with a hundred viewers (60; 20)")
+    parser.add_argument("--hours", type=float, help="that a client was offline (8; 1)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     options = parser.parse_args(arguments)
-    quick = options.quick
+
+    def size(name: str, whole: float, quick: float) -> float:
+        given: float | None = getattr(options, name)
+        return given if given is not None else quick if options.quick else whole
+
     sound = True
     if options.only in (None, "ingest"):
-        print_load(ingest.measure(60 * (options.minutes or (1 if quick else 10))))
+        minutes = size("minutes", 10, 1)
+        say(f"ingest: {minutes:g} minutes of full load")
+        print_load(ingest.measure(60 * minutes))
     if options.only in (None, "kills"):
-        sound &= print_kills("servers", kills.kill_servers(20 if quick else 200, options.seed))
-        sound &= print_kills("trainings", kills.kill_trainers(5 if quick else 50, options.seed))
+        count = int(size("kills", 200, 20))
+        say(f"kills: {count} of server processes, about 2 s each")
+        sound &= print_kills("servers", kills.kill_servers(count, options.seed))
+        count = int(size("trainer_kills", 50, 5))
+        say(f"kills: {count} of trainings, about 5 s each")
+        sound &= print_kills("trainings", kills.kill_trainers(count, options.seed))
     if options.only in (None, "viewers"):
-        print_watched(viewers.measure(20 if quick else 60))
+        seconds = size("watch", 60, 20)
+        say(f"viewers: {seconds:g} s, after a minute or two in which all gets going")
+        print_watched(viewers.measure(seconds))
+    if options.only in (None, "catchup"):
+        hours = size("hours", 8, 1)
+        say(f"catching up: what was recorded in {hours:g} hours, beside live runs")
+        sound &= print_caught_up(catchup.measure(hours))
+    say("done")
     if not sound:
         raise SystemExit(1)
+
+
+_BEGUN = time.monotonic()
+
+
+def say(text: str) -> None:
+    """What goes on, with the minutes since the start."""
+    print(f"[{(time.monotonic() - _BEGUN) / 60:4.1f} min] {text}", file=sys.stderr, flush=True)
 
 
 def print_load(load: ingest.Load) -> None:
@@ -69,25 +100,51 @@ def print_kills(what: str, tally: kills.Tally) -> bool:
 
 def print_watched(watched: viewers.Watched) -> None:
     """How long answers and new points took, and whether the load generator itself was slow."""
-    times = watched.times
-    print(f"\n{viewers.RUNS} live runs, {viewers.VIEWERS} viewers, {watched.seconds:.0f} s")
-    asked = [value for values in times.requests.values() for value in values]
+    times, start, end = watched.times, watched.start, watched.end
+    print(f"\n{live.RUNS} live runs, {viewers.VIEWERS} viewers, {watched.seconds:.0f} s")
     rows = {
-        "a data request (p99 300 ms)": asked,
-        "a new point, made to seen (2 s)": times.seen,
-        "a batch, sent to acknowledged": times.batches,
-        "lateness of the load generator": times.late,
+        "a data request (p99 300 ms)": within(times.requests, start, end),
+        "a new point, made to seen (2 s)": within(times.seen, start, end),
+        "a batch, sent to acknowledged": within(times.batches, start, end),
+        "lateness of the load generator": within(times.late, start, end),
+        "before: all open their pages at once": within(times.requests, 0, start),
     }
     for name, values in rows.items():
-        parts = [percentile(values, share) for share in (0.5, 0.99, 1.0)]
-        told = " ".join("-" if math.isnan(part) else f"{1e3 * part:7.0f}" for part in parts)
-        print(f"  {name:34} p50, p99, max: {told} ms ({len(values):,})")
+        print_times(name, values)
     busy = ", ".join(
         f"{role} {100 * spent / watched.seconds:.0f} %" for role, spent in watched.cpu.items()
     )
     print(
         f"  processor: {busy}, load generator {100 * watched.generator_cpu / watched.seconds:.0f} %"
     )
+    print_errors(times)
+
+
+def print_caught_up(done: catchup.CaughtUp) -> bool:
+    """How long it took, and what live runs noticed of it; whether nothing is wrong."""
+    took = done.busy[1] - done.busy[0]
+    print(
+        f"\n{done.hours:g} hours offline: {done.spooled / 1e6:,.0f} MB, {done.records:,} records, caught up in "
+        f"{took:.0f} s ({done.records / took:,.0f} records/s) beside {live.RUNS} live runs"
+    )
+    batches = done.times.batches
+    print_times("a live batch meanwhile (p99 300 ms)", within(batches, *done.busy))
+    print_times("a live batch without it", within(batches, *done.quiet))
+    print_errors(done.times)
+    for line in done.wrong:
+        print(f"  WRONG: {line}")
+    return not done.wrong
+
+
+def print_times(name: str, values: list[float]) -> None:
+    """A line of times."""
+    parts = [percentile(values, share) for share in (0.5, 0.99, 1.0)]
+    told = " ".join("-" if math.isnan(part) else f"{1e3 * part:7.0f}" for part in parts)
+    print(f"  {name:36} p50, p99, max: {told} ms ({len(values):,})")
+
+
+def print_errors(times: live.Times) -> None:
+    """What went wrong, each kind once."""
     for line in sorted(set(times.errors))[:5]:
         print(f"  ERROR: {line}")
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.synchronize import Event as Flag
 from pathlib import Path
@@ -33,6 +34,8 @@ LAYERS, COLUMNS = 24, 8
 ROLES = {"worker": 5, "evaluator": 2, "master": 2, "all": 1}
 """What is killed, and how often in comparison."""
 TRAINER_PAUSE_S = 0.01
+TRAINERS = 2
+"""Trainings at a time."""
 
 
 class Varied(Stream):
@@ -201,7 +204,13 @@ def kill_trainers(kills: int, seed: int = 0) -> Tally:
         work = Path(folder) / "work"
         work.mkdir()
         try:
-            printed = [_killed_trainer(server.url, work, chance) for _ in range(kills)]
+            with ThreadPoolExecutor(
+                TRAINERS
+            ) as pool:  # most of the time a trainer loads its libraries
+                lives = [chance.uniform(0.0, 1.5) for _ in range(kills)]
+                printed = list(
+                    pool.map(lambda life: _killed_trainer(server.url, work, life), lives)
+                )
             tally.kills["trainer"] = kills
             streams = [work / ".trainvitals" / run for run, _ in printed]
             before = [spool.read_acked(path) for run in streams for path in run.iterdir()]
@@ -219,8 +228,8 @@ def kill_trainers(kills: int, seed: int = 0) -> Tally:
     return tally
 
 
-def _killed_trainer(url: str, folder: Path, chance: random.Random) -> tuple[str, int]:
-    """Run id of a training that was killed, and the last step that it printed."""
+def _killed_trainer(url: str, folder: Path, life: float) -> tuple[str, int]:
+    """Run id of a training that was killed after `life` seconds, and the last step that it printed."""
     command = [sys.executable, str(trainer.__file__), "1000000", str(TRAINER_PAUSE_S), "-1"]
     process = subprocess.Popen(
         command,
@@ -232,7 +241,7 @@ def _killed_trainer(url: str, folder: Path, chance: random.Random) -> tuple[str,
     )
     assert process.stdout is not None
     run = process.stdout.readline().strip()
-    time.sleep(chance.uniform(0.0, 1.5))
+    time.sleep(life)
     process.kill()
     steps = [int(line) for line in process.stdout.read().split()]
     process.wait()

@@ -22,6 +22,7 @@ MAGIC = b"TVB1"
 _HEADER = struct.Struct("<4sBII")
 HEADER_BYTES = _HEADER.size
 _FRAME = struct.Struct("<II")
+FRAME_BYTES = _FRAME.size
 _NO_COMPRESSION, _ZLIB = 0, 1
 _PROBE_BYTES = 32 << 10
 """The start of a batch that is compressed to see whether that pays."""
@@ -152,6 +153,15 @@ def _check_version(raw: bytes) -> None:
 def frame(payload: bytes) -> bytes:
     """`payload` as a spool frame."""
     return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def payload_at(data: bytes, begin: int) -> bytes | None:
+    """The payload of the frame that begins at byte `begin` of `data`; None where there is no whole, sound frame."""
+    if begin < 0 or begin + _FRAME.size > len(data):
+        return None
+    length, crc = _FRAME.unpack_from(data, begin)
+    payload = data[begin + _FRAME.size : begin + _FRAME.size + length]
+    return payload if len(payload) == length and zlib.crc32(payload) == crc else None
 
 
 def read_frames(file: BinaryIO) -> Iterator[tuple[bytes, int]]:

@@ -240,3 +240,26 @@ def test_a_server_becomes_ready(serve):
     wait_until(ready)
     checks = urllib3.request("GET", f"{url}/readyz").json()["checks"]
     assert set(checks) == {"database", "schema", "disk", "evaluator", "retention"}
+
+
+def test_pages_that_follow_a_run_end_up_at_one_worker_and_stay_there(serve):
+    """The others close their connection until it leads there; of 40 tries the last ones are at home."""
+    _, address = serve()
+    batch = Batch(
+        version=1,
+        run="run-1",
+        attempt="a1",
+        rank=0,
+        first=0,
+        records=[Start(seq=0, time=1e9, project="p", name="n")],
+    )
+    url = f"{address}/api/v1/runs/run-1/batches"
+    assert urllib3.request("POST", url, body=encode_batch(batch), headers=BATCH).status == 200
+    for _ in range(3):
+        with urllib3.HTTPConnectionPool("127.0.0.1", int(address.rsplit(":", 1)[1])) as page:
+            closed = []
+            for _ in range(40):
+                answer = page.request("GET", "/api/v1/runs/run-1/live")
+                assert answer.status == 200
+                closed.append(answer.headers.get("Connection") == "close")
+            assert not any(closed[30:])

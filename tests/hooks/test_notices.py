@@ -11,6 +11,8 @@ from tests.hooks.test_delivery import Server, refuse, server, stream, wait_for
 from trainvitals.hooks import sender, spool
 from trainvitals.hooks.client import Client, Outcome, encode
 from trainvitals.hooks.sender import Sender, sync
+from trainvitals.hooks.wire import codec
+from trainvitals.hooks.wire.records import Event
 
 __all__ = ["server"]
 
@@ -79,19 +81,22 @@ def test_an_answer_that_is_cut_off_is_no_answer() -> None:
     listener.close()
 
 
-def test_a_damaged_frame_is_told_and_all_before_it_is_delivered(
+def test_a_damaged_frame_is_told_and_all_round_it_is_delivered(
     server: Server, tmp_path: Path
 ) -> None:
     folder = stream(tmp_path, 20)
     segment = folder / "000000.spool"
+    with segment.open("rb") as file:
+        ends = [end for _, end in codec.read_frames(file)]
     content = bytearray(segment.read_bytes())
-    content[-5] ^= 0xFF  # in the last record
+    content[ends[11] - 5] ^= 0xFF  # in record 11
     segment.write_bytes(bytes(content))
     result = sync(tmp_path, server.url)
-    assert spool.read_acked(folder) == 19
-    assert "checksum is wrong; the spool is damaged" in result.failed[str(folder)]
+    assert (result.ok, spool.read_acked(folder)) == (True, 20)
+    assert "1 record from number 11 on can't be read" in result.damaged[str(folder)][0]
     ((_, records),) = server.stored.items()
-    assert [record.seq for record in records] == list(range(19))
+    assert [record.seq for record in records] == list(range(20))
+    assert [record.seq for record in records if isinstance(record, Event)] == [11]
     assert segment.read_bytes() == bytes(content)
 
 

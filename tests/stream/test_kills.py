@@ -1,10 +1,11 @@
-"""The proof of the kill benchmark: that it sees what is wrong, and a small run of it."""
+"""The proof of the kill benchmark: that it sees what is wrong, and small runs of it and of catching up."""
 
 import sqlite3
 
 import pytest
 
-from benchmarks.stream import kills, proof
+from benchmarks.stream import catchup, kills, proof
+from benchmarks.stream.live import within
 from benchmarks.stream.streams import Stream
 from trainvitals.app.store import Store
 from trainvitals.hooks.client import encode
@@ -46,3 +47,21 @@ def test_killed_servers_lose_and_double_nothing():
     assert tally.kills.total() == 4
     assert tally.wrong == []
     assert tally.stored >= tally.acknowledged > 0
+
+
+@pytest.mark.slow
+def test_killed_trainings_lose_at_most_their_last_moment_and_double_nothing():
+    tally = kills.kill_trainers(2, seed=1)
+    assert tally.kills.total() == 2
+    assert tally.wrong == []
+    assert tally.stored >= tally.acknowledged
+    assert tally.lost_s <= 1.0
+
+
+@pytest.mark.slow
+def test_who_comes_back_after_an_hour_delivers_everything_while_live_runs_go_on():
+    done = catchup.measure(0.1, history=50, quiet_s=1.0)
+    assert done.wrong == []
+    assert done.records == 3_603
+    assert within(done.times.batches, done.quiet[0], done.busy[1])
+    assert done.times.errors == []
