@@ -14,7 +14,7 @@ from trainvitals.app.figures.types import Ints
 from trainvitals.app.figures.vitals import at_output
 from trainvitals.app.store import Store
 from trainvitals.app.store.types import Matrix, Run
-from trainvitals.app.web import runview
+from trainvitals.app.web import follow, runview
 from trainvitals.hooks.wire.columns import ACTIVATION
 from trainvitals.hooks.wire.records import GroupKind
 
@@ -63,7 +63,7 @@ def cells(
     lines = runview.remembered(store, run, "lines", lambda: runview.lines(store.layouts(run.id)))
     keys = judged.JUDGED if statistic == "vitals" else (statistic,)
     buckets = max(min(BUCKETS, CELLS // max(len(lines), 1)), FEWEST)
-    read = _matrices(store, run.id, {*keys, *judged.BREAKS}, start, stop, buckets)
+    read = _matrices(store, run, {*keys, *judged.BREAKS}, start, stop, buckets)
     steps = grid(list(read.values()))
     if not lines or not len(steps):
         return None
@@ -72,12 +72,14 @@ def cells(
 
 
 def _matrices(
-    store: Store, run: str, keys: set[str], start: int | None, stop: int | None, buckets: int
+    store: Store, run: Run, keys: set[str], start: int | None, stop: int | None, buckets: int
 ) -> dict[str, Matrix]:
     """Read side by side: decompression and numpy leave the interpreter's lock."""
 
     def read(key: str) -> Matrix:
-        return store.matrix(run, kind(key), key, start=start, stop=stop, buckets=buckets)
+        if run.status_reported:  # it has ended: nobody asks for what is new of it
+            return store.matrix(run.id, kind(key), key, start=start, stop=stop, buckets=buckets)
+        return follow.matrix(store, run.id, kind(key), key, start, stop, buckets)
 
     return dict(zip(keys, _readers().map(read, keys), strict=True))
 
