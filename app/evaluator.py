@@ -34,15 +34,15 @@ LEASE_S: Final = 30.0
 BATCH: Final = 2000
 """Records judged between two commits of a run."""
 IDLE_S: Final = 0.3
-"""Pause when there was nothing to judge."""
+"""Pause when there was little to judge: what came meanwhile is committed together."""
 SIGN_S: Final = 5.0
 """How often it says that it is alive."""
 TROUBLE_S: Final = 5.0
 """Pause after an error of the database, or of a rule."""
 NICE: Final = 5
 """How far it stands back for the web workers: records that wait to be taken in go before a judgement on them."""
-CACHED: Final = 16
-"""Runs whose engines stay in memory."""
+CACHED: Final = 100
+"""Runs whose engines stay in memory. To load one takes longer than to judge half a second of its run."""
 
 
 class Evaluator:
@@ -167,7 +167,7 @@ class Evaluator:
                     logger.exception("The database could not be read or written.")
                     stop.wait(TROUBLE_S)
                     continue
-                if not judged:
+                if judged < BATCH:
                     stop.wait(IDLE_S)
         finally:
             stop.set()

@@ -83,18 +83,29 @@ def std_levels(cells: MatrixLike) -> Levels:
     return levels(np.where(cells.mean > STD_FLOOR, cells.mean, np.nan), cells.steps)
 
 
-def gradient_levels(cells: MatrixLike) -> Levels:
-    """The levels of gradient RMS."""
+def size_levels(cells: MatrixLike) -> Levels:
+    """The levels of gradient RMS and of other sizes."""
     return levels(np.where(cells.mean > 0, cells.mean, np.nan), cells.steps)
 
 
-def update_ratio(cells: MatrixLike) -> Floats:
+def ratio_levels(cells: MatrixLike) -> Levels:
+    """What the largest update ratio of a step is usually: one level for all rows, shape `(1,)`."""
+    usual = np.atleast_1d(along(np.nanmedian, _largest(cells), 0))
+    return Levels(usual, usual)
+
+
+def _largest(cells: MatrixLike) -> Floats:
+    """The largest update ratio of each step, shape `(buckets,)`."""
+    return np.asarray(along(np.nanmax, np.where(np.isfinite(cells.mean), cells.mean, np.nan), 0))
+
+
+def update_ratio(cells: MatrixLike, known: Levels | None = None) -> Floats:
     """Scores of update ratios, shape `(rows, buckets)`; NaN where nothing was recorded.
 
     The lower edge falls with the step's largest ratio: a schedule that ends at zero makes no layer ill.
     """
-    top = along(np.nanmax, np.where(np.isfinite(cells.mean), cells.mean, np.nan), 0)
-    usual = float(along(np.nanmedian, top, 0))
+    top = _largest(cells)
+    usual = float((known or ratio_levels(cells)).high[0])
     scheduled = np.fmin(top / usual, 1.0) if usual > 0 else np.ones(top.shape)
     return _outside(cells.mean, cells.max, UPDATE_LOW * scheduled[None, :], UPDATE_HIGH)
 
@@ -126,7 +137,7 @@ def gradient_rms(cells: MatrixLike, known: Levels | None = None) -> Floats:
 
     Small gradients alone are no illness: they shrink as a training converges.
     """
-    high = (known or gradient_levels(cells)).high[:, None]
+    high = (known or size_levels(cells)).high[:, None]
     spike = _outside(cells.max, cells.max, 0.0, high * GRADIENT_SPIKE)
     rise = _outside(cells.mean, cells.mean, 0.0, high * DRIFT, fade=True)
     typical = along(np.nanmedian, cells.mean, 0)[None, :]
@@ -137,7 +148,7 @@ def gradient_rms(cells: MatrixLike, known: Levels | None = None) -> Floats:
 
 def drift(cells: MatrixLike, known: Levels | None = None) -> Floats:
     """Scores of any other size against each row's own levels: pale within a decade of them."""
-    own = known or levels(np.where(cells.mean > 0, cells.mean, np.nan), cells.steps)
+    own = known or size_levels(cells)
     low, high = (own.low / DRIFT)[:, None], (own.high * DRIFT)[:, None]
     return _outside(cells.mean, cells.max, low, high, fade=True)
 

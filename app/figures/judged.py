@@ -59,7 +59,7 @@ def score(key: str, cells: Cells, known: bands.Levels | None, loose: Flags) -> F
         return cells.max * bands.FULL
     match key:
         case "update_ratio":
-            return bands.update_ratio(cells)
+            return bands.update_ratio(cells, known)
         case "std":
             return bands.activation_std(cells, known, loose)
         case "dead_fraction":
@@ -70,6 +70,21 @@ def score(key: str, cells: Cells, known: bands.Levels | None, loose: Flags) -> F
             return np.where(np.isfinite(cells.mean), 0.0, np.nan)
         case _:
             return bands.drift(_sizes(cells), known)
+
+
+def levels(key: str, cells: Cells) -> bands.Levels | None:
+    """What the cells of a statistic are held against; None where that is the same in every run."""
+    match key:
+        case "update_ratio":
+            return bands.ratio_levels(cells)
+        case "std":
+            return bands.std_levels(cells)
+        case "grad_rms":
+            return bands.size_levels(cells)
+        case _ if key in SHARES or key in _NO_BAND or key == "dead_fraction":
+            return None
+        case _:
+            return bands.size_levels(_sizes(cells))
 
 
 def picture(
@@ -102,6 +117,14 @@ def picture(
     edges = np.append(steps, max(stop, int(steps[-1]) + 1))
     shares = set(cells) <= SHARES
     return Picture(placed, edges, codes, shares, told(placed, codes, steps, shares))
+
+
+def joined(earlier: Picture, later: Picture, first: int) -> Picture:
+    """`earlier` up to its bucket `first`, then all of `later`, a picture of the same layers."""
+    codes = np.concatenate([earlier.codes[:, :first], later.codes], axis=1)
+    edges = np.concatenate([earlier.edges[:first], later.edges])
+    summary = told(later.lines, codes, edges[:-1], later.shares)
+    return Picture(later.lines, edges, codes, later.shares, summary)
 
 
 def worst(scores: Sequence[Floats]) -> Floats:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -141,8 +142,8 @@ def smooth(values: Floats, weight: float | None = None) -> Floats:
     share = 1 - weight
     result = np.full(len(values), np.nan)
     level, weight = 0.0, 0.0
-    for index, value in enumerate(values):
-        if np.isfinite(value):
+    for index, value in enumerate(np.asarray(values, np.float64).tolist()):
+        if isfinite(value):
             level = (1 - share) * level + share * value
             weight = (1 - share) * weight + share
             result[index] = level / weight

@@ -7,11 +7,12 @@ from trainvitals.app.store.catalog import SHELVES
 from trainvitals.app.store.types import Card, Run, Shelf
 
 
-def missing(connection: sqlite3.Connection, limit: int, shelf: Shelf) -> list[Run]:
-    """Runs whose card is of an earlier version or not there, the newest first; of deleted ones those without any."""
-    stale = "c.version IS NULL" if shelf == "deleted" else "c.version IS NOT r.version"
-    which = f"LEFT JOIN cards c ON c.run = r.key WHERE {SHELVES[shelf]} AND {stale}"
-    return catalog.select(connection, which, limit)
+def missing(connection: sqlite3.Connection, limit: int, shelf: Shelf, before: float) -> list[Run]:
+    """Runs whose card is to be made, the newest first; see `Store.missing_cards`."""
+    late = "c.version IS NOT r.version AND MIN(c.updated, r.last_seen) < ?"
+    stale = "c.version IS NULL" + ("" if shelf == "deleted" else f" OR ({late})")
+    which = f"LEFT JOIN cards c ON c.run = r.key WHERE {SHELVES[shelf]} AND ({stale})"
+    return catalog.select(connection, which, limit, () if shelf == "deleted" else (before,))
 
 
 def put(connection: sqlite3.Connection, card: Card, now: float) -> None:

@@ -52,10 +52,12 @@ def runs(connection: sqlite3.Connection, limit: int, shelf: Shelf) -> list[Run]:
     return select(connection, f"WHERE {SHELVES[shelf]}", limit)
 
 
-def select(connection: sqlite3.Connection, which: str, limit: int) -> list[Run]:
-    """The newest runs `r` that the SQL `which` (joins, then WHERE) leaves, newest first."""
+def select(
+    connection: sqlite3.Connection, which: str, limit: int, values: tuple[object, ...] = ()
+) -> list[Run]:
+    """The newest runs `r` that the SQL `which` (joins, then WHERE, with `values`) leaves, newest first."""
     rows = connection.execute(
-        f"{_RUN} {which} ORDER BY r.created DESC, r.key DESC LIMIT ?", (limit,)
+        f"{_RUN} {which} ORDER BY r.created DESC, r.key DESC LIMIT ?", (*values, limit)
     )
     return [_run(connection, row) for row in rows.fetchall()]
 

@@ -20,6 +20,7 @@ from trainvitals.app.web import (
     findings_api,
     health,
     ingest,
+    live,
     login,
     metrics,
     openapi,
@@ -64,7 +65,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     admission.register(app, settings)
     errors.register(app)
     for module in (
-        *(ingest, api, findings_api, overview, channels_api, figures_api, policy_api, export_api),
+        *(ingest, api, findings_api, overview, channels_api, figures_api, live, policy_api),
+        export_api,
         *(health, openapi),
         *(login, pages, alertpages, runpages, compare, report),
     ):

@@ -5,7 +5,7 @@ from importlib.metadata import version as package_version
 
 from flask import Blueprint, Response, request
 
-from trainvitals.app.rules.engine import Engine, StateError
+from trainvitals.app.rules.engine import Engine, StateError, states_of
 from trainvitals.app.store import Conflict, NotFound, Store
 from trainvitals.app.store.status import heard, status
 from trainvitals.app.store.types import SHELVES, Delivery, Run, Series, StreamState
@@ -119,10 +119,10 @@ def list_states(run_id: str) -> Response:
     known_run(run_id)
     state = get_store().evaluation(run_id).state
     try:
-        engine = Engine() if state is None else Engine.load(state)
+        states = Engine().states() if state is None else states_of(state)
     except StateError:  # of another release; the evaluator judges the run anew
-        engine = Engine()
-    return json_response({"states": engine.states()})
+        states = Engine().states()
+    return json_response({"states": states})
 
 
 @bp.get("/api/v1/runs/<run_id>/events")

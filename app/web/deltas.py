@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from trainvitals.app.figures.base import array, unpacked
 from trainvitals.app.figures.types import Figure
@@ -19,67 +18,71 @@ from trainvitals.app.figures.types import Figure
 _encode = msgspec.json.Encoder(enc_hook=lambda value: value.tolist()).encode
 
 
-def token(figure: Figure) -> str:
-    """What a browser has when it has `figure`."""
-    return "_".join([*(_mark(trace) for trace in figure["data"]), _rest(figure)])
+class Tracked:
+    """A figure, with what its deltas are cut out of taken apart once."""
+
+    def __init__(self, figure: Figure) -> None:
+        self.figure = figure
+        self._traces = [_Trace(trace) for trace in figure["data"]]
+        self._rest = _sum(_encode(figure["layout"]))
+        self.token = "_".join([*(trace.mark for trace in self._traces), self._rest])
+        """What a browser has when it has the figure."""
+
+    @property
+    def whole(self) -> dict[str, Any]:
+        """The figure with its token."""
+        return {**self.figure, "token": self.token}
+
+    def since(self, known: str) -> dict[str, Any] | None:
+        """What turns the figure of the token `known` into this one, with its token; None where it is the same.
+
+        "traces" holds for each trace None (the same), {"at", "x", "y"} (points from `at` on) or the trace itself;
+        "layout" the layout, where it changed.
+        """
+        if known == self.token:
+            return None
+        marks = known.split("_")
+        patch: dict[str, Any] = {"token": self.token}
+        if len(marks) != len(self._traces) + 1:
+            return patch | {"traces": self.figure["data"], "layout": self.figure["layout"]}
+        if marks[-1] != self._rest:
+            patch["layout"] = self.figure["layout"]
+        pairs = zip(self._traces, marks[:-1], strict=True)
+        patch["traces"] = [trace.tail(mark) for trace, mark in pairs]
+        return patch
 
 
-def since(figure: Figure, known: str) -> dict[str, Any] | None:
-    """What turns the figure of token `known` into `figure`, with its new token; None where it is the same.
+class _Trace:
+    """A trace; `mark` tells its number of points, checksums of its look, of all points but the last, of all points."""
 
-    "traces" holds for each trace None (the same), {"at", "x", "y"} (points from `at` on) or the trace itself;
-    "layout" the layout, where it changed.
-    """
-    now = token(figure)
-    if now == known:
-        return None
-    marks = known.split("_")
-    patch: dict[str, Any] = {"token": now}
-    if len(marks) != len(figure["data"]) + 1:
-        return patch | {"traces": figure["data"], "layout": figure["layout"]}
-    if marks[-1] != _rest(figure):
-        patch["layout"] = figure["layout"]
-    pairs = zip(figure["data"], marks[:-1], strict=True)
-    patch["traces"] = [_tail(trace, mark) for trace, mark in pairs]
-    return patch
+    def __init__(self, trace: Mapping[str, Any]) -> None:
+        self._trace = trace
+        self._is_curve = trace.get("type") == "scatter" and "x" in trace and "y" in trace
+        if not self._is_curve:
+            self.mark = f"w.{_sum(_encode(trace))}"
+            return
+        self._x, self._y = unpacked(trace["x"]), unpacked(trace["y"])
+        look = {key: value for key, value in trace.items() if key not in ("x", "y")}
+        self._look = _sum(_encode(look))
+        count = len(self._x)
+        self.mark = f"{count}.{self._look}.{self._points(count - 1)}.{self._points(count)}"
 
+    def tail(self, mark: str) -> Mapping[str, Any] | None:
+        """What turns the trace with that mark into this one."""
+        if mark == self.mark:
+            return None
+        count, *sums = mark.split(".")
+        if not self._is_curve or not (count.isascii() and count.isdigit()):
+            return self._trace
+        kept = int(count) - 1
+        if not 0 <= kept < len(self._x) or sums[:2] != [self._look, self._points(kept)]:
+            return self._trace
+        return {"at": kept, "x": array(self._x[kept:]), "y": array(self._y[kept:])}
 
-def _tail(trace: Mapping[str, Any], mark: str) -> Mapping[str, Any] | None:
-    if _mark(trace) == mark:
-        return None
-    count = mark.split(".")[0]
-    if not (count.isascii() and count.isdigit()) or not _is_curve(trace):
-        return trace
-    x, y = unpacked(trace["x"]), unpacked(trace["y"])
-    kept = int(count) - 1
-    if (
-        kept < 0
-        or kept >= len(x)
-        or _mark(trace, int(count)).split(".")[1:3] != mark.split(".")[1:3]
-    ):
-        return trace
-    return {"at": kept, "x": array(x[kept:]), "y": array(y[kept:])}
-
-
-def _mark(trace: Mapping[str, Any], count: int | None = None) -> str:
-    """Number of points, checksums of the look, of all but the last point and of all points; of the first `count`."""
-    if not _is_curve(trace):
-        return f"w.{_sum(_encode(trace))}"
-    x, y = unpacked(trace["x"])[:count], unpacked(trace["y"])[:count]
-    look = _encode({key: value for key, value in trace.items() if key not in ("x", "y")})
-    return f"{len(x)}.{_sum(look)}.{_points(x[:-1], y[:-1])}.{_points(x, y)}"
-
-
-def _is_curve(trace: Mapping[str, Any]) -> bool:
-    return trace.get("type") == "scatter" and "x" in trace and "y" in trace
-
-
-def _rest(figure: Figure) -> str:
-    return _sum(_encode(figure["layout"]))
-
-
-def _points(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> str:
-    return _sum(x.astype(np.float64).tobytes() + y.astype(np.float64).tobytes())
+    def _points(self, count: int) -> str:
+        """Checksum of the first `count` points, of all but the last for -1."""
+        points = self._x[:count].astype(np.float64), self._y[:count].astype(np.float64)
+        return _sum(points[0].tobytes() + points[1].tobytes())
 
 
 def _sum(data: bytes) -> str:

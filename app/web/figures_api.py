@@ -1,10 +1,9 @@
-"""What the pages draw, as JSON: figures, the vitals map, and the poll for what is new of a run."""
+"""What the pages draw, as JSON: figures and the vitals map."""
 
-import time
 from typing import Any
 
 import numpy as np
-from flask import Blueprint, Response, render_template, request
+from flask import Blueprint, Response, request
 
 from trainvitals.app.figures import judged
 from trainvitals.app.figures import vitals as map_figure
@@ -12,7 +11,7 @@ from trainvitals.app.figures.base import empty
 from trainvitals.app.figures.cells import Line
 from trainvitals.app.figures.types import Mark
 from trainvitals.app.store.types import Run
-from trainvitals.app.web import deltas, mapdata, runview
+from trainvitals.app.web import deltas, livemap, mapdata, runview
 from trainvitals.app.web.charts import FORMS, HISTOGRAMS, SCALES, Chart, Charts, Look
 from trainvitals.app.web.db import get_store
 from trainvitals.app.web.errors import ApiError
@@ -25,68 +24,11 @@ TABS = ("vitals", "update_ratio", "std", "dead_fraction", "grad_rms", "zero_frac
 """Statistics of the map as a Plotly figure."""
 
 
-@bp.get("/api/v1/runs/<run_id>/live")
-def live(run_id: str) -> Response:
-    """Whether the run changed since `version`; if so its texts anew, and of its charts what is new.
-
-    `known` names, as often as wanted, a chart that the page has and its token ("loss~TOKEN", "map~TOKEN"); of
-    `charts` ("run", "layer") all are answered, those that are not known whole. `layer` names the layer.
-    """
-    run = known_run(run_id)
-    known = optional_whole("version")
-    store = get_store()
-    changed = known is None or known != run.version
-    shown = runview.view(store, run, time.time())
-    answer: dict[str, Any] = {
-        "version": run.version,
-        "status": shown.status,
-        "last_step": run.last_step,
-        "changed": changed,
-        "pill": render_template("_pill.html", view=shown),
-    }
-    if changed:
-        names = store.scalar_names(run_id)
-        facts = runview.facts(store, run, names)
-        answer["verdict"] = render_template("_verdict.html", view=shown, facts=facts)
-        answer["findings"] = render_template("_findings.html", view=shown)
-        answer["title"] = shown.verdict.state
-        which = choice("charts", ("none", "run", "layer"), "none")
-        if which != "none":
-            held = dict(item.rpartition("~")[::2] for item in request.args.getlist("known"))
-            answer["charts"] = _news(_charts_of(run, which), held)
-        if "map" in request.args:
-            answer["map"] = _map(run, request.args["map"])
-    return json_response(answer)
-
-
-def _charts_of(run: Run, which: str) -> list[Chart]:
-    charts = Charts(get_store(), run, look_of_request())
-    if which == "run":
-        return [{"key": "loss", **charts.loss()}, *charts.metrics()]
-    line = known_line(run.id, request.args.get("layer", ""))
-    kinds = [kind for kind in HISTOGRAMS if kind == "activation" or line.parameters]
-    form = choice("form", FORMS, "heatmap")
-    shapes = [{"key": f"histogram/{kind}", **charts.histogram(line, kind, form)} for kind in kinds]
-    return [*charts.layer(line), *shapes]
-
-
-def _news(charts: list[Chart], held: dict[str, str]) -> dict[str, Any]:
-    """What is new of `charts`, by their keys; those that are the same are left out."""
-    found = {}
-    for chart in charts:
-        key = chart["key"]
-        if key not in held:
-            found[key] = chart | {"token": deltas.token(chart)}
-        elif (patch := deltas.since(chart, held[key])) is not None:
-            found[key] = patch
-    return found
-
-
 @bp.get("/api/v1/runs/<run_id>/figures/loss")
 def loss(run_id: str) -> Response:
     """Training and validation loss with event lines."""
     figure = Charts(get_store(), known_run(run_id), look_of_request()).loss()
-    return json_response(figure | {"token": deltas.token(figure)})
+    return json_response(deltas.Tracked(figure).whole)
 
 
 @bp.get("/api/v1/runs/<run_id>/figures/metrics")
@@ -115,7 +57,7 @@ def histogram(run_id: str) -> Response:
     figure = Charts(get_store(), run, look_of_request()).histogram(
         line, kind, choice("form", FORMS, "heatmap")
     )
-    return json_response(figure | {"token": deltas.token(figure)})
+    return json_response(deltas.Tracked(figure).whole)
 
 
 @bp.get("/api/v1/runs/<run_id>/figures/vitals")
@@ -149,14 +91,14 @@ def vitals(run_id: str) -> Response:
 @bp.get("/api/v1/runs/<run_id>/map")
 def vitals_map(run_id: str) -> Response:
     """The vitals map as the page's canvas draws it: a code a cell; `statistic` is any of `judged.STATISTICS`."""
-    return json_response(_map(known_run(run_id), "") or {})
+    return json_response(map_news(known_run(run_id), "") or {})
 
 
-def _map(run: Run, known: str) -> dict[str, Any] | None:
+def map_news(run: Run, known: str) -> dict[str, Any] | None:
     """What is new of the map for a page that has `known`: None for nothing, its last buckets, or all."""
     statistic = choice("statistic", judged.STATISTICS, "vitals")
     start, stop = step_range()
-    made = mapdata.picture(get_store(), run, statistic, start, stop)
+    made = livemap.picture(get_store(), run, statistic, start, stop)
     if made is None:
         return {"rows": [], "summary": "No layer was measured yet. The first sample comes soon."}
     token = mapdata.token(made)
@@ -200,4 +142,4 @@ def look_of_request() -> Look:
 
 
 def _all(charts: list[Chart]) -> Response:
-    return json_response({"figures": [chart | {"token": deltas.token(chart)} for chart in charts]})
+    return json_response({"figures": [deltas.Tracked(chart).whole for chart in charts]})

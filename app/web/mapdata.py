@@ -1,9 +1,7 @@
 """What the vitals map is made from: statistics of every layer, read from the store onto one grid."""
 
 import zlib
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, lru_cache
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +9,9 @@ import numpy as np
 from trainvitals.app.figures import bands, judged
 from trainvitals.app.figures.cells import Cells, Line, gather, grid
 from trainvitals.app.figures.types import Ints
-from trainvitals.app.figures.vitals import at_output
 from trainvitals.app.store import Store
 from trainvitals.app.store.types import Matrix, Run
-from trainvitals.app.web import follow, runview
+from trainvitals.app.web import runview
 from trainvitals.hooks.wire.columns import ACTIVATION
 from trainvitals.hooks.wire.records import GroupKind
 
@@ -22,72 +19,49 @@ BUCKETS = 400
 CELLS = 400_000
 """A run with more layers gets fewer buckets: its map takes as long to read and to send."""
 FEWEST = 160
-READERS = 2
-"""Statistics read at a time."""
 _ACTIVATION = frozenset(column.key for column in ACTIVATION)
 
 Read = tuple[list[Line], dict[str, Cells], dict[str, Cells]]
-
-
-def picture(
-    store: Store, run: Run, statistic: str, start: int | None, stop: int | None
-) -> judged.Picture | None:
-    """The map of `statistic`, None before the first sample. Kept until the run changes."""
-    return _picture(store, run.id, run.version, statistic, start, stop)
-
-
-@lru_cache(maxsize=16)
-def _picture(
-    store: Store, run_id: str, version: int, statistic: str, start: int | None, stop: int | None
-) -> judged.Picture | None:
-    run = store.run(run_id)
-    read = None if run is None else cells(store, run, statistic, start, stop)
-    if run is None or read is None:
-        return None
-    lines, values, breaks = read
-    end = runview.last_step(run) + 1
-    return judged.picture(
-        lines,
-        values,
-        breaks,
-        stop=end if stop is None else min(stop, end),
-        levels=levels(store, run, list(values), lines, start, stop),
-        loose=at_output(lines),
-    )
 
 
 def cells(
     store: Store, run: Run, statistic: str, start: int | None, stop: int | None
 ) -> Read | None:
     """The layers, the cells of a map by statistic, and those in which NaN shows; None without any."""
-    lines = runview.remembered(store, run, "lines", lambda: runview.lines(store.layouts(run.id)))
-    keys = judged.JUDGED if statistic == "vitals" else (statistic,)
-    buckets = max(min(BUCKETS, CELLS // max(len(lines), 1)), FEWEST)
-    read = _matrices(store, run, {*keys, *judged.BREAKS}, start, stop, buckets)
+    lines = lines_of(store, run)
+    read = matrices(store, run, statistic, len(lines), start, stop)
     steps = grid(list(read.values()))
     if not lines or not len(steps):
         return None
+    return lines, *on_grid(read, steps, lines, statistic)
+
+
+def lines_of(store: Store, run: Run) -> list[Line]:
+    """The layers of a run."""
+    return runview.remembered(store, run, "lines", lambda: runview.lines(store.layouts(run.id)))
+
+
+def on_grid(
+    read: Mapping[str, Matrix], steps: Ints, lines: Sequence[Line], statistic: str
+) -> tuple[dict[str, Cells], dict[str, Cells]]:
+    """The cells of a map by statistic on the buckets that begin at `steps`, and those in which NaN shows."""
     made = {key: _gather(key, matrix, steps, lines) for key, matrix in read.items()}
-    return lines, {key: made[key] for key in keys}, {key: made[key] for key in judged.BREAKS}
+    return {key: made[key] for key in _keys(statistic)}, {key: made[key] for key in judged.BREAKS}
 
 
-def _matrices(
-    store: Store, run: Run, keys: set[str], start: int | None, stop: int | None, buckets: int
+def _keys(statistic: str) -> Sequence[str]:
+    return judged.JUDGED if statistic == "vitals" else (statistic,)
+
+
+def matrices(
+    store: Store, run: Run, statistic: str, rows: int, start: int | None, stop: int | None
 ) -> dict[str, Matrix]:
-    """Read side by side: decompression and numpy leave the interpreter's lock."""
-
-    def read(key: str) -> Matrix:
-        if run.status_reported:  # it has ended: nobody asks for what is new of it
-            return store.matrix(run.id, kind(key), key, start=start, stop=stop, buckets=buckets)
-        return follow.matrix(store, run.id, kind(key), key, start, stop, buckets)
-
-    return dict(zip(keys, _readers().map(read, keys), strict=True))
-
-
-@cache
-def _readers() -> ThreadPoolExecutor:
-    """Threads that stay, as each has a connection of its own; made at the first use, after workers have forked."""
-    return ThreadPoolExecutor(READERS, "map-reader")
+    """What a map of that statistic, of so many layers, is made from."""
+    buckets = max(min(BUCKETS, CELLS // max(rows, 1)), FEWEST)
+    return {
+        key: store.matrix(run.id, kind(key), key, start=start, stop=stop, buckets=buckets)
+        for key in dict.fromkeys((*_keys(statistic), *judged.BREAKS))
+    }
 
 
 def levels(
@@ -101,12 +75,12 @@ def levels(
     """The levels over the whole run: a picked range of steps is judged as in the picture of all steps."""
     if start is None and stop is None:
         return {}
-    found = {}
+    found: dict[str, bands.Levels] = {}
     for key in keys:
         if key in ("std", "grad_rms"):
-            of = bands.std_levels if key == "std" else bands.gradient_levels
             matrix = store.matrix(run.id, kind(key), key, buckets=BUCKETS)
-            found[key] = of(_gather(key, matrix, grid([matrix]), lines))
+            of = judged.levels(key, _gather(key, matrix, grid([matrix]), lines))
+            found |= {} if of is None else {key: of}
     return found
 
 

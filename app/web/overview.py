@@ -1,6 +1,7 @@
 """The list of runs as data: a card of each run, made once for each of its versions."""
 
 import math
+import threading
 import time
 from typing import Any
 
@@ -23,11 +24,14 @@ MAX_MADE = 200
 """Cards that one answer may make; the rest comes with the next one."""
 BUDGET_S = 0.3
 """How long it may take for them."""
+ANEW_S = 0.9
+"""How old the card of a run that goes on is at least before it is made anew, seconds."""
 MAX_FIELDS = 40
 """Metrics, and configuration values, of a card: what the list is searched by."""
 MAX_TEXT = 120
 OVERLAP_S = 2.0
 """Cards made so long before the last answer come again: another process may have been writing them."""
+_making = threading.Lock()
 _OWN = "tv/"
 _DELETED = Verdict("wait", "Deleted.", "What was recorded of it can be seen once it is restored.")
 
@@ -52,13 +56,14 @@ def overview() -> Response:
 def _refresh(store: Store, now: float, shelf: Shelf) -> bool:
     """Make the cards that are missing, as far as the time allows; whether that was all of them."""
     begin, made = time.monotonic(), []
-    missing = store.missing_cards(MAX_MADE, shelf)
-    for run in missing:
-        made.append(card(store, run, now))
-        if time.monotonic() - begin > BUDGET_S:
-            break
-    if made:
-        store.put_cards(made, now)
+    with _making:  # who asks meanwhile finds them made
+        missing = store.missing_cards(MAX_MADE, shelf, now - ANEW_S)
+        for run in missing:
+            made.append(card(store, run, now))
+            if time.monotonic() - begin > BUDGET_S:
+                break
+        if made:
+            store.put_cards(made, now)
     return len(made) == len(missing) < MAX_MADE
 
 

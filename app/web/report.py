@@ -11,7 +11,7 @@ from flask import Blueprint, Response, current_app, render_template, request
 from trainvitals.app.figures import judged, svg
 from trainvitals.app.store import Store
 from trainvitals.app.store.types import Run
-from trainvitals.app.web import mapdata, runview
+from trainvitals.app.web import livemap, runview
 from trainvitals.app.web.charts import Charts, Look
 from trainvitals.app.web.db import get_store
 from trainvitals.app.web.errors import ApiError
@@ -54,7 +54,7 @@ def picture(run_id: str) -> Response:
     key = request.args.get("chart", "loss")
     if key == "vitals":
         statistic = choice("statistic", judged.STATISTICS, "vitals")
-        made = mapdata.picture(store, run, statistic, look.start, look.stop)
+        made = livemap.picture(store, run, statistic, look.start, look.stop)
         drawn = None if made is None else svg.vitals(made, 1200)
     else:
         charts = Charts(store, run, look)
@@ -73,7 +73,7 @@ def make(store: Store, run: Run, server: str) -> str:
     now = time.time()
     shown = runview.view(store, run, now)
     charts = Charts(store, run, Look())
-    picture = mapdata.picture(store, run, "vitals", None, None)
+    picture = livemap.picture(store, run, "vitals", None, None)
     small = [item for item in charts.metrics() if item.get("group") != "system"][:MAX_CHARTS]
     return render_template(
         "report.html",

@@ -11,7 +11,7 @@ from trainvitals.app.figures import blocks, judged
 from trainvitals.app.figures.types import Flags, Ints
 from trainvitals.app.store import Store
 from trainvitals.app.store.types import Run
-from trainvitals.app.web import mapdata, runview
+from trainvitals.app.web import livemap, runview
 from trainvitals.app.web.db import get_store
 from trainvitals.app.web.errors import ApiError
 from trainvitals.app.web.figures_api import known_line
@@ -58,7 +58,7 @@ def model(run_id: str) -> str:
     store = get_store()
     shown = runview.view(store, found, time.time())
     layouts = store.layouts(run_id)
-    made = mapdata.picture(store, found, "vitals", None, None)
+    made = livemap.picture(store, found, "vitals", None, None)
     return render_template(
         "model.html",
         run=found,
@@ -151,7 +151,7 @@ def _role(line: Any, lines: list[Any]) -> str:
 
 def _health(store: Store, run: Run, name: str) -> tuple[str, str]:
     """A level and a sentence on a layer's cells in the map."""
-    made = mapdata.picture(store, run, "vitals", None, None)
+    made = livemap.picture(store, run, "vitals", None, None)
     index = (
         next((i for i, item in enumerate(made.lines) if item.name == name), None) if made else None
     )

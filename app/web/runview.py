@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 from urllib.parse import quote
-from weakref import WeakKeyDictionary
 
 import msgspec
 import numpy as np
@@ -15,11 +14,12 @@ from trainvitals.app.figures.cells import Line
 from trainvitals.app.figures.text import number
 from trainvitals.app.figures.types import Mark
 from trainvitals.app.rules.context import LOSS_NAMES, is_training_loss
-from trainvitals.app.rules.engine import Engine, StateError
+from trainvitals.app.rules.engine import StateError, states_of
 from trainvitals.app.rules.finding import Finding, RuleState
 from trainvitals.app.store import Store
 from trainvitals.app.store.status import status
 from trainvitals.app.store.types import Handling, Run
+from trainvitals.app.web.memory import Memory
 from trainvitals.app.web.verdict import Verdict, verdict
 from trainvitals.hooks.wire.records import Layout
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 MAX_REMEMBERED = 2_000
 """Entries of texts kept for unchanged runs, for each store."""
 
-_memory: WeakKeyDictionary[Store, dict[tuple[str, str], tuple[int, Any]]] = WeakKeyDictionary()
+_memory = Memory(MAX_REMEMBERED)
 
 COLORS = {"critical": "--crit", "warning": "--warn", "info": "--muted"}
 RULE_WORDS = {"lr": "learning rate", "nan": "NaN", "grad": "gradient", "relu": "ReLU"}
@@ -97,7 +97,7 @@ def _said(item: Finding, handled: Handling, now: float) -> Said:
 def _judged(store: Store, run: Run) -> tuple[list[Finding], list[RuleState]]:
     state = store.evaluation(run.id).state
     try:
-        states = [] if state is None else Engine.load(state).states()
+        states = [] if state is None else states_of(state)
     except StateError:  # of another release; a run that goes on is judged anew
         states = []
     return findings_of(store, run.id), states
@@ -105,14 +105,7 @@ def _judged(store: Store, run: Run) -> tuple[list[Finding], list[RuleState]]:
 
 def remembered(store: Store, run: Run, what: str, read: Callable[[], T]) -> T:
     """What `read` gave for this version of the run: many pages ask again every second. For small values."""
-    memory = _memory.setdefault(store, {})
-    version, value = memory.get((run.id, what), (-1, None))
-    if version != run.version:
-        value = read()
-        if len(memory) >= MAX_REMEMBERED:
-            memory.clear()
-        memory[run.id, what] = (run.version, value)
-    return cast(T, value)
+    return _memory.get(store, run, what, read)
 
 
 def last_step(run: Run) -> int:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
 
-from flask import Flask, Response, current_app, g, make_response, request
+from flask import Flask, Response, current_app, make_response, request
 
+from trainvitals.app.web.db import show_frames
 from trainvitals.app.web.security import held_role
 
 AGAIN = 15.0
@@ -113,7 +114,7 @@ def _shared(view: Callable[..., Any]) -> Callable[..., Response]:
     def respond(**arguments: Any) -> Response:
         if request.method not in ("GET", "HEAD"):
             return make_response(view(**arguments))
-        g.framed = True
+        show_frames()
         answers: Answers = current_app.extensions["trainvitals_answers"]
         key = (str(held_role()), request.host, request.full_path)
         return answers.respond(key, lambda: make_response(view(**arguments)))

@@ -145,11 +145,21 @@ class _News(msgspec.Struct):
 
     version: int
     last_step: int
+    again_ms: int
+    texts: dict[str, str] = {}
     charts: dict[str, _Token] = {}
     map: _Token | None = None
 
 
+class _Cards(msgspec.Struct):
+    """What the list's script reads of an answer."""
+
+    now: int
+    runs: list[msgspec.Raw]
+
+
 _decode = msgspec.json.Decoder(_News).decode
+_decode_cards = msgspec.json.Decoder(_Cards).decode
 
 
 def feed(url: str, begin: float, stop: Any, warm: Any, results: Any) -> None:
@@ -232,28 +242,35 @@ def _view(url: str, begin: float, number: int, stop: Any, times: Times) -> None:
             times.errors.append(f"{ask.kind}: {answer.status}")
         else:
             ask.take(answer.data, begin, times)
-        due = time.monotonic() + POLL_S
-        stop.wait(POLL_S)
+        due = time.monotonic() + ask.pause
+        stop.wait(ask.pause)
         times.late.append(time.monotonic() - due)
     pool.close()
 
 
 class _List:
-    """The page with all runs."""
+    """The page with all runs: asks for the cards that changed."""
 
     kind = "list"
+    pause = POLL_S
+
+    def __init__(self) -> None:
+        self._now = 0
 
     def address(self) -> str:
-        return "/runs"
+        return f"/api/v1/overview?since={self._now}&shelf=active"
 
     def take(self, body: bytes, begin: float, times: Times) -> None:
-        """It is only put on the page."""
+        """Remember since when to ask."""
+        self._now = _decode_cards(body).now
 
 
 class _Page:
     """The page of a run: asks for what is new of its texts, charts and map, by the tokens of what it has."""
 
     kind = "run"
+    pause = POLL_S
+    """Until it asks again, seconds."""
 
     def __init__(self, run: str) -> None:
         self._run = run
@@ -271,7 +288,8 @@ class _Page:
         now = time.time()
         news = _decode(body)
         self._version = news.version
-        self._known |= {key: chart.token for key, chart in news.charts.items()}
+        self.pause = news.again_ms / 1e3
+        self._known |= {key: chart.token for key, chart in news.charts.items()} | news.texts
         self._map = news.map.token if news.map else self._map
         if self._step >= 0:
             new = range(self._step + 1, news.last_step + 1)

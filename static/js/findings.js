@@ -19,20 +19,25 @@ export function flagsOf() {
   return flags;
 }
 
-/** Replace the findings; those that were open stay open, and the focus stays where it was. */
-export function replaceFindings(html) {
-  const all = () => [...list.querySelectorAll("details")];
+/** Put in what is new of the findings and of what was checked; what was open stays open, the focus where it was. */
+export function replaceFindings(news) {
+  for (const part of list.querySelectorAll("[data-text]")) {
+    const html = news[part.dataset.text];
+    if (html !== undefined) replacePart(part, html);
+  }
+}
+
+function replacePart(part, html) {
+  const all = () => [...part.querySelectorAll("details")];
   const name = (item) => item.dataset.key ?? item.className;
   const open = new Map(all().map((item) => [name(item), item.open]));
   const focused = document.activeElement?.closest?.("details");
-  const key = focused && list.contains(focused) ? name(focused) : null;
-  if (list.dataset.html === html) return;
-  list.dataset.html = html;
-  list.innerHTML = html; // from our own server, escaped there
+  const key = focused && part.contains(focused) ? name(focused) : null;
+  part.innerHTML = html; // from our own server, escaped there
   for (const item of all()) if (open.has(name(item))) item.open = open.get(name(item));
   const again = key && all().find((item) => name(item) === key);
   if (again) again.querySelector("summary").focus();
-  localTimes(list);
+  localTimes(part);
 }
 
 function step(direction) {

@@ -108,7 +108,7 @@ async function ask() {
     if (mine === asked && now === question()) take(news.charts);
     document.body.dataset.drawn = String(version);
   }
-  return news.status === "running" || news.status === "lost contact";
+  return (news.status === "running" || news.status === "lost contact") && news.again_ms;
 }
 
 function chooseForm(next) {

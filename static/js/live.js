@@ -5,7 +5,8 @@ const EVERY_MS = 1000;
 const ENDED_MS = 10000;
 const LONGEST_MS = 15000;
 
-/** Call `ask` (async; returns whether the run is still going) again and again, one call at a time. */
+/** Call `ask` again and again, one call at a time. It is async and returns in how many ms to ask again; true: as usual,
+ * false: the run has ended. */
 export function poll(ask) {
   let wait = EVERY_MS;
   let timer = 0;
@@ -17,7 +18,8 @@ export function poll(ask) {
     if (document.hidden) return; // visibilitychange goes on
     busy = true;
     try {
-      wait = (await ask()) ? EVERY_MS : ENDED_MS;
+      const again = await ask();
+      wait = again === true ? EVERY_MS : again || ENDED_MS;
     } catch {
       wait = Math.min(Math.max(wait, EVERY_MS) * 2, LONGEST_MS);
     }

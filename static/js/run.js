@@ -26,6 +26,7 @@ let lastStep = Number(document.body.dataset.last);
 let statistic = parameter("m") ?? "vitals";
 if (![...anyStatistic.options].some((option) => option.value === statistic)) statistic = "vitals";
 let asked = 0;
+let texts = {}; // tokens of the texts that the page has
 
 const map = new VitalsMap(document.querySelector("[data-figure=vitals]"), {
   rowAddress: (name) => `${base}/map/row?name=${encodeURIComponent(name)}${lookQuery()}`,
@@ -80,8 +81,9 @@ function takeTexts(news) {
   version = news.version;
   lastStep = news.last_step;
   const before = document.querySelector("#verdict .state")?.textContent;
-  document.getElementById("verdict").innerHTML = news.verdict; // from our own server, escaped there
-  replaceFindings(news.findings);
+  texts = news.texts;
+  if (news.verdict) document.getElementById("verdict").innerHTML = news.verdict; // from our own server, escaped there
+  replaceFindings(news);
   map.setFlags(flagsOf());
   if (before !== news.title) announce(news.title);
   document.title = document.title.replace(/^[^:]*/, news.title.replace(".", ""));
@@ -91,7 +93,8 @@ async function ask() {
   const mine = asked;
   const look = lookQuery();
   const plots = new Map([...plotsOf(metrics), ...plotsOf(system), ["loss", loss]]);
-  const known = `&charts=run${knownQuery(plots)}&map=${map.token ?? ""}&statistic=${statistic}`;
+  const told = Object.entries(texts).map(([name, token]) => `&known=${name}~${token}`).join("");
+  const known = `&charts=run${knownQuery(plots)}${told}&map=${map.token ?? ""}&statistic=${statistic}`;
   const news = await getJson(`${base}/live?version=${version}${known}${look}`);
   document.getElementById("pill").innerHTML = news.pill;
   if (news.changed) {
@@ -103,7 +106,7 @@ async function ask() {
     document.body.dataset.drawn = String(version);
   }
   localTimes();
-  return news.status === "running" || news.status === "lost contact";
+  return (news.status === "running" || news.status === "lost contact") && news.again_ms;
 }
 
 function chooseStatistic(next) {

@@ -17,29 +17,37 @@ def figure(y, **layout):
 
 
 def test_the_same_figure_is_no_news():
-    assert deltas.since(figure([1.0, 2.0]), deltas.token(figure([1.0, 2.0]))) is None
+    assert (
+        deltas.Tracked(figure([1.0, 2.0])).since(deltas.Tracked(figure([1.0, 2.0])).token) is None
+    )
 
 
 def test_points_that_were_added_come_alone_with_the_last_that_was_there():
-    news = deltas.since(figure([1.0, 2.0, 2.5, 3.0]), deltas.token(figure([1.0, 2.0, 2.0])))
+    news = deltas.Tracked(figure([1.0, 2.0, 2.5, 3.0])).since(
+        deltas.Tracked(figure([1.0, 2.0, 2.0])).token
+    )
     assert news["traces"] == [{"at": 2, "x": [2.0, 3.0], "y": [2.5, 3.0]}]
     assert "layout" not in news
 
 
 def test_a_change_of_earlier_points_brings_the_whole_curve():
-    news = deltas.since(figure([1.0, 9.0, 2.0, 3.0]), deltas.token(figure([1.0, 2.0, 2.0])))
+    news = deltas.Tracked(figure([1.0, 9.0, 2.0, 3.0])).since(
+        deltas.Tracked(figure([1.0, 2.0, 2.0])).token
+    )
     assert news["traces"][0]["y"] == [1.0, 9.0, 2.0, 3.0]
 
 
 def test_a_new_layout_comes_with_curves_that_stay():
-    news = deltas.since(figure([1.0], title="b"), deltas.token(figure([1.0], title="a")))
+    news = deltas.Tracked(figure([1.0], title="b")).since(
+        deltas.Tracked(figure([1.0], title="a")).token
+    )
     assert news["traces"] == [None]
     assert news["layout"] == {"title": "b"}
 
 
 @pytest.mark.parametrize("token", ["", "nonsense", "9.a.b.c_x", "1.1.1.1_1_1_1", "²._"])
 def test_a_token_that_means_nothing_brings_the_figure(token):
-    news = deltas.since(figure([1.0, 2.0]), token)
+    news = deltas.Tracked(figure([1.0, 2.0])).since(token)
     assert news["traces"][0]["y"] == [1.0, 2.0]
 
 

@@ -14,7 +14,16 @@ from trainvitals.hooks.wire.codec import encode_batch
 
 HEADER = {"X-Trainvitals": "1"}
 BATCH = "application/vnd.trainvitals.batch"
-PAGES = {"pages", "login", "figures_api", "runpages", "alertpages", "compare.page", "report.report"}
+PAGES = {
+    "pages",
+    "login",
+    "figures_api",
+    "live",
+    "runpages",
+    "alertpages",
+    "compare.page",
+    "report.report",
+}
 """Pages, and blueprints of them and of what they draw, whose answers have no fixed shape."""
 
 

@@ -1,5 +1,6 @@
 """What arrives of runs, and what there is: processes, layouts, events, the list of them."""
 
+import math
 from collections.abc import Sequence
 
 from trainvitals.app.store import append, cards, catalog, read
@@ -34,13 +35,17 @@ class Runs(Part):
         with self._database.read() as connection:
             return catalog.run(connection, run)
 
-    def missing_cards(self, limit: int, shelf: Shelf = "active") -> list[Run]:
+    def missing_cards(
+        self, limit: int, shelf: Shelf = "active", before: float = math.inf
+    ) -> list[Run]:
         """Runs of a shelf whose card is of an earlier version or not there, the newest first.
 
-        Of deleted ones those without any: what was recorded of them is out of reach, and an earlier card knows it.
+        Of those that were heard of since `before` (Unix seconds), only those whose card was made before it: a live
+        run changes all the time. Of deleted ones those without any: what was recorded of them is out of reach, and an
+        earlier card knows it.
         """
         with self._database.read() as connection:
-            return cards.missing(connection, limit, shelf)
+            return cards.missing(connection, limit, shelf, before)
 
     def put_cards(self, made: Sequence[Card], now: float) -> None:
         """Keep cards, in place of earlier ones."""

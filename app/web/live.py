@@ -1,0 +1,145 @@
+"""The poll for what is new of a run: an open page sends tokens of what it has, and gets the rest.
+
+Texts, charts and map are made once for each version of a run, whoever asks, and an answer is cut out of them. Pages of
+one run are told to ask at the same moment, so that what is new then serves them all.
+"""
+
+import time
+import zlib
+from dataclasses import dataclass
+from typing import Any, Final
+
+from flask import Blueprint, Response, render_template, request
+
+from trainvitals.app.figures.cells import Line
+from trainvitals.app.rules.finding import RuleStateName
+from trainvitals.app.store import Store
+from trainvitals.app.store.types import Run
+from trainvitals.app.web import deltas, runview
+from trainvitals.app.web.charts import FORMS, HISTOGRAMS, Chart, Charts, Form
+from trainvitals.app.web.db import get_store, show_frames
+from trainvitals.app.web.figures_api import known_line, look_of_request, map_news
+from trainvitals.app.web.memory import Memory
+from trainvitals.app.web.params import choice, known_run, optional_whole
+from trainvitals.app.web.serialize import json_response
+
+bp = Blueprint("live", __name__)
+
+EVERY_MS: Final = 1000
+"""Between two questions of a page."""
+SOONEST_MS: Final = 300
+REASONS_S: Final = 10.0
+"""How often the rules' reasons are brought, seconds. They count samples, so that they change with every record."""
+MAX_DRAWN: Final = 64
+"""Runs' charts that a worker keeps, under the looks that were asked for: about 300 KB each."""
+
+_drawn = Memory(MAX_DRAWN)
+_texts = Memory(MAX_DRAWN)
+
+
+@bp.get("/api/v1/runs/<run_id>/live")
+def news_of_run(run_id: str) -> Response:
+    """Whether the run changed since `version`; if so what is new of its texts, charts and map.
+
+    `known` names, as often as wanted, what the page has and its token ("loss~TOKEN", "findings~TOKEN"); of
+    `charts` ("run", "layer") all are answered, those that are not known whole. `layer` names the layer. `map` is the
+    token of the map. Everything is made once for each version of the run; an answer is cut out of it.
+    """
+    show_frames()
+    run = known_run(run_id)
+    known = optional_whole("version")
+    store = get_store()
+    shown = runview.view(store, run, time.time())
+    answer: dict[str, Any] = {
+        "version": run.version,
+        "status": shown.status,
+        "last_step": run.last_step,
+        "changed": known is None or known != run.version,
+        "again_ms": again_ms(run_id, time.time()),
+        "pill": render_template("_pill.html", view=shown),
+    }
+    if answer["changed"]:
+        held = dict(item.rpartition("~")[::2] for item in request.args.getlist("known"))
+        texts = _texts_of(store, run, shown)
+        tokens = {name: f"{zlib.crc32(text.encode()):x}" for name, text in texts.items()}
+        answer |= {name: text for name, text in texts.items() if held.get(name) != tokens[name]}
+        answer |= {"texts": tokens, "title": shown.verdict.state}
+        which = choice("charts", ("none", "run", "layer"), "none")
+        if which != "none":
+            charts = _charts_of(store, run, which)
+            answer["charts"] = {
+                key: new for key, of in charts.items() if (new := _news(of, held.get(key)))
+            }
+        if "map" in request.args:
+            answer["map"] = map_news(run, request.args["map"])
+    return json_response(answer)
+
+
+def again_ms(run_id: str, now: float) -> int:
+    """In how many milliseconds from `now` (Unix seconds) pages of the run ask again: all of them at one moment."""
+    phase = zlib.crc32(run_id.encode()) % 1000
+    left = (phase - int(now * 1e3)) % EVERY_MS
+    return left if left >= SOONEST_MS else left + EVERY_MS
+
+
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """The texts of a page, as HTML by name."""
+
+    texts: dict[str, str]
+    states: list[RuleStateName]
+    """Of the rules, without their reasons."""
+    made: float
+    """When "checked" was made, by the monotonic clock."""
+
+
+def _texts_of(store: Store, run: Run, shown: runview.View) -> dict[str, str]:
+    """The texts of the page, by name."""
+
+    def told(last: _Texts | None) -> _Texts:
+        facts = runview.facts(store, run, store.scalar_names(run.id))
+        texts = {
+            "verdict": render_template("_verdict.html", view=shown, facts=facts),
+            "findings": render_template("_findings.html", view=shown),
+        }
+        states, now = [state.state for state in shown.states], time.monotonic()
+        if last is not None and last.states == states and now - last.made < REASONS_S:
+            return _Texts({**texts, "checked": last.texts["checked"]}, states, last.made)
+        checked = render_template("_checked.html", view=shown)
+        return _Texts({**texts, "checked": checked}, states, now)
+
+    return _texts.renew(store, run, shown.status, told).texts
+
+
+def _charts_of(store: Store, run: Run, which: str) -> dict[str, deltas.Tracked]:
+    """The charts that were asked for, by key."""
+    look = look_of_request()
+    if which == "run":
+        return _drawn.get(store, run, look, lambda: _tracked(_run_charts(Charts(store, run, look))))
+    line = known_line(run.id, request.args.get("layer", ""))
+    form = choice("form", FORMS, "heatmap")
+    return _drawn.get(
+        store,
+        run,
+        (look, line.name, form),
+        lambda: _tracked(_layer_charts(Charts(store, run, look), line, form)),
+    )
+
+
+def _run_charts(charts: Charts) -> list[Chart]:
+    return [{"key": "loss", **charts.loss()}, *charts.metrics()]
+
+
+def _layer_charts(charts: Charts, line: Line, form: Form) -> list[Chart]:
+    kinds = [kind for kind in HISTOGRAMS if kind == "activation" or line.parameters]
+    shapes = [{"key": f"histogram/{kind}", **charts.histogram(line, kind, form)} for kind in kinds]
+    return [*charts.layer(line), *shapes]
+
+
+def _tracked(charts: list[Chart]) -> dict[str, deltas.Tracked]:
+    return {chart["key"]: deltas.Tracked(chart) for chart in charts}
+
+
+def _news(chart: deltas.Tracked, known: str | None) -> dict[str, Any] | None:
+    """What is new of a chart for a page that has `known` of it; None where that is the same."""
+    return chart.whole if known is None else chart.since(known)
