@@ -24,7 +24,7 @@ _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class) (\w+))", r
 
 
 def addresses(scripts: list[str]) -> dict[str, str]:
-    """Where a page finds its `style`, and its `script` made of the modules `scripts`; both change with their content."""
+    """Where a page finds its `style`, and its `script` made of the modules `scripts`: new places for new content."""
     base = f"/assets/{current_app.config['DIGEST']}"
     return {"style": f"{base}/all.css", "script": f"{base}/{'-'.join(scripts)}.js"}
 

@@ -48,7 +48,6 @@ def verdict(
             "read the error where the training ran; the rules found no cause in the numbers.",
         )
     checked = sum(state.state in ("ok", "resolved", "firing") for state in states)
-    waiting = sum(state.state == "not enough data" for state in states)
     if last_step < ENOUGH_STEPS or not checked:
         return _gathering(status, last_step)
     over = [item for item in roots if item.state == "resolved" and item.severity != "info"]
@@ -56,9 +55,8 @@ def verdict(
         text = f"{_sentence(over[0].title)} It has passed since step {number(over[0].last_step)}."
         return Verdict("ok", "Healthy again.", text)
     word = "found" if status in ("finished", "interrupted") else "find"
-    text = f"{checked} rules {word} nothing wrong in {number(last_step + 1)} steps."
-    if waiting:  # some always are: what they judge never happens in this training
-        text += f" {waiting} more have not seen what they judge."
+    # Some always wait or do not apply: what they judge never happens in this training.
+    text = f"{checked} of {len(states)} rules {word} nothing wrong in {number(last_step + 1)} steps."
     notes = sum(
         item.state == "firing" for item in roots
     )  # of severity info: the others were told above
