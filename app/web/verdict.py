@@ -56,7 +56,9 @@ def verdict(
         return Verdict("ok", "Healthy again.", text)
     word = "found" if status in ("finished", "interrupted") else "find"
     # Some always wait or do not apply: what they judge never happens in this training.
-    text = f"{checked} of {len(states)} rules {word} nothing wrong in {number(last_step + 1)} steps."
+    text = (
+        f"{checked} of {len(states)} rules {word} nothing wrong in {number(last_step + 1)} steps."
+    )
     notes = sum(
         item.state == "firing" for item in roots
     )  # of severity info: the others were told above
@@ -87,7 +89,7 @@ def _gathering(status: str, last_step: int) -> Verdict:
     if status in ("finished", "failed", "interrupted"):
         text = f"The run ended after {number(last_step + 1)} steps, too few to judge its health."
         return Verdict("wait", "Too short.", text)
-    text = "The rules need some samples before they can tell; the charts below are live."
+    text = "The rules need some more samples before they can tell."
     return Verdict("wait", "Gathering.", text)
 
 
