@@ -49,7 +49,7 @@ def verdict(
         )
     checked = sum(state.state in ("ok", "resolved", "firing") for state in states)
     if last_step < ENOUGH_STEPS or not checked:
-        return _gathering(status, last_step)
+        return _gathering(status, last_step, bool(states))
     over = [item for item in roots if item.state == "resolved" and item.severity != "info"]
     if over:
         text = f"{_sentence(over[0].title)} It has passed since step {number(over[0].last_step)}."
@@ -85,10 +85,21 @@ def _sick(firing: Sequence[Finding]) -> Verdict:
     )
 
 
-def _gathering(status: str, last_step: int) -> Verdict:
+def _gathering(status: str, last_step: int, read: bool) -> Verdict:
+    """A run of which the rules say nothing; `read`: whether they have read any of it."""
+    steps = number(last_step + 1)
     if status in ("finished", "failed", "interrupted"):
-        text = f"The run ended after {number(last_step + 1)} steps, too few to judge its health."
-        return Verdict("wait", "Too short.", text)
+        if last_step < ENOUGH_STEPS:
+            text = f"The run ended after {steps} steps, too few to judge its health."
+            return Verdict("wait", "Too short.", text)
+        if read:
+            text = f"In {steps} steps nothing was recorded that the rules judge."
+            return Verdict(
+                "wait", "Not judged.", text, "watch the model: tv.watch(model, optimizer)."
+            )
+    if last_step >= ENOUGH_STEPS and not read:
+        text = f"The rules have not read the {steps} steps so far."
+        return Verdict("wait", "Not judged yet.", text)
     text = "The rules need some more samples before they can tell."
     return Verdict("wait", "Gathering.", text)
 

@@ -181,7 +181,7 @@ export class VitalsMap {
     const buckets = bucketsOf(edges, this.x.to, left, wide);
     context.save();
     context.beginPath();
-    context.rect(0, this.box.top, width, this.seen);
+    context.rect(0, 0, width, this.box.top + this.seen + 2); // names of low rows are higher than these
     context.clip();
     const place = { left, right: this.box.right, top: offset, width: wide, height: this.height, buckets, colours: this.colours, edges, toPixel: this.x.to };
     paintCells(context, rows, { ...place, gap: this.height >= 7 });
