@@ -41,6 +41,10 @@ GRADIENT_SPAN: Final = 1e-3
 """Gradient RMS against the median layer of the same step: three decades below, it has vanished."""
 
 
+SMALLEST: Final = 1e-300
+"""Stands for zero where a logarithm is taken."""
+
+
 class Levels(msgspec.Struct, frozen=True):
     """Where each row's values are in the run at hand, shape `(rows,)`; NaN for rows without values."""
 
@@ -52,8 +56,9 @@ def baseline(values: Floats) -> Floats:
     """Median of each row's first values, shape `(rows,)`: of an eighth of the buckets, 5 to 40; NaN without."""
     count = min(max(values.shape[1] // 8, FEWEST), 40)
     finite = np.isfinite(values)
-    early = finite & (np.cumsum(finite, axis=1) <= count)
-    return _median(np.where(early, values, np.nan), np.ones(values.shape[1]))
+    early = finite & (np.cumsum(finite, axis=1, dtype=np.int32) <= count)
+    reach = int(np.flatnonzero(early.any(axis=0))[-1]) + 1 if early.any() else 0
+    return _median(np.where(early, values, np.nan)[:, :reach], np.ones(reach))
 
 
 def levels(values: Floats, steps: Ints) -> Levels:
@@ -180,7 +185,7 @@ def _median(values: Floats, weights: Floats) -> Floats:
     middle = (total < total[:, -1:] / 2).sum(axis=1)
     middle = np.minimum(middle, values.shape[1] - 1)
     rows = np.arange(len(values))
-    return np.where(known.any(axis=1), values[rows, order[rows, middle]], np.nan)
+    return np.where(known.any(axis=1), values[rows, order[rows, middle]].astype(np.float64), np.nan)
 
 
 def _outside(
@@ -195,11 +200,15 @@ def _outside(
 
     fade: begin at 0 at the band's edge and reach `EDGE` a decade further, for bands without a sharp edge.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        under = -np.log10(np.maximum(low, 1e-300) / floor)
-        over = np.log10(np.maximum(high, 1e-300) / ceiling)
-    score = np.zeros(np.broadcast_shapes(low.shape, np.shape(floor), np.shape(ceiling)))
-    for side, far in ((-1, under), (1, over)):
+    score = np.where(np.isfinite(low) | np.isfinite(high), 0.0, np.nan)
+    for side, values, edge in ((-1, low, floor), (1, high, ceiling)):
+        sizes = np.maximum(values, 0.0)
+        out = (sizes < edge if side < 0 else sizes > edge) & ~np.isnan(score)
+        if not out.any():  # of most runs every cell is healthy
+            continue
+        found = np.maximum(sizes[out].astype(np.float64), SMALLEST)
+        beyond = found / np.broadcast_to(edge, values.shape)[out]
+        far = side * np.log10(beyond)
         size = np.maximum(EDGE * np.minimum(far, 1), EDGE - 1 + far) if fade else EDGE + far
-        score = np.where(far > 0, side * np.minimum(size, FULL), score)
-    return np.where(np.isfinite(low) | np.isfinite(high), score, np.nan)
+        score[out] = side * np.minimum(size, FULL)
+    return score

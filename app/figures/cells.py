@@ -48,15 +48,17 @@ def gather(cells: MatrixLike, steps: Ints, lines: Sequence[Sequence[int]]) -> Ce
     target = np.maximum(np.searchsorted(steps, cells.steps, side="right") - 1, 0)
 
     def brought(values: Floats | Ints, reduce: np.ufunc, none: float) -> Any:
-        result = np.full(shape, none, np.float64)
-        if not len(filled):
-            return result
-        chosen = np.asarray(values, np.float64)[members]
+        chosen = np.asarray(values)
+        if not np.array_equal(members, np.arange(len(chosen))):
+            chosen = chosen[members]
         if len(members) != len(filled):
             chosen = reduce.reduceat(chosen, starts, axis=0)
         first = np.flatnonzero(np.diff(target, prepend=-1))
         if len(first) != len(target):
             chosen = reduce.reduceat(chosen, first, axis=1)
+        if chosen.shape == shape:  # every line has a value in every bucket
+            return chosen
+        result = np.full(shape, none, chosen.dtype)
         result[np.ix_(filled, target[first])] = chosen
         return result
 
@@ -65,7 +67,7 @@ def gather(cells: MatrixLike, steps: Ints, lines: Sequence[Sequence[int]]) -> Ce
         brought(cells.min, np.fmin, np.nan),
         brought(cells.max, np.fmax, np.nan),
         brought(cells.mean, np.fmax, np.nan),
-        brought(cells.nonfinite, np.add, 0.0).astype(np.int64),
+        brought(cells.nonfinite, np.add, 0),
     )
 
 

@@ -43,16 +43,18 @@ def create_app(settings: Settings | None = None) -> Flask:
     No database is opened yet, so that gunicorn may fork after this.
     """
     settings = Settings.from_env() if settings is None else settings
+    digest = assets.digest(_ROOT / "static")
     app = Flask(
         "trainvitals.app.web",
         template_folder=_ROOT / "templates",
         static_folder=_ROOT / "static",
-        static_url_path=f"/static-{assets.digest(_ROOT / 'static')}",
+        static_url_path=f"/static-{digest}",
         # Unused; given because Flask can't work it out for a namespace package.
         instance_path=str(settings.database.absolute().parent),
         root_path=str(Path(__file__).parent),
     )
     app.config["SETTINGS"] = settings
+    app.config["DIGEST"] = digest
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.config["SEND_FILE_MAX_AGE_DEFAULT"] = assets.YEAR_S  # their address changes with them

@@ -41,8 +41,24 @@ def plotly_js() -> tuple[bytes, bytes]:
 
 @cache
 def _load() -> tuple[bytes, bytes]:
-    plain = files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
+    return packed(files("plotly").joinpath("package_data", "plotly.min.js").read_bytes())
+
+
+def packed(plain: bytes) -> tuple[bytes, bytes]:
+    """A file, plain and gzip-compressed."""
     return plain, gzip.compress(plain, compresslevel=6, mtime=0)
+
+
+def kept_forever(body: tuple[bytes, bytes], kind: str) -> Response:
+    """A file (`packed`) that browsers keep for good: its address changes with it."""
+    plain, small = body
+    takes_gzip = "gzip" in request.headers.get("Accept-Encoding", "")
+    response = Response(small if takes_gzip else plain, mimetype=kind)
+    if takes_gzip:
+        response.headers["Content-Encoding"] = "gzip"
+    response.headers["Cache-Control"] = FOREVER
+    response.headers["Vary"] = "Accept-Encoding"
+    return response
 
 
 @bp.get("/assets/plotly-<wanted>.min.js")
@@ -52,11 +68,4 @@ def plotly(wanted: str) -> Response:
         raise ApiError(
             404, "not_found", f"This server has plotly {plotly_version()}. Reload the page."
         )
-    plain, packed = plotly_js()
-    takes_gzip = "gzip" in request.headers.get("Accept-Encoding", "")
-    response = Response(packed if takes_gzip else plain, mimetype="text/javascript")
-    if takes_gzip:
-        response.headers["Content-Encoding"] = "gzip"
-    response.headers["Cache-Control"] = FOREVER
-    response.headers["Vary"] = "Accept-Encoding"
-    return response
+    return kept_forever(plotly_js(), "text/javascript")

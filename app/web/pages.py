@@ -12,11 +12,12 @@ from trainvitals.app.figures.text import evidence, number, percent, shorten
 from trainvitals.app.rules.finding import SEVERITIES, Finding
 from trainvitals.app.settings import Settings
 from trainvitals.app.store.types import SHELVES
-from trainvitals.app.web import assets, runview
+from trainvitals.app.web import assets, bundle, runview
 from trainvitals.app.web.params import choice
 
 bp = Blueprint("pages", __name__)
 bp.register_blueprint(assets.bp)
+bp.register_blueprint(bundle.bp)
 
 
 @bp.get("/")
@@ -35,6 +36,7 @@ def runs() -> str:
 def _tools() -> dict[str, Any]:
     """What every template may call."""
     return {
+        "files_of": bundle.addresses,
         "plotly_address": f"/assets/plotly-{assets.plotly_version()}.min.js",
         "layer_address": runview.layer_address,
         "layer_names": layer_names,

@@ -1,12 +1,11 @@
 """The pages of one run: the run itself, one of its layers, its model as a tree."""
 
 import time
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from flask import Blueprint, current_app, render_template, request
+from flask import Blueprint, render_template, request
 
 from trainvitals.app.figures import blocks, judged
 from trainvitals.app.figures.types import Flags, Ints
@@ -49,7 +48,6 @@ def run(run_id: str) -> str:
         statistics=_statistics(),
         statistic=statistic if statistic in judged.STATISTICS else "vitals",
         look=_look(),
-        modules=_modules("run.js"),
     )
 
 
@@ -105,7 +103,6 @@ def layer(run_id: str, name: str | None) -> str:
         after=lines[place + 1].name if place + 1 < len(lines) else None,
         touching=[item for item in shown.findings if name in item.layers],
         look=_look(),
-        modules=_modules("layer.js"),
     )
 
 
@@ -140,25 +137,6 @@ def _look() -> str:
         if value := request.args.get(name, ""):
             parts.append(f"{parameter}={quote(value, safe='')}")
     return "".join(f"&{part}" for part in parts)
-
-
-def _modules(page: str) -> list[str]:
-    """The scripts that `page` needs: the browser fetches them at once instead of one import after the other."""
-    known: dict[str, list[str]] = current_app.config.setdefault("MODULES", {})
-    if page not in known:
-        known[page] = sorted(
-            _imported(Path(str(current_app.static_folder)) / "js", page, set()) - {page}
-        )
-    return known[page]
-
-
-def _imported(folder: Path, name: str, seen: set[str]) -> set[str]:
-    if name not in seen:
-        seen.add(name)
-        for line in (folder / name).read_text().splitlines():
-            if line.startswith("import ") and 'from "./' in line:
-                _imported(folder, line.rpartition('from "./')[2].rstrip('";'), seen)
-    return seen
 
 
 def _role(line: Any, lines: list[Any]) -> str:

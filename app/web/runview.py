@@ -1,6 +1,7 @@
 """What the pages and the figures read of a run: its losses, layers, event lines, verdict and numbers."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 from urllib.parse import quote
@@ -65,6 +66,11 @@ class View(msgspec.Struct, frozen=True):
         """Findings that no other explains, as ranked: firing before resolved."""
         roots = [item for item in self.findings if item.root]
         return sorted(roots, key=lambda item: item.state == "resolved")
+
+    @property
+    def tally(self) -> dict[str, int]:
+        """How many rules are in each state, the most common first."""
+        return dict(Counter(state.state for state in self.states).most_common())
 
     def consequences(self, root: Finding) -> list[Finding]:
         """What followed from `root`, the earliest first."""

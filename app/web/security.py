@@ -26,7 +26,8 @@ BATCH_TYPE = "application/vnd.trainvitals.batch"
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _OPEN_ENDPOINTS = frozenset(
-    {"static", "api.healthz", "api.version", "health.readyz", "login.form", "login.enter"}
+    {"static", "pages.bundle.style", "pages.bundle.script"}
+    | {"api.healthz", "api.version", "health.readyz", "login.form", "login.enter"}
 )
 
 # Neither scripts nor styles are ever inline; what scripts set through the CSSOM needs no leave.

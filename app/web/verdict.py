@@ -48,17 +48,17 @@ def verdict(
             "read the error where the training ran; the rules found no cause in the numbers.",
         )
     checked = sum(state.state in ("ok", "resolved", "firing") for state in states)
-    waiting = sum(state.state == "not enough data" for state in states)
     if last_step < ENOUGH_STEPS or not checked:
-        return _gathering(status, last_step)
+        return _gathering(status, last_step, bool(states))
     over = [item for item in roots if item.state == "resolved" and item.severity != "info"]
     if over:
         text = f"{_sentence(over[0].title)} It has passed since step {number(over[0].last_step)}."
         return Verdict("ok", "Healthy again.", text)
     word = "found" if status in ("finished", "interrupted") else "find"
-    text = f"{checked} rules {word} nothing wrong in {number(last_step + 1)} steps."
-    if waiting:  # some always are: what they judge never happens in this training
-        text += f" {waiting} more have not seen what they judge."
+    # Some always wait or do not apply: what they judge never happens in this training.
+    text = (
+        f"{checked} of {len(states)} rules {word} nothing wrong in {number(last_step + 1)} steps."
+    )
     notes = sum(
         item.state == "firing" for item in roots
     )  # of severity info: the others were told above
@@ -85,11 +85,22 @@ def _sick(firing: Sequence[Finding]) -> Verdict:
     )
 
 
-def _gathering(status: str, last_step: int) -> Verdict:
+def _gathering(status: str, last_step: int, read: bool) -> Verdict:
+    """A run of which the rules say nothing; `read`: whether they have read any of it."""
+    steps = number(last_step + 1)
     if status in ("finished", "failed", "interrupted"):
-        text = f"The run ended after {number(last_step + 1)} steps, too few to judge its health."
-        return Verdict("wait", "Too short.", text)
-    text = "The rules need some samples before they can tell; the charts below are live."
+        if last_step < ENOUGH_STEPS:
+            text = f"The run ended after {steps} steps, too few to judge its health."
+            return Verdict("wait", "Too short.", text)
+        if read:
+            text = f"In {steps} steps nothing was recorded that the rules judge."
+            return Verdict(
+                "wait", "Not judged.", text, "watch the model: tv.watch(model, optimizer)."
+            )
+    if last_step >= ENOUGH_STEPS and not read:
+        text = f"The rules have not read the {steps} steps so far."
+        return Verdict("wait", "Not judged yet.", text)
+    text = "The rules need some more samples before they can tell."
     return Verdict("wait", "Gathering.", text)
 
 

@@ -25,6 +25,13 @@ new MutationObserver(() => {
   for (const { dataset } of document.querySelectorAll('[data-painted]')) note(dataset.figure ?? dataset.key);
 }).observe(document, { subtree: true, attributes: true, attributeFilter: ['data-painted'] });
 """
+LIST_WATCH = """
+new MutationObserver((_, watch) => {
+  if (!document.querySelector('#rows tr:not(.skeleton)')) return;
+  watch.disconnect();
+  requestAnimationFrame(() => setTimeout(() => { window.listed = performance.now(); }));
+}).observe(document, { subtree: true, childList: true });
+"""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,17 @@ def until(page: Page, expression: str, patience_s: float = PATIENCE_S) -> Any:
             return value
         time.sleep(0.02)
     raise RuntimeError(f"Never came true within {patience_s:.0f} s: {expression}")
+
+
+def list_visit(browser: Browser, address: str) -> float:
+    """Seconds from navigation with an empty cache until the list of runs is on screen."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    page.add_init_script(LIST_WATCH)
+    page.goto(address, wait_until="commit")
+    seconds = until(page, "window.listed") / 1e3
+    context.close()
+    return float(seconds)
 
 
 def visit(context: BrowserContext, address: str) -> Visit:

@@ -7,26 +7,28 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.ui.data import Shape, Stream
+from benchmarks.ui.data import BATCH, Shape, Stream
 from trainvitals.app.evaluator import Evaluator
 from trainvitals.app.settings import Settings
 from trainvitals.app.store import Store
 
+APP = "trainvitals.app.web:create_app()"
 WORKERS = 2
 JUDGED_UP_TO = 1_000_000
 """Layers times steps up to which the rules judge a run before it is shown; larger ones take minutes."""
+TOLD_EVERY_S = 10.0
 
 
-def fill(path: Path, shapes: Sequence[Shape]) -> None:
-    """Write finished runs into the database `path`."""
+def fill(path: Path, shapes: Sequence[Shape], tell: Callable[[str], None]) -> None:
+    """Write finished runs into the database `path`, those that are not in it yet; `tell` is told how far it is."""
     with Store.open(path) as store:
         for shape in shapes:
-            for batch in Stream(shape).all():
-                store.append(batch, 1.7e9)
+            if store.run(shape.id) is None:
+                _write(store, shape, tell)
     if all(shape.layers * shape.steps <= JUDGED_UP_TO for shape in shapes):
         evaluator = Evaluator(path, Settings(database=path))
         while evaluator.tick(time.time()):
@@ -34,9 +36,28 @@ def fill(path: Path, shapes: Sequence[Shape]) -> None:
         evaluator.close()
 
 
+def _write(store: Store, shape: Shape, tell: Callable[[str], None]) -> None:
+    begin, told = time.monotonic(), 0.0
+    for count, batch in enumerate(Stream(shape).all()):
+        store.append(batch, 1.7e9)
+        if time.monotonic() - told > TOLD_EVERY_S:
+            told = time.monotonic()
+            tell(f"  writing {shape.label}: {100 * count * BATCH / shape.steps:.0f} %")
+    tell(f"  writing {shape.label}: {time.monotonic() - begin:.0f} s")
+
+
+def fill_list(path: Path, runs: int) -> None:
+    """Write `runs` small finished runs into the database `path`."""
+    shape = Shape(4, 40)
+    with Store.open(path) as store:
+        for number in range(runs):
+            for batch in Stream(shape, run=f"small-{number}", time=1.7e9 + number).all():
+                store.append(batch, 1.7e9)
+
+
 @contextmanager
-def serving(path: Path) -> Iterator[str]:
-    """The address of a server for the database `path`, while the block runs."""
+def serving(path: Path, app: str = APP) -> Iterator[str]:
+    """The address of a server of `app` for the database `path`, while the block runs."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -50,7 +71,7 @@ def serving(path: Path) -> Iterator[str]:
         "gthread",
     ]
     command += ["--workers", str(WORKERS), "--threads", "8", "--keep-alive", "30", "--preload"]
-    command += ["--log-level", "error", "trainvitals.app.web:create_app()"]
+    command += ["--log-level", "error", app]
     server = subprocess.Popen(command, env=os.environ | {"TRAINVITALS_DATABASE": str(path)})
     address = f"http://127.0.0.1:{port}"
     try:

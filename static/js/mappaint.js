@@ -83,6 +83,16 @@ export function paintMarks(context, rows, { left, right, top, height, edges, toP
   });
 }
 
+/** Say what the grey end of the map from `left` on is: steps since the last sample. */
+export function paintUnsampled(context, left, { right, top, bottom }) {
+  if (right - left < 90 || bottom - top < 40) return;
+  context.font = "12px system-ui, sans-serif";
+  context.fillStyle = colour("--muted");
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  context.fillText("not sampled yet", (left + right) / 2, (top + bottom) / 2);
+}
+
 function hatch(context, from, y, to, height) {
   if (to <= from) return;
   context.save();

@@ -114,6 +114,12 @@ export function pathTo(nodes, index) {
   return [];
 }
 
+/** Where what the last bucket says ends: one more bucket of its kind, at most where the map does. */
+export function sampledUpTo(edges) {
+  const count = edges.length;
+  return count < 3 ? edges[count - 1] : Math.min(edges[count - 1], 2 * edges[count - 2] - edges[count - 3]);
+}
+
 /** For each of `width` pixels from `left` on, the first and last bucket in it: [first, last], -1 outside. */
 export function bucketsOf(edges, toPixel, left, width) {
   const first = new Int32Array(width).fill(-1);

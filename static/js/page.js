@@ -71,7 +71,8 @@ addEventListener("keydown", (event) => {
     if (event.key === "Escape") event.target.blur();
     return;
   }
-  if (help.open && event.key === "Escape") return;
+  const dialog = document.querySelector("dialog[open]"); // keys are its own; Escape closes it
+  if (dialog && !(dialog === help && event.key === "?")) return;
   const action = keys[`${prefix}${event.key}`];
   prefix = event.key === "g" && !prefix ? "g " : "";
   if (action) {

@@ -6,6 +6,7 @@ import { layerAddress, withView } from "./address.js";
 import { addExplorer } from "./explore.js";
 import { bindFindings, flagsOf, openLinked, replaceFindings } from "./findings.js";
 import { poll } from "./live.js";
+import { number } from "./format.js";
 import { announce, bind, localTimes } from "./page.js";
 import { follow, labelSteps, lookQuery, parameter, setParameter, setRange, stepRange } from "./steps.js";
 import { addTables } from "./table.js";
@@ -57,6 +58,7 @@ async function showMap() {
   try {
     const answer = await getJson(`${base}/map?statistic=${statistic}${lookQuery()}`);
     if (mine === showMap.turn) map.take(answer);
+    showReach();
   } catch (error) {
     if (!map.token) fail(map.element, `${error.message} The map comes as soon as the server answers.`);
   }
@@ -75,6 +77,14 @@ async function showCharts() {
 async function showAll() {
   await Promise.allSettled([showCharts(), showMap()]);
   document.body.dataset.drawn = String(version);
+}
+
+/** How far the map goes: samples come later than the steps they are of. */
+function showReach() {
+  if (!map.rows.length) return;
+  const count = `${number(map.rows.length)} layer${map.rows.length === 1 ? "" : "s"}`;
+  const end = lastStep >= map.sampled ? `, sampled up to step ${number(map.edges.at(-2))} of ${number(lastStep)}` : "";
+  document.getElementById("map-hint").textContent = `${count}${end}; click a row for the layer`;
 }
 
 function takeTexts(news) {
@@ -103,6 +113,7 @@ async function ask() {
       takeCharts(news.charts);
       if (news.map) map.take(news.map);
     }
+    showReach();
     document.body.dataset.drawn = String(version);
   }
   localTimes();

@@ -47,5 +47,5 @@ async function showPolicy() {
   }
 }
 
-if ("policy" in box.dataset) await showPolicy();
-document.body.dataset.drawn = "1";
+const shown = "policy" in box.dataset ? showPolicy() : Promise.resolve();
+shown.then(() => (document.body.dataset.drawn = "1"));

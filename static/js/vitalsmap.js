@@ -7,8 +7,8 @@ import { colour } from "./colours.js";
 import { grownCodes } from "./deltas.js";
 import { bucketOf, number } from "./format.js";
 import { about, printable, tableOf, wordOf } from "./mapabout.js";
-import { fit, paintCells, paintMarks, palette } from "./mappaint.js";
-import { bucketsOf, pathTo, severity, tree, visible, worstOf } from "./maprows.js";
+import { fit, paintCells, paintMarks, paintUnsampled, palette } from "./mappaint.js";
+import { bucketsOf, pathTo, sampledUpTo, severity, tree, visible, worstOf } from "./maprows.js";
 import { roundTicks, scaleOf } from "./scale.js";
 
 const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
@@ -64,6 +64,7 @@ export class VitalsMap {
       this.codes = grownCodes(this.codes, answer);
       this.edges = [...this.edges.slice(0, answer.first), ...answer.edges];
     }
+    this.sampled = sampledUpTo(this.edges);
     this.shares = answer.shares;
     this.token = answer.token;
     this.summary = answer.summary;
@@ -176,17 +177,19 @@ export class VitalsMap {
     const lines = this.lines.slice(first, first + Math.ceil(this.seen / this.height) + 1);
     const rows = lines.map((line) => this.codesOf(line));
     const wide = Math.round(this.box.right - left);
-    const buckets = bucketsOf(this.edges, this.x.to, left, wide);
+    const edges = [...this.edges.slice(0, -1), this.sampled];
+    const buckets = bucketsOf(edges, this.x.to, left, wide);
     context.save();
     context.beginPath();
-    context.rect(0, this.box.top, width, this.seen);
+    context.rect(0, 0, width, this.box.top + this.seen + 2); // names of low rows are higher than these
     context.clip();
-    const place = { left, right: this.box.right, top: offset, width: wide, height: this.height, buckets, colours: this.colours, edges: this.edges, toPixel: this.x.to };
+    const place = { left, right: this.box.right, top: offset, width: wide, height: this.height, buckets, colours: this.colours, edges, toPixel: this.x.to };
     paintCells(context, rows, { ...place, gap: this.height >= 7 });
     this.paintBlocks(context, lines, offset, width);
     paintMarks(context, rows, place);
     this.paintLabels(context, lines, offset, width);
     this.paintCell(context, first, offset);
+    paintUnsampled(context, Math.max(this.x.to(this.sampled), left), this.box);
     context.restore();
     this.paintEvents(context);
     this.paintAxis(context);

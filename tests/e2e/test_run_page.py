@@ -1,8 +1,9 @@
 """The run's page: what live news cost, what is visible at every zoom, keys alone, accessibility, states."""
 
-import numpy as np
 import pytest
+from e2e.axe import violations
 
+from benchmarks.ui import visible
 from trainvitals.app.store import Store
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -12,7 +13,6 @@ PAINTED = (
     "Object.fromEntries([...document.querySelectorAll('[data-painted]')]"
     ".map(e => [e.dataset.figure ?? e.dataset.key, Number(e.dataset.painted)]))"
 )
-NAN = (181, 0, 126)
 
 
 def sizes_of(page, part):
@@ -62,24 +62,6 @@ def test_the_curves_of_a_live_page_are_those_of_a_page_opened_later(open_page, g
     assert page.evaluate(codes) == later.evaluate(codes)
 
 
-def map_colours(page):
-    """How many pixels of the map have which colour."""
-    flat = page.evaluate(
-        """() => {
-        const canvas = document.querySelector('[data-figure=vitals] canvas');
-        const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', {willReadFrequently: true});
-        copy.drawImage(canvas, 0, 0);
-        return Array.from(copy.getImageData(0, 0, canvas.width, canvas.height).data);
-    }"""
-    )
-    pixels = np.array(flat, np.uint8).reshape(-1, 4)[:, :3]
-    found, counts = np.unique(pixels, axis=0, return_counts=True)
-    return {
-        tuple(int(v) for v in colour): int(count)
-        for colour, count in zip(found, counts, strict=True)
-    }
-
-
 @pytest.fixture(scope="module")
 def long_run(tmp_path_factory):
     """A run of 12,000 steps with one step that spikes and one that is NaN, in one layer each."""
@@ -98,21 +80,12 @@ def test_one_spike_and_one_nan_are_seen_at_every_zoom(open_page, serve, long_run
     path, shape = long_run
     site = serve(path)
     for span in (None, 3000, 200):
-        for step, mark in ((shape.broken, "NaN or Inf"), (shape.spike, "spike")):
+        for step, nonfinite in ((shape.broken, True), (shape.spike, False)):
             part = "" if span is None else f"?s={step - span // 2}-{step + span // 2}"
             page = open_page(f"/runs/{shape.id}{part}", base=site.url, width=width)
             page.wait_for_timeout(200)
-            colours = map_colours(page)
-            if mark == "NaN or Inf":
-                assert colours.get(NAN, 0) >= 3, (span, step)
-            else:
-                red = [c for c in colours if c[0] > 190 and c[0] > c[1] + 60 > c[2]]
-                assert red, (span, step)
-            marked = page.evaluate(
-                "document.querySelector('[data-figure=loss]').data.filter(t => t.mode === 'markers')"
-                ".flatMap(t => Array.from(t.x, x => [t.name, x]))"
-            )
-            assert any(name == mark and abs(x - step) <= 40 for name, x in marked), (span, marked)
+            assert visible.shown_in_map(page, nonfinite), (span, step)
+            assert visible.shown_in_loss(page, step, nonfinite, 40), (span, step)
             page.context.close()
 
 
@@ -214,3 +187,50 @@ def test_a_server_that_goes_away_keeps_the_picture_and_says_so(open_page, site):
     page.unroute("**/live?**")
     page.wait_for_selector("#offline", state="hidden")
     open_page.trouble[:] = [line for line in open_page.trouble if "ERR_FAILED" not in line]
+
+
+def test_axe_finds_nothing_in_what_opens_over_a_page(open_page):
+    page = open_page("/runs/sick")
+    for opener, opened in (
+        ("#help-open", "#help"),
+        ("#export-open", "#export"),
+        ("#compare-with", "#compare-dialog"),
+        (".card.map [data-table]", "#table"),
+    ):
+        page.click(opener)
+        page.wait_for_selector(f"{opened}[open]")
+        assert (opened, violations(page)) == (opened, [])
+        page.keyboard.press("Escape")
+    page.goto(page.url.partition("/runs")[0])
+    page.click(".syntax summary")
+    assert violations(page) == []
+
+
+def test_a_healthy_run_says_so_in_a_line_and_shows_its_charts(open_page):
+    page = open_page("/runs/healthy")
+    assert page.locator("#findings").bounding_box()["height"] < 60
+    assert page.locator("[data-figure=loss]").bounding_box()["width"] > 1200
+    assert "rules found nothing wrong" in page.inner_text(".verdict h1")
+    assert not page.locator("details.checked").evaluate("e => e.open")
+
+
+@pytest.mark.parametrize("width", [700, 1000, 1200, 1440])
+def test_the_bar_of_the_loss_stays_one_line(open_page, width):
+    page = open_page("/runs/sick", width=width)
+    assert (
+        page.locator("section[aria-labelledby=loss-title] > header").bounding_box()["height"] < 50
+    )
+
+
+def test_steps_since_the_last_sample_are_told_apart_from_healthy_ones(open_page, site, grow):
+    page = open_page("/runs/live")
+    assert "sampled" not in page.inner_text("#map-hint")
+    site.live.every = 10_000  # no sample any more
+    for step in range(150, 200):
+        grow(step)
+    open_page.until(page, "document.querySelector('#map-hint').innerText.includes('of 199')")
+    assert "sampled up to step 148" in page.inner_text("#map-hint")
+    later = open_page("/runs/live")
+    open_page.until(later, "document.querySelector('#map-hint').innerText.includes('of 199')")
+    grey = visible.map_colours(later).get((211, 216, 222), 0)
+    assert grey > 500

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { bucketsOf, CODES, pathTo, severity, tree, visible, worstOf } from "../../static/js/maprows.js";
+import { bucketsOf, CODES, pathTo, sampledUpTo, severity, tree, visible, worstOf } from "../../static/js/maprows.js";
 
 const rowsOf = (blocks, each) =>
   Array.from({ length: blocks * each }, (_, k) => ({
@@ -66,4 +66,11 @@ test("every bucket has a pixel, also where many share one", () => {
   const seen = new Set();
   for (let pixel = 0; pixel < 100; pixel += 1) for (let k = first[pixel]; k <= last[pixel]; k += 1) seen.add(k);
   assert.equal(seen.size, 1000);
+});
+
+test("what the last bucket says ends one bucket later, and never after the map", () => {
+  assert.equal(sampledUpTo([0, 10, 20, 90]), 30);
+  assert.equal(sampledUpTo([0, 10, 20, 24]), 24);
+  assert.equal(sampledUpTo([0, 90]), 90);
+  assert.equal(sampledUpTo([]), undefined);
 });

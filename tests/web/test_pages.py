@@ -92,7 +92,24 @@ def test_rules_that_wait_for_what_never_happens_keep_no_run_from_being_healthy(s
     states = [RuleState(rule=f"r{n}", state=word, reason="") for n, word in enumerate(words)]
     judged = verdict([], states, "running", step)
     assert judged.state == said
-    assert ("57 more have not seen what they judge." in judged.sentence) is (said == "Healthy.")
+    assert ("3 of 60 rules find nothing wrong in" in judged.sentence) is (said == "Healthy.")
+
+
+@pytest.mark.parametrize(
+    ("states", "status", "step", "said"),
+    [
+        ([], "finished", 9_999, "Not judged yet."),
+        ([], "running", 9_999, "Not judged yet."),
+        ([], "finished", 5, "Too short."),
+        ([], "running", 5, "Gathering."),
+        (["not enough data"], "finished", 9_999, "Not judged."),
+        (["not enough data"], "running", 9_999, "Gathering."),
+    ],
+)
+def test_a_run_that_no_rule_has_judged_is_told_as_such(states, status, step, said):
+    held = [RuleState(rule="r", state=state, reason="") for state in states]
+    judged = verdict([], held, status, step)
+    assert (judged.level, judged.state) == ("wait", said)
 
 
 def test_hostile_names_stay_text(site):
