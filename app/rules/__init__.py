@@ -62,6 +62,7 @@ from trainvitals.app.rules.scales import (
     WeightNormGrowth,
 )
 from trainvitals.app.rules.schedule import LrScheduleMismatch
+from trainvitals.app.rules.shift import TrainValShift
 from trainvitals.app.rules.updates import UpdateRatioHigh
 from trainvitals.app.rules.validation import Overfitting, ValConstant
 from trainvitals.app.rules.wiring import (
@@ -143,6 +144,7 @@ RULES: tuple[type[Rule], ...] = (
     SingleClassBatch,
     SameOrderEveryEpoch,
     TrainValOverlap,
+    TrainValShift,
     InputConstant,
     InputScale,
     ClassImbalance,

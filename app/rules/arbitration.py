@@ -17,6 +17,7 @@ DATA: Final = (
     "single-class-batch",
     "same-order-every-epoch",
     "train-val-overlap",
+    "train-val-shift",
     "input-scale",
     "label-scale",
 )
@@ -44,7 +45,12 @@ WIRED: Final = (
     "amp-without-scaler",
 )
 """Rules that read their cause off the loop itself, the most upstream first."""
-MEASURED: Final = ("train-val-overlap", "eval-mode-leak", "same-order-every-epoch")
+MEASURED: Final = (
+    "train-val-overlap",
+    "train-val-shift",
+    "eval-mode-leak",
+    "same-order-every-epoch",
+)
 """Faults of how a training is measured or walked through: its loss does not suffer from them at once."""
 NOTES: Final = (
     "frozen-bn-updating",
@@ -143,7 +149,10 @@ EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
     "lr-out-of-family-range": tuple(rule for rule in SYMPTOMS if rule != "update-ratio-high"),
     "optimizer-stale-params": (*SYMPTOMS, "trainable-not-in-optimizer"),
     "unshuffled-data": (*SYMPTOMS, "single-class-batch", "same-order-every-epoch"),
-    "input-constant": (*SYMPTOMS, "repeated-batch"),
+    "input-constant": (*SYMPTOMS, "repeated-batch", "train-val-shift"),
+    "input-scale": (*SYMPTOMS, "train-val-shift"),
+    "train-val-shift": VALIDATION,
+    "eval-mode-leak": VALIDATION,
     "nll-without-log": (*SYMPTOMS, "loss-negative"),
     "relu-on-output": (*SYMPTOMS, "output-range-mismatch"),
     "trainable-not-in-optimizer": STANDSTILL,

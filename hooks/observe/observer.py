@@ -41,16 +41,18 @@ class Observer:
         see_labels: Callable[[Tensor], None],
         emit: Callable[[Draft], None],
         step: Callable[[], int],
+        interrupted: Callable[[], None],
         accounts: Accounts,
         problems: Problems,
     ) -> None:
         """`optimizers`: those known, the counting one first; `see_labels` counts labels that nobody told of;
-        `emit` sends a record; `step`: the index of the step under way."""
+        `emit` sends a record; `step`: the index of the step under way; `interrupted`: an evaluation begins."""
         self._registry = registry
         self._optimizers = optimizers
         self._see_labels = see_labels
         self._emit = emit
         self._step = step
+        self._interrupted = interrupted
         self._accounts = accounts
         self._problems = problems
         self._order = CallOrder(optimizers, self._see_backward)
@@ -120,9 +122,9 @@ class Observer:
             "order": list(self._order.tokens),
             "grads": self._grads,
             "modes": self._modes,
-            "evaluation": self._evaluations.told(),
             "loader": self._loaders.told(),
         }
+        self._evaluations.tell(reading)
         reading.then(lambda _: {key: value for key, value in known.items() if value is not None})
         reading.then(
             lambda values: {
@@ -199,7 +201,8 @@ class Observer:
     def see_evaluation(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """A module was called while no gradients are recorded, at any step."""
         try:
-            self._evaluations.see(module, args, self._step())
+            if self._evaluations.see(module, args, self._step()):
+                self._interrupted()
             if self._evaluations.due:
                 self.flush()
         except Exception as error:
@@ -216,12 +219,13 @@ class Observer:
 
     def flush(self) -> None:
         """Send what is known of evaluations and loaders, without waiting for the next look."""
-        evaluation, loader = self._evaluations.told(), self._loaders.told()
-        if evaluation is None and loader is None:
+        reading, loader = Reading(), self._loaders.told()
+        if loader is not None:
+            reading.then(lambda _: {"loader": loader})
+        if not self._evaluations.tell(reading) and loader is None:
             return
         draft = Draft(max(self._step() - 1, 0))
-        draft.observed = Reading()
-        draft.observed.then(lambda _: {"evaluation": evaluation, "loader": loader})
+        draft.observed = reading
         self._emit(draft)
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:

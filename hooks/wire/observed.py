@@ -118,6 +118,8 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     training_phases: int = 0
     names: list[str] = []
     """Layers that were, at most 20."""
+    inputs: BatchSeen | None = None
+    """The first batch of the last span, where it was measured: in the first eight spans, then ever more seldom."""
 
 
 class LoaderSeen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
