@@ -139,6 +139,11 @@ class Loss(msgspec.Struct):
     """The same over about 50 values."""
     best: float = math.inf
     """The lowest that `slow` has been."""
+    last: float = math.nan
+    jump: float = 0.0
+    """Mean size of the change from one value to the next, averaged like `slow`."""
+    calm_jump: float = 0.0
+    """The same when `slow` was at its best: what the loss varied by before it rose."""
 
     def add(self, step: int, value: float) -> None:
         """Take the loss of a step."""
@@ -147,17 +152,30 @@ class Loss(msgspec.Struct):
         self.count += 1
         if self.count == 1:
             self.first_step = step
-            self.initial = self.fast = self.slow = value
+            self.initial = self.fast = self.slow = self.last = value
         if 1 < self.count <= 5:
             self.initial += (value - self.initial) / self.count
         self.fast += (value - self.fast) / min(self.count, 10)
         self.slow += (value - self.slow) / min(self.count, 50)
-        self.best = min(self.best, self.slow)
+        self.jump += (abs(value - self.last) - self.jump) / min(self.count, 50)
+        self.last = value
+        if self.slow < self.best:
+            self.best, self.calm_jump = self.slow, self.jump
 
     @property
     def flat(self) -> bool:
         """Whether 100 losses and more have brought it down by less than a twentieth."""
         return self.count >= 100 and self.slow > self.initial - 0.05 * abs(self.initial)
+
+    @property
+    def worse(self) -> bool:
+        """Whether it has given back half of its fall, by more than values next to each other differ.
+
+        A loss below 0 has no floor that it should stay near (that of a policy gradient returns to 0 as the policy
+        settles): it has to be above its start.
+        """
+        level = self.best if self.best >= 0 else self.initial
+        return self.regained > 0.5 and self.fast - level > 2 * self.calm_jump
 
     @property
     def regained(self) -> float:

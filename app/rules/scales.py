@@ -263,8 +263,8 @@ class ActivationDrift(LayerRule):
             self._learn(rows[index].name, float(size[index]))
         ratio = size / base
         ratio = np.maximum(ratio, 1 / ratio)
-        worse = context.loss.regained > 0.5
-        self._take(step, table, ratio, (ratio > self.warn) & worse, ratio < self.warn / 2, k=2, n=3)
+        worse = (ratio > self.warn) & context.loss.worse
+        self._take(step, table, ratio, worse, ratio < self.warn / 2, k=2, n=3)
 
     def _learn(self, name: str, size: float) -> None:
         sizes = self.first.setdefault(name, [])
