@@ -8,7 +8,7 @@ import msgspec
 from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.context import Context, StepView
 from trainvitals.app.rules.finding import Finding, RuleState, Severity
-from trainvitals.app.rules.statistics import Curve, median, number
+from trainvitals.app.rules.statistics import Curve, Span, median, number
 from trainvitals.app.rules.thresholds import Count, Positive, Share
 
 RUNAWAY: Final = 10.0
@@ -97,26 +97,15 @@ class LossDivergence(Rule):
         if self.onset < 0:
             return []
         return [
-            Finding(
-                key=self.id,
-                rule=self.id,
+            self._report(
                 severity="critical",
-                state="resolved" if self.resolved else "firing",
-                first_step=self.onset,
-                last_step=self.last,
-                layers=[],
-                root=True,
-                cause="",
-                evidence={
-                    "seen": f"Smoothed {self.name} up to {self.peak:.4g}; its best was "
-                    f"{self.best:.4g}",
-                    "expected": "Below twice its best, beyond the noise",
-                    "since": self.onset,
-                    "where": self.name,
-                    "peak": number(self.peak),
-                    "best": number(self.best),
-                    "curve": self.curve.evidence(self.name, None, number_of(2 * self.best)),
-                },
+                during=Span(self.onset, self.last, self.resolved),
+                seen=f"Smoothed {self.name} up to {self.peak:.4g}; its best was {self.best:.4g}",
+                expected="Below twice its best, beyond the noise",
+                where=self.name,
+                peak=number(self.peak),
+                best=number(self.best),
+                curve=self.curve.evidence(self.name, None, number_of(2 * self.best)),
                 title=f"{self.name} runs away since step {self.onset}: from {self.best:.3g} up to "
                 f"{self.peak:.3g}",
                 remedy="Go back to a checkpoint before this step and lower the learning rate by 3 "
@@ -279,28 +268,18 @@ class LossStuckAtPrior(Rule):
         if self.onset < 0:
             return []
         return [
-            Finding(
-                key=self.id,
-                rule=self.id,
+            self._report(
                 severity=self._severity(context),
-                state="resolved" if self.resolved else "firing",
-                first_step=self.onset,
-                last_step=self.last,
-                layers=[],
-                root=True,
-                cause="",
-                evidence={
-                    "seen": f"{self.name} averages {self.level:.4g} over {self.length} steps",
-                    "expected": f"Below {self.prior * (1 - self.below):.4g}: {self.prior:.4g} is what "
-                    f"guessing by label shares costs ({self.source})",
-                    "since": self.onset,
-                    "where": self.name,
-                    "prior": number(self.prior),
-                    "level": number(self.level),
-                    "curve": self.curve.evidence(
-                        self.name, self.prior * (1 - self.below), self.prior * (1 + self.above)
-                    ),
-                },
+                during=Span(self.onset, self.last, self.resolved),
+                seen=f"{self.name} averages {self.level:.4g} over {self.length} steps",
+                expected=f"Below {self.prior * (1 - self.below):.4g}: {self.prior:.4g} is what "
+                f"guessing by label shares costs ({self.source})",
+                where=self.name,
+                prior=number(self.prior),
+                level=number(self.level),
+                curve=self.curve.evidence(
+                    self.name, self.prior * (1 - self.below), self.prior * (1 + self.above)
+                ),
                 title=f"{self.name} stays at {self.level:.3g} since step {self.onset}, the value of "
                 f"guessing ({self.prior:.3g}): no signal learned yet",
                 remedy="First try to overfit one batch. If that fails, the wiring is wrong: labels "

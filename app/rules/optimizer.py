@@ -8,7 +8,7 @@ import numpy as np
 from trainvitals.app.rules.base import Rule, listing
 from trainvitals.app.rules.context import Context, Mask, StepView, Table
 from trainvitals.app.rules.finding import Finding, RuleState, Severity
-from trainvitals.app.rules.statistics import Persistence
+from trainvitals.app.rules.statistics import Persistence, Span
 from trainvitals.app.rules.thresholds import Count, Share
 
 RESOLUTION: Final = 2.0**-22
@@ -79,24 +79,15 @@ class ParameterRule(Rule):
         found = self._found()
         onset = min(held.since for held in found.values())
         layers = list(dict.fromkeys(held.layer for held in found.values()))
-        return Finding(
-            key=self.id,
-            rule=self.id,
+        return self._report(
             severity=severity,
-            state="firing" if self._open else "resolved",
-            first_step=onset,
-            last_step=max(held.last for held in found.values()),
-            layers=layers[:50],
-            root=True,
-            cause="",
-            evidence={
-                "seen": seen,
-                "expected": expected,
-                "since": onset,
-                "where": listing(list(found)),
-                "parameters": list(found)[:50],
-                "share": round(self._share(), 6),
-            },
+            during=Span(onset, max(held.last for held in found.values()), not self._open),
+            layers=layers,
+            seen=seen,
+            expected=expected,
+            where=listing(list(found)),
+            parameters=list(found)[:50],
+            share=round(self._share(), 6),
             title=title,
             remedy=remedy,
         )
@@ -105,10 +96,7 @@ class ParameterRule(Rule):
         found = sum(held.elements for held in self._found().values())
         return found / self.total if self.total else 0.0
 
-    def state(self, context: Context) -> RuleState:
-        found = self.findings(context)
-        if found:
-            return self._state(found[0].state, found[0].title)
+    def _without_finding(self, context: Context) -> RuleState:
         if not self.samples:
             return self._state("not enough data", "No parameter was sampled yet.")
         if context.steps <= self.patience:
@@ -230,22 +218,12 @@ class GradNotZeroed(Rule):
             return []
         onset = self.held.onset
         return [
-            Finding(
-                key=self.id,
-                rule=self.id,
+            self._report(
                 severity="critical",
-                state="resolved" if self.held.resolved else "firing",
-                first_step=onset,
-                last_step=self.held.last,
-                layers=[],
-                root=True,
-                cause="",
-                evidence={
-                    "seen": "At every backward, gradients of the step before were still there",
-                    "expected": "Gradients set to zero or None between steps",
-                    "since": onset,
-                    "where": "the training loop",
-                },
+                during=self.held.span,
+                seen="At every backward, gradients of the step before were still there",
+                expected="Gradients set to zero or None between steps",
+                where="the training loop",
                 title=f"Gradients are never set to zero: since step {onset} each step adds to those "
                 "of all steps before",
                 remedy="Call optimizer.zero_grad() once per step, before backward. It looks like a "

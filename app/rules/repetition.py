@@ -100,11 +100,13 @@ def _fingerprint(batch: BatchSeen) -> str:
 class SameOrderEveryEpoch(ObservedRule):
     """The same batches come again in every pass over the data.
 
-    Formula: two batches that were seen in earlier looks, with others between, come back with the same samples in the
-    same order (by checksum); or the first batch of a DataLoader's pass is that of the pass before, twice in a row, of 4
-    batches and more. Default: for shuffled data one return has a chance of practically 0. Applies to: inputs in host
-    memory. Guards: the same batch at every step is `repeated-batch`; 4,096 batches are remembered. False alarm: a time
-    series that has to stay in order. Guide tips: 37, 135. Sources: PyTorch's documentation of DistributedSampler.
+    Formula: three batches that were seen in earlier looks, with others between, come back by checksum, after a whole
+    number of passes: the steps between have a common divisor that leaves room for all batches seen so far. Or the first
+    batch of a DataLoader's pass is that of the pass before, twice in a row, of 4 batches and more. Default: shuffled
+    data bring a batch back with a chance of practically 0, one of a single sample after any number of steps. Applies
+    to: inputs in host memory. Guards: the same batch at every step is `repeated-batch`; 4,096 batches are remembered.
+    False alarm: a time series that has to stay in order. Guide tips: 37, 135. Sources: PyTorch's documentation of
+    DistributedSampler.
     """
 
     id: ClassVar[str] = "same-order-every-epoch"
@@ -125,6 +127,8 @@ class SameOrderEveryEpoch(ObservedRule):
     """Checksum of a batch to the last step at which it was seen."""
     before: str = ""
     returns: int = 0
+    period: int = 0
+    """Greatest common divisor of the steps between a batch and its return: a whole number of passes."""
 
     def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
         if seen.loader is not None and seen.loader.same_order >= 2:
@@ -143,7 +147,8 @@ class SameOrderEveryEpoch(ObservedRule):
         if earlier is None or digest == last:
             return SKIP if self.held.fired else FINE
         self.returns += 1
-        if self.returns < 2:
+        self.period = math.gcd(self.period, view.step - earlier)
+        if self.returns < 3 or self.period < len(self.known):
             return FINE
         return wrong(
             f"Batches come back unchanged: that of step {earlier} again at step {view.step}",
