@@ -153,6 +153,17 @@ class Block(msgspec.Struct):
         return math.sqrt(variance / self.count)
 
 
+def _together(blocks: list[Block]) -> Block:
+    """Several blocks in a row as one."""
+    return Block(
+        blocks[0].start,
+        blocks[-1].last,
+        sum(block.count for block in blocks),
+        sum(block.total for block in blocks),
+        sum(block.squares for block in blocks),
+    )
+
+
 class LossStuckAtPrior(Rule):
     """The loss stays at what a model gets that always predicts the class shares, or the mean."""
 
@@ -202,16 +213,7 @@ class LossStuckAtPrior(Rule):
 
     def _merge(self) -> None:
         pairs = zip(self.blocks[::2], self.blocks[1::2], strict=True)
-        self.blocks = [
-            Block(
-                one.start,
-                two.last,
-                one.count + two.count,
-                one.total + two.total,
-                one.squares + two.squares,
-            )
-            for one, two in pairs
-        ]
+        self.blocks = [_together([one, two]) for one, two in pairs]
         self.size *= 2
 
     def _expected(self, context: Context) -> tuple[float, str]:
@@ -235,6 +237,8 @@ class LossStuckAtPrior(Rule):
         if not prior > 0:
             return
         stretch = self._stretch(prior, context.warm_up_end)
+        if stretch and _together(stretch).error > self.above * prior:
+            stretch = []  # losses of heavy tails: their mean may be anywhere near
         length = stretch[-1].last - stretch[0].start + 1 if stretch else 0
         if stretch and not _learning(stretch, prior, length < self.stuck_after):
             if length >= self.note_after:
@@ -242,7 +246,7 @@ class LossStuckAtPrior(Rule):
                 if self.onset < 0 or self.resolved:
                     self.onset = self._stretch(prior, self.blocks[0].start)[0].start
                 self.last, self.length = stretch[-1].last, max(self.length, length)
-                self.level = sum(b.total for b in stretch) / sum(b.count for b in stretch)
+                self.level = _together(stretch).mean
                 self.resolved = False
         elif self.onset >= 0:
             self.resolved = True
