@@ -127,7 +127,6 @@ class Watch:
         if criterion is not None:
             self.criteria.add(criterion)
         self._pace.resume(pace, self.completed)
-        self._looks.resume(self.completed)
         self._optimizers.forget_members()
         self._follow_models()
         self.guard.resize()
