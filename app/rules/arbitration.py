@@ -221,7 +221,8 @@ EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
 """For each rule those that it may bring about."""
 
 SLACK: Final = 50
-"""Steps by which a cause may be seen after its consequence: slow signs, samples far apart."""
+"""Steps by which a cause may be seen after its consequence: slow signs, samples far apart. What is read off the loop
+itself is known more closely."""
 OVER: Final = 100
 """Steps after the end of a resolved cause in which it may still take effect."""
 DETERMINISTIC: Final = ("trainable-not-in-optimizer", "grad-not-zeroed", *DATA, *WIRED)
@@ -283,11 +284,16 @@ def _explains(cause: Finding, effect: Finding) -> bool:
         return (cause.first_step, _rank(cause)) < (effect.first_step, _rank(effect))
     if effect.rule in VALIDATION:  # begins at its best value, before anything went wrong
         return cause.first_step <= effect.last_step
-    slack = SLACK
+    slack = _looks_apart(cause.first_step) if cause.rule in WIRED else SLACK
     if effect.rule in NONFINITE and cause.rule not in DETERMINISTIC:
         slack = 0  # after a NaN nothing can be told apart
     begin = cause.evidence.get("clear", cause.first_step)
     return int(begin) <= effect.first_step + slack
+
+
+def _looks_apart(step: int) -> int:
+    """Steps since the loop was last seen without what was seen at `step`: twice as far as looks are apart there."""
+    return max(3, step // 10)
 
 
 def _names(finding: Finding) -> str:
