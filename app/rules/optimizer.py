@@ -1,5 +1,7 @@
 """trainable-not-in-optimizer, unchanged-parameter, grad-not-zeroed: a wrongly wired loop."""
 
+import math
+from collections.abc import Sequence
 from typing import ClassVar, Final
 
 import msgspec
@@ -10,9 +12,14 @@ from trainvitals.app.rules.context import Context, Mask, StepView, Table
 from trainvitals.app.rules.finding import Finding, RuleState, Severity
 from trainvitals.app.rules.statistics import Persistence, Span
 from trainvitals.app.rules.thresholds import Count, Share
+from trainvitals.hooks.wire.records import Row
 
 RESOLUTION: Final = 2.0**-22
 """Two units in the last place of a float32. A smaller update may round to nothing, rightly."""
+
+
+MOST: Final = 50
+"""Parameters that a look names at most."""
 
 
 class Held(msgspec.Struct):
@@ -49,16 +56,28 @@ class ParameterRule(Rule):
         for index in np.flatnonzero(known & ~wrong):
             self.held.pop(group.rows[index].name, None)
         for index in np.flatnonzero(wrong):
-            row = group.rows[index]
-            held = self.held.get(row.name)
-            if held is None:
-                held = Held(step, step, 0, row.layer, int(group.elements[index]))
-                self.held[row.name] = held
-            held.last = step
-            held.samples += 1
-            held.gradient = bool(gradient[index])
-            if held.samples >= 3 and step - held.since >= self.patience:
-                self.fired[row.name] = held
+            self._count(step, group.rows[index], bool(gradient[index]))
+
+    def _take_names(
+        self, context: Context, step: int, names: Sequence[str], gradient: bool
+    ) -> None:
+        """Take a look between samples, which names all of this `gradient` for which the condition holds."""
+        if len(names) < MOST:
+            over = [n for n, held in self.held.items() if held.gradient == gradient]
+            for name in set(over) - set(names):
+                del self.held[name]
+        for row in _rows(context, names):
+            self._count(step, row, gradient)
+
+    def _count(self, step: int, row: Row, gradient: bool) -> None:
+        held = self.held.get(row.name)
+        if held is None:
+            held = self.held[row.name] = Held(step, step, 0, row.layer, math.prod(row.shape))
+        held.last = step
+        held.samples += 1
+        held.gradient = gradient
+        if held.samples >= 3 and step - held.since >= self.patience:
+            self.fired[row.name] = held
 
     @property
     def _open(self) -> dict[str, Held]:
@@ -104,6 +123,19 @@ class ParameterRule(Rule):
         return self._state("ok", f"No such parameter in {self.samples} samples.")
 
 
+def _rows(context: Context, names: Sequence[str]) -> list[Row]:
+    """The rows of parameters of these names, in forward order."""
+    wanted = set(names)
+    rows = [
+        row
+        for layout in context.layouts.values()
+        if layout.kind == "parameter"
+        for row in layout.rows
+        if row.name in wanted
+    ]
+    return rows if wanted else []
+
+
 class TrainableNotInOptimizer(ParameterRule):
     """A parameter receives gradients, and no optimizer holds it."""
 
@@ -112,6 +144,9 @@ class TrainableNotInOptimizer(ParameterRule):
     head_only: bool = False
 
     def on_step(self, context: Context, view: StepView) -> None:
+        seen = view.observed
+        if seen is not None and seen.unheld is not None and not view.parameters:
+            self._take_names(context, view.step, seen.unheld, gradient=True)
         for table in view.parameters:
             group = table.group
             if not group.in_optimizer.any():
@@ -157,6 +192,10 @@ class UnchangedParameter(ParameterRule):
         rates = list(context.rates.values())
         if not rates or min(rates) <= 0:
             return  # a rate of 0 may be that of any parameter
+        seen = view.observed
+        if seen is not None and seen.ungiven is not None and not view.parameters:
+            # Without a gradient an optimizer passes it over; whether others have moved a look does not see.
+            self._take_names(context, view.step, seen.ungiven, gradient=False)
         for table in view.parameters:
             unchanged = table.column("unchanged")
             size = table.column("grad_absmax")

@@ -27,6 +27,7 @@ _CLOSE = 3
 """First looks in which batches and losses are measured, with the value of each loss: what the rules ask for to be
 sure. Later in every `_SELDOM`th look, without it."""
 _SELDOM = 2
+_NAMES = 50
 _FOREIGN = 3
 """Steps of another optimizer after which the models seem to have none of their own: then it is told of."""
 
@@ -75,6 +76,8 @@ class Observer:
         self._labels: targets.Asked | None = None
         self._batch_seen = False
         self._grads = -1
+        self._unheld: list[str] | None = None
+        self._ungiven: list[str] | None = None
         self._root: int | None = None
         self._looks = 0
         self._measured = False
@@ -92,6 +95,7 @@ class Observer:
         self._measured = self._looks < _CLOSE or self._looks % _SELDOM == 0
         self._looks += 1
         self._batch_seen, self._grads, self._root = False, -1, None
+        self._unheld = self._ungiven = None
         if self._uncounted is not None and not self._told_labels:
             self._see_labels(self._uncounted)
         self._uncounted = None
@@ -121,6 +125,8 @@ class Observer:
         known: dict[str, object] = {
             "order": list(self._order.tokens),
             "grads": self._grads,
+            "unheld": self._unheld,
+            "ungiven": self._ungiven,
             "modes": self._modes,
             "loader": self._loaders.told(),
         }
@@ -236,8 +242,19 @@ class Observer:
                 self._tell_facts(optimizer)
             self._order.note(f"s{place}")
             if place == 0 and self._grads < 0:
-                tensors = (parameter.tensor for parameter in self._registry.parameters.values())
-                self._grads = sum(1 for tensor in tensors if tensor.grad is not None)
+                self._see_gradients()
+
+    def _see_gradients(self) -> None:
+        """The counting optimizer is about to step: which parameters have a gradient, and which move by it."""
+        known, optimizers = self._registry.parameters, self._optimizers()
+        given = {key for key, p in known.items() if p.tensor.grad is not None}
+        held = {id(t) for one in optimizers for group in one.param_groups for t in group["params"]}
+        self._grads = len(given)
+        self._unheld = [p.name for key, p in known.items() if key in given - held][:_NAMES]
+        if len(optimizers) == 1:  # of several, others may have no gradients yet
+            self._ungiven = [
+                p.name for key, p in known.items() if key in held - given and p.tensor.requires_grad
+            ][:_NAMES]
 
     def _tell_facts(self, optimizer: Optimizer) -> None:
         """Once, and at once: an optimizer that holds nothing of the model would complete no step."""

@@ -260,3 +260,25 @@ def test_labels_give_the_prior_without_being_told(tmp_path):
         if "tv/label_entropy" in getattr(r, "scalars", {})
     ]
     assert entropies[-1] == pytest.approx(math.log(CLASSES), abs=0.05)
+
+
+def test_parameters_without_an_optimizer_or_a_gradient_are_named(tmp_path):
+    model = nn.ModuleDict(
+        {"used": nn.Linear(12, 4), "left": nn.Linear(12, 4), "cut": nn.Linear(12, 4)}
+    )
+    kept = [*model["used"].parameters(), *model["cut"].parameters()]
+
+    def step(loop, x, y):
+        cut = model["cut"](x).detach()
+        loop.opt.zero_grad()
+        F.cross_entropy(model["used"](x) + model["left"](x) + cut, y).backward()
+        loop.opt.step()
+
+    loop = Loop(model=model, step=step, steps=25, optimizer=lambda _: torch.optim.SGD(kept, 0.01))
+    found = judge(loop, tmp_path, interval=100)  # one sample: the rest is looks
+    seen = [told for _, told in observations(tmp_path) if told.unheld is not None]
+    assert len(seen) >= 25
+    assert {tuple(told.unheld) for told in seen} == {("left.weight", "left.bias")}
+    assert {tuple(told.ungiven) for told in seen} == {("cut.weight", "cut.bias")}
+    assert found["trainable-not-in-optimizer"].layers == ["left"]
+    assert found["unchanged-parameter"].layers == ["cut"]
