@@ -188,14 +188,20 @@ class UnchangedParameter(ParameterRule):
 
     id: ClassVar[str] = "unchanged-parameter"
 
+    never: set[str] | None = None
+    """Parameters that had no gradient in any look; None before the first."""
+
     def on_step(self, context: Context, view: StepView) -> None:
         rates = list(context.rates.values())
         if not rates or min(rates) <= 0:
             return  # a rate of 0 may be that of any parameter
         seen = view.observed
         if seen is not None and seen.ungiven is not None and not view.parameters:
-            # Without a gradient an optimizer passes it over; whether others have moved a look does not see.
-            self._take_names(context, view.step, seen.ungiven, gradient=False)
+            # An optimizer passes over what has no gradient. Whether others have moved a look does not see, and what
+            # had a gradient once is cut off by chance: a layer that is dropped at times, an expert.
+            without = set(seen.ungiven) if self.never is None else self.never & set(seen.ungiven)
+            self.never = without
+            self._take_names(context, view.step, sorted(without), gradient=False)
         for table in view.parameters:
             unchanged = table.column("unchanged")
             size = table.column("grad_absmax")

@@ -282,3 +282,18 @@ def test_parameters_without_an_optimizer_or_a_gradient_are_named(tmp_path):
     assert {tuple(told.ungiven) for told in seen} == {("cut.weight", "cut.bias")}
     assert found["trainable-not-in-optimizer"].layers == ["left"]
     assert found["unchanged-parameter"].layers == ["cut"]
+
+
+def test_a_layer_that_is_dropped_at_times_is_not_cut_off(tmp_path):
+    model = nn.ModuleDict({"used": nn.Linear(12, 4), "dropped": nn.Linear(12, 4)})
+
+    def step(loop, x, y):
+        out = model["used"](x)
+        if loop.done < 20 and loop.done % 4 == 0:
+            out = out + model["dropped"](x)
+        loop.opt.zero_grad()
+        F.cross_entropy(out, y).backward()
+        loop.opt.step()
+
+    found = judge(Loop(model=model, step=step, steps=60), tmp_path, interval=100)
+    assert "unchanged-parameter" not in found
