@@ -94,10 +94,20 @@ def _around(first: Call, calls: Sequence[Call], registry: Registry) -> list[Call
 def _input_is_bad(call: Call) -> bool:
     """Whether what went in was bad; a tensor that came out again, changed in place, tells nothing of that."""
     _, args, kwargs, output = call
-    out = {tensor.data_ptr() for tensor in tensors_in(output)}
+    out = set() if _changes_nothing(call) else {t.data_ptr() for t in tensors_in(output)}
     return any(
         tensor.data_ptr() not in out and is_bad(tensor) for tensor in tensors_in((args, kwargs))
     )
+
+
+def _changes_nothing(call: Call) -> bool:
+    """Whether what came out where something went in is that very thing, or a view of it: what `Unflatten` gives, or a
+    dropout in evaluation. torch's own layers say when they work in place; of other modules it is sure where nothing
+    was ever written to what came out."""
+    module, output = call[0], call[3]
+    if _is_torchs_own(module) and not any(True for _ in module.children()):
+        return not getattr(module, "inplace", False)
+    return not any(t.is_inference() or t._version for t in tensors_in(output))
 
 
 def _main_input(call: Call) -> object:

@@ -107,6 +107,11 @@ class Pace:
         else:
             self._glance_cost = _mix(self._glance_cost or cost, cost)
 
+    def passed(self, step: int, training: float, always: float) -> None:
+        """A step was looked at beside this plan, and at nobody's expense: a glance at it is not missed."""
+        self.earn(training, always)
+        self._next_glance = max(self._next_glance, step + 1)
+
     def earn(self, training: float, always: float) -> None:
         """Save the share of what some steps took without us; `always` is what the watch of every step took."""
         income = max(self._overhead * training - always, LEAST_SHARE * self._overhead * training)

@@ -22,6 +22,7 @@ from trainvitals.hooks.guard import Guard
 from trainvitals.hooks.interception import Interception
 from trainvitals.hooks.light import Seldom
 from trainvitals.hooks.loader import DataWait
+from trainvitals.hooks.observe.looks import Looks, NoLooks
 from trainvitals.hooks.observe.observer import Observer
 from trainvitals.hooks.optimizers import Optimizers, has_closure
 from trainvitals.hooks.pace import HISTOGRAM_EVERY, Pace
@@ -72,12 +73,14 @@ class Watch:
             self.criteria.see_observed,
             emitter.emit,
             lambda: self.completed,
+            self._interrupted,
             self.accounts,
             problems,
         )
         self._data_wait = DataWait(self.observer.see_loaded)
         self._shards = Shards(meeting, emitter.rows["parameter"], problems)
         self._pace = self._shards.pace if meeting else Seldom() if light else Pace()
+        self._looks = NoLooks() if meeting or light else Looks()
         self._parameters = ParameterLook(self.registry, self._optimizers, emitter.rows["parameter"])
         self._backward = BackwardWatch(
             self.registry,
@@ -148,6 +151,7 @@ class Watch:
         if self.completed == self._first:
             self.quiet.completed = self._first = self.accounts.begin = step
             self._pace.resume(self._pace, step)
+            self._looks.resume(step)
             self._begin_step()
             self._calm_down()
 
@@ -155,6 +159,11 @@ class Watch:
     def completed(self) -> int:
         """Steps completed so far: the index of the step that is being prepared."""
         return self.quiet.completed
+
+    @property
+    def _next_look(self) -> int:
+        """The next step at which there is more to do than in most."""
+        return min(self._pace.next_step, self._looks.next_step)
 
     @property
     def last(self) -> int | None:
@@ -208,31 +217,39 @@ class Watch:
     def _begin_step(self) -> None:
         """Prepare for the step of index `completed`."""
         self._end_look()
-        if self.completed < self._pace.next_step:
+        if self.completed < self._next_look:
             self._interception.send_calls_to(*self._calls.in_quiet_step())
             return
         sampled = self._pace.is_sample(self.completed)
+        observed = sampled or self.completed >= self._looks.next_step
         self.criteria.begin_step(sampled)
         self._draft = Draft(self.completed, sampled)
         self.quiet.on = False
-        self._backward.begin_look(carried=sampled and self.completed > 0)
+        self._backward.begin_look(carried=observed and self.completed > 0)
         self._parameters.sums = self._shards.begin(sampled)
         if sampled:
             self._taps.begin(self._draft, self._with_histograms())
+        if observed:
             self.observer.begin()
-            self._interception.send_calls_to(self.observer.seeing(self._calls.in_sample()))
+            take = self._calls.in_sample() if sampled else self._calls.in_glance()[0]
+            self._interception.send_calls_to(self.observer.seeing(take))
         else:
             self._interception.send_calls_to(*self._calls.in_glance())
 
     def _calm_down(self) -> None:
         """Leave the step under way to the flat functions of `quiet`, unless there is more to do in it."""
         if self._draft is None and self._held is None and not self.guard.doubts:
-            self.quiet.begin(self._optimizers.primary_aftermath(), self._pace.next_step)
+            self.quiet.begin(self._optimizers.primary_aftermath(), self._next_look)
 
     def _look_now(self) -> None:
         """The loss stands out: see at least the gradients and the update of the step under way."""
         if self._draft is None and self.completed >= self._pace.next_step:
             self._begin_step()
+
+    def _interrupted(self) -> None:
+        """An evaluation begins: the training goes on after it in whatever state it leaves the model."""
+        self._looks.interrupted(self.completed)
+        self.quiet.next_look = min(self.quiet.next_look, self._looks.next_step)
 
     def _end_look(self) -> None:
         self._draft = None
@@ -296,7 +313,7 @@ class Watch:
     def _next_step(self) -> None:
         self.quiet.completed += 1
         self.guard.forget_calls()
-        if self.completed >= self._pace.next_step:
+        if self.completed >= self._next_look:
             self.guard.begin_step()
             self._begin_step()
 
@@ -383,9 +400,8 @@ class Watch:
         draft.scalars.update(self.criteria.scalars())
         if self.completed == self._first:
             self._follow_models()
-        if draft.sampled:
-            self._samples += 1
-            self.observer.fill(draft)
+        self._samples += draft.sampled
+        self.observer.fill(draft)
         self._close_span(draft)
 
     def _close_span(self, draft: Draft) -> None:
@@ -397,9 +413,14 @@ class Watch:
         if waited is not None:
             draft.scalars["tv/data_wait"] = waited / span.steps
         self._backward.look_at_late_losses()
-        self._pace.spent(
-            draft.step, span.steps, span.training, span.always, span.own, draft.sampled
-        )
+        if draft.observed is not None:
+            self._looks.looked(draft.step)
+        if draft.observed is not None and not draft.sampled:
+            self._pace.passed(draft.step, span.training, span.always)
+        else:
+            self._pace.spent(
+                draft.step, span.steps, span.training, span.always, span.own, draft.sampled
+            )
         self._emitter.poll()
 
     def _emit_held(self) -> None:

@@ -54,6 +54,7 @@ from trainvitals.app.rules.optimizer import (
 from trainvitals.app.rules.precision import AdamEpsDominates, LowPrecisionUpdateLost
 from trainvitals.app.rules.preflight import Preflight
 from trainvitals.app.rules.repetition import RepeatedBatch, SameOrderEveryEpoch
+from trainvitals.app.rules.resume import ResumeDiscontinuity
 from trainvitals.app.rules.saturation import InputInsensitive, SaturatedActivation
 from trainvitals.app.rules.scales import (
     ActivationDrift,
@@ -62,6 +63,7 @@ from trainvitals.app.rules.scales import (
     WeightNormGrowth,
 )
 from trainvitals.app.rules.schedule import LrScheduleMismatch
+from trainvitals.app.rules.shift import TrainValShift
 from trainvitals.app.rules.updates import UpdateRatioHigh
 from trainvitals.app.rules.validation import Overfitting, ValConstant
 from trainvitals.app.rules.wiring import (
@@ -105,6 +107,7 @@ RULES: tuple[type[Rule], ...] = (
     LossConstant,
     LossStuckAtPrior,
     LossNotDecreasing,
+    ResumeDiscontinuity,
     Overfitting,
     ValConstant,
     # what the loop shows of itself: wiring and losses
@@ -143,6 +146,7 @@ RULES: tuple[type[Rule], ...] = (
     SingleClassBatch,
     SameOrderEveryEpoch,
     TrainValOverlap,
+    TrainValShift,
     InputConstant,
     InputScale,
     ClassImbalance,

@@ -5,10 +5,10 @@ from typing import ClassVar, Final
 import msgspec
 import numpy as np
 
-from trainvitals.app.rules.base import Rule, listing
+from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.context import Context, StepView, Table
 from trainvitals.app.rules.finding import Finding, RuleState, Severity
-from trainvitals.app.rules.statistics import Curve, Persistence
+from trainvitals.app.rules.statistics import Curve, Persistence, Span
 from trainvitals.app.rules.thresholds import Share
 
 POSITIONS: Final = 2_000
@@ -149,26 +149,16 @@ class DeadReluUnits(Rule):
         what = f"{100 * first.share:.3g} % of its units are dead"
         also = f", and {len(names) - 1} more layers" if len(names) > 1 else ""
         return [
-            Finding(
-                key=self.id,
-                rule=self.id,
+            self._report(
                 severity=severity,
-                state="firing" if firing else "resolved",
-                first_step=onset,
-                last_step=max(unit.held.last for unit in shown.values()),
-                layers=names[:50],
-                root=True,
-                cause="",
-                evidence={
-                    "seen": f"{names[0]}: {what}",
-                    "expected": f"Under {100 * self.note:g} % dead units, over at least {POSITIONS:,} "
-                    "samples",
-                    "since": onset,
-                    "where": listing(names),
-                    "clear": first.held.clear if first.held.clear >= 0 else onset,
-                    "shares": {name: round(shown[name].share, 4) for name in names[:50]},
-                    "curve": first.curve.evidence(f"Dead units of {names[0]}", 0.0, self.note),
-                },
+                during=Span(onset, max(unit.held.last for unit in shown.values()), not firing),
+                layers=names,
+                seen=f"{names[0]}: {what}",
+                expected=f"Under {100 * self.note:g} % dead units, over at least {POSITIONS:,} "
+                "samples",
+                clear=first.held.clear if first.held.clear >= 0 else onset,
+                shares={name: round(shown[name].share, 4) for name in names[:50]},
+                curve=first.curve.evidence(f"Dead units of {names[0]}", 0.0, self.note),
                 title=f"{names[0]}{behind}: {what} since step {onset}{also}",
                 remedy="Lower the learning rate (one large step kills units) or what else pushes "
                 "them below zero: a large negative bias, a strong penalty on activations. Use "
@@ -178,10 +168,7 @@ class DeadReluUnits(Rule):
             )
         ]
 
-    def state(self, context: Context) -> RuleState:
-        found = self.findings(context)
-        if found:
-            return self._state(found[0].state, found[0].title)
+    def _without_finding(self, context: Context) -> RuleState:
         if not self.samples:
             return self._state("not applicable", "No layer with a flat zero side was seen.")
         least = min(batches for _, _, batches in OBVIOUS)

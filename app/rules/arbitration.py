@@ -17,6 +17,7 @@ DATA: Final = (
     "single-class-batch",
     "same-order-every-epoch",
     "train-val-overlap",
+    "train-val-shift",
     "input-scale",
     "label-scale",
 )
@@ -44,7 +45,12 @@ WIRED: Final = (
     "amp-without-scaler",
 )
 """Rules that read their cause off the loop itself, the most upstream first."""
-MEASURED: Final = ("train-val-overlap", "eval-mode-leak", "same-order-every-epoch")
+MEASURED: Final = (
+    "train-val-overlap",
+    "train-val-shift",
+    "eval-mode-leak",
+    "same-order-every-epoch",
+)
 """Faults of how a training is measured or walked through: its loss does not suffer from them at once."""
 NOTES: Final = (
     "frozen-bn-updating",
@@ -108,6 +114,7 @@ UPSTREAM: Final = (
     *WIRED,
     "trainable-not-in-optimizer",
     "grad-not-zeroed",
+    "resume-discontinuity",
     "lr-schedule-mismatch",
     "low-precision-update-lost",
     "adam-eps-dominates",
@@ -143,11 +150,15 @@ EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
     "lr-out-of-family-range": tuple(rule for rule in SYMPTOMS if rule != "update-ratio-high"),
     "optimizer-stale-params": (*SYMPTOMS, "trainable-not-in-optimizer"),
     "unshuffled-data": (*SYMPTOMS, "single-class-batch", "same-order-every-epoch"),
-    "input-constant": (*SYMPTOMS, "repeated-batch"),
+    "input-constant": (*SYMPTOMS, "repeated-batch", "train-val-shift"),
+    "input-scale": (*SYMPTOMS, "train-val-shift"),
+    "train-val-shift": VALIDATION,
+    "eval-mode-leak": VALIDATION,
     "nll-without-log": (*SYMPTOMS, "loss-negative"),
     "relu-on-output": (*SYMPTOMS, "output-range-mismatch"),
     "trainable-not-in-optimizer": STANDSTILL,
     "grad-not-zeroed": (*BLOW_UP, *SHUT, *STANDSTILL, *NONFINITE, *VALIDATION),
+    "resume-discontinuity": (*BLOW_UP, *SHUT, *STANDSTILL, *VALIDATION, "initial-loss-mismatch"),
     "lr-schedule-mismatch": STANDSTILL,
     "low-precision-update-lost": STANDSTILL,
     "adam-eps-dominates": STANDSTILL,
@@ -212,7 +223,8 @@ EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
 """For each rule those that it may bring about."""
 
 SLACK: Final = 50
-"""Steps by which a cause may be seen after its consequence: slow signs, samples far apart."""
+"""Steps by which a cause may be seen after its consequence: slow signs, samples far apart. What is read off the loop
+itself is known more closely."""
 OVER: Final = 100
 """Steps after the end of a resolved cause in which it may still take effect."""
 DETERMINISTIC: Final = ("trainable-not-in-optimizer", "grad-not-zeroed", *DATA, *WIRED)
@@ -274,11 +286,16 @@ def _explains(cause: Finding, effect: Finding) -> bool:
         return (cause.first_step, _rank(cause)) < (effect.first_step, _rank(effect))
     if effect.rule in VALIDATION:  # begins at its best value, before anything went wrong
         return cause.first_step <= effect.last_step
-    slack = SLACK
+    slack = _looks_apart(cause.first_step) if cause.rule in WIRED else SLACK
     if effect.rule in NONFINITE and cause.rule not in DETERMINISTIC:
         slack = 0  # after a NaN nothing can be told apart
     begin = cause.evidence.get("clear", cause.first_step)
     return int(begin) <= effect.first_step + slack
+
+
+def _looks_apart(step: int) -> int:
+    """Steps since the loop was last seen without what was seen at `step`: twice as far as looks are apart there."""
+    return max(3, step // 10)
 
 
 def _names(finding: Finding) -> str:

@@ -7,7 +7,7 @@ import msgspec
 
 from trainvitals.app.rules.context import Context, StepView
 from trainvitals.app.rules.finding import Finding, RuleState, RuleStateName, Severity
-from trainvitals.app.rules.statistics import Persistence
+from trainvitals.app.rules.statistics import Persistence, Span
 from trainvitals.hooks.wire.records import Event
 
 
@@ -34,16 +34,21 @@ class Rule(msgspec.Struct):
         raise NotImplementedError
 
     def state(self, context: Context) -> RuleState:
-        """Where the rule stands."""
+        """Where the rule stands: as its first finding says."""
+        found = self.findings(context)
+        if found:
+            return self._state(found[0].state, found[0].title)
+        return self._without_finding(context)
+
+    def _without_finding(self, context: Context) -> RuleState:
+        """Where it stands while there is none."""
         raise NotImplementedError
 
     def _report(
         self,
         *,
         severity: Severity,
-        resolved: bool,
-        first: int,
-        last: int,
+        during: Span,
         title: str,
         seen: str,
         expected: str,
@@ -58,16 +63,16 @@ class Rule(msgspec.Struct):
             key=self.id,
             rule=self.id,
             severity=severity,
-            state="resolved" if resolved else "firing",
-            first_step=first,
-            last_step=last,
+            state="resolved" if during.resolved else "firing",
+            first_step=during.first,
+            last_step=during.last,
             layers=list(layers[:50]),
             root=True,
             cause="",
             evidence={
                 "seen": seen,
                 "expected": expected,
-                "since": first,
+                "since": during.first,
                 "where": where or listing(list(layers)),
                 **evidence,
             },

@@ -2,8 +2,9 @@
 
 import copy
 import math
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Final, Literal
 
 import msgspec
 import numpy as np
@@ -22,10 +23,16 @@ TOKENS: Final = ("pos", "token", "query", "embed")
 """Learned vectors that are looked up or added, under names in common use."""
 
 
+Role = Literal["matrix", "head", "other"]
+"""What a parameter is to the rules: a weight that turns one vector into another, that of a last layer, or any other."""
+NO_ROLES: Final[Mapping[str, Role]] = {}
+
+
 class Group:
     """A layout with its rows sorted into roles. Masks have shape `(rows,)`."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, roles: Mapping[str, Role] = NO_ROLES) -> None:
+        """`roles`: globs of layers or parameters whose role is said, not inferred; the first that fits counts."""
         rows = layout.rows
         self.layout = layout
         self.rows: list[Row] = rows
@@ -43,11 +50,24 @@ class Group:
             for row in rows
         )
         self.head = self._heads()
+        self._follow(roles)
         held = self.trainable & self.in_optimizer
         self.head_only = bool(held.any() and not (held & ~self.head).any())
         """Whether the optimizer holds nothing but the last layer: transfer learning, most likely meant so."""
         self.fan_in: Floats = np.array(
             [max(1, math.prod(row.shape[1:])) for row in rows], dtype=np.float64
+        )
+
+    def _follow(self, roles: Mapping[str, Role]) -> None:
+        """Take the roles that are said. Where a head is said, none is inferred."""
+        if not roles:
+            return
+        said = [_said(row, roles) for row in self.rows]
+        heads = _mask(role == "head" for role in said)
+        self.head = heads if heads.any() else self.head & _mask(role is None for role in said)
+        unsaid = _mask(role is None for role in said)
+        self.matrix = (self.matrix & unsaid) | (
+            self.trainable & _mask(role in ("matrix", "head") for role in said)
         )
 
     def _heads(self) -> Mask:
@@ -75,6 +95,15 @@ class Group:
     def layers(self, mask: Mask) -> list[str]:
         """Layers of the rows in `mask`, in forward order, each once."""
         return list(dict.fromkeys(self.rows[index].layer for index in np.flatnonzero(mask)))
+
+
+def _said(row: Row, roles: Mapping[str, Role]) -> Role | None:
+    fitting = (
+        role
+        for glob, role in roles.items()
+        if fnmatchcase(row.name, glob) or fnmatchcase(row.layer, glob)
+    )
+    return next(fitting, None)
 
 
 def _mask(flags: Iterable[bool]) -> Mask:
@@ -139,6 +168,11 @@ class Loss(msgspec.Struct):
     """The same over about 50 values."""
     best: float = math.inf
     """The lowest that `slow` has been."""
+    last: float = math.nan
+    jump: float = 0.0
+    """Mean size of the change from one value to the next, averaged like `slow`."""
+    calm_jump: float = 0.0
+    """The same when `slow` was at its best: what the loss varied by before it rose."""
 
     def add(self, step: int, value: float) -> None:
         """Take the loss of a step."""
@@ -147,17 +181,30 @@ class Loss(msgspec.Struct):
         self.count += 1
         if self.count == 1:
             self.first_step = step
-            self.initial = self.fast = self.slow = value
+            self.initial = self.fast = self.slow = self.last = value
         if 1 < self.count <= 5:
             self.initial += (value - self.initial) / self.count
         self.fast += (value - self.fast) / min(self.count, 10)
         self.slow += (value - self.slow) / min(self.count, 50)
-        self.best = min(self.best, self.slow)
+        self.jump += (abs(value - self.last) - self.jump) / min(self.count, 50)
+        self.last = value
+        if self.slow < self.best:
+            self.best, self.calm_jump = self.slow, self.jump
 
     @property
     def flat(self) -> bool:
         """Whether 100 losses and more have brought it down by less than a twentieth."""
         return self.count >= 100 and self.slow > self.initial - 0.05 * abs(self.initial)
+
+    @property
+    def worse(self) -> bool:
+        """Whether it has given back half of its fall, by more than values next to each other differ.
+
+        A loss below 0 has no floor that it should stay near (that of a policy gradient returns to 0 as the policy
+        settles): it has to be above its start.
+        """
+        level = self.best if self.best >= 0 else self.initial
+        return self.regained > 0.5 and self.fast - level > 2 * self.calm_jump
 
     @property
     def regained(self) -> float:

@@ -93,9 +93,9 @@ class Engine:
                 context.layouts.clear()
             case Layout():
                 context.layout(record)
-                self._groups[record.group] = Group(record)
+                self._groups[record.group] = Group(record, self.policy.roles)
             case Step():
-                self._step(record)
+                self._step(_in_mode(record, self.policy.mode))
             case Scalars():
                 for step in expand(record):
                     self.feed(stream, step)
@@ -202,7 +202,10 @@ class Engine:
             raise StateError(f"The saved state cannot be read: {error}.") from error
         engine.broken = saved.broken
         engine._context = saved.context
-        engine._groups = {number: Group(layout) for number, layout in saved.context.layouts.items()}
+        engine._groups = {
+            number: Group(layout, engine.policy.roles)
+            for number, layout in saved.context.layouts.items()
+        }
         return engine
 
 
@@ -225,6 +228,15 @@ def _unless(rule: type[Rule]) -> list[str]:
         return about(rule).false_alarms
     except LookupError:
         return []
+
+
+def _in_mode(record: Step, mode: str | None) -> Step:
+    """The record with what is said of the run's mode in place of what was inferred."""
+    seen = record.observed
+    if mode is None or seen is None or seen.facts is None:
+        return record
+    facts = msgspec.structs.replace(seen.facts, mode=mode)
+    return msgspec.structs.replace(record, observed=msgspec.structs.replace(seen, facts=facts))
 
 
 def _under(policy: Policy, rule: type[Rule]) -> type[Rule]:

@@ -99,28 +99,18 @@ class GradientVanishingDepth(Rule):
         onset = self.held.onset
         per_layer = 10**worst.slope
         return [
-            Finding(
-                key=self.id,
-                rule=self.id,
+            self._report(
                 severity="critical" if flat else "warning",
-                state="resolved" if self.held.resolved else "firing",
-                first_step=onset,
-                last_step=self.held.last,
-                layers=worst.starved[:50],
-                root=True,
-                cause="",
-                evidence={
-                    "seen": f"Gradient over weight falls by {worst.slope:.2f} decades per layer "
-                    f"(×1/{per_layer:.2g}) towards the input, {worst.span:.1f} decades in all",
-                    "expected": f"Within {self.slope:g} decades per layer; healthy stacks stay within "
-                    "0.02",
-                    "since": onset,
-                    "where": listing(worst.starved),
-                    "slope": number(-worst.slope),
-                    "span": number(worst.span),
-                    "compared": worst.layers[:50],
-                    "curve": self.curve.evidence("Decades per layer", -self.slope, self.slope),
-                },
+                during=self.held.span,
+                layers=worst.starved,
+                seen=f"Gradient over weight falls by {worst.slope:.2f} decades per layer "
+                f"(×1/{per_layer:.2g}) towards the input, {worst.span:.1f} decades in all",
+                expected=f"Within {self.slope:g} decades per layer; healthy stacks stay within "
+                "0.02",
+                slope=number(-worst.slope),
+                span=number(worst.span),
+                compared=worst.layers[:50],
+                curve=self.curve.evidence("Decades per layer", -self.slope, self.slope),
                 title=f"{listing(worst.layers)}: gradients shrink {worst.slope:.2f} decades per "
                 f"layer towards the input since step {onset}",
                 remedy="Replace sigmoid or tanh by ReLU or GELU with He initialisation; put a norm "
@@ -211,30 +201,20 @@ class GradientExploding(Rule):
         onset = self.held.onset
         times = 10 ** (self.peak - self.baseline)
         return [
-            Finding(
-                key=self.id,
-                rule=self.id,
+            self._report(
                 severity=severity,
-                state="resolved" if self.held.resolved else "firing",
-                first_step=onset,
-                last_step=self.held.last,
-                layers=[],
-                root=True,
-                cause="",
-                evidence={
-                    "seen": f"Global gradient norm up to {10**self.peak:.3g}, {times:.3g} times the "
-                    f"usual {10**self.baseline:.3g}",
-                    "expected": f"Within ×{10**self.jump:g} of the running median",
-                    "since": onset,
-                    "where": "the whole model",
-                    "peak": number(10**self.peak),
-                    "usual": number(10**self.baseline),
-                    "curve": self.curve.evidence(
-                        "log10 of the gradient norm",
-                        None,
-                        number_or_none(self.baseline + self.jump),
-                    ),
-                },
+                during=self.held.span,
+                seen=f"Global gradient norm up to {10**self.peak:.3g}, {times:.3g} times the "
+                f"usual {10**self.baseline:.3g}",
+                expected=f"Within ×{10**self.jump:g} of the running median",
+                where="the whole model",
+                peak=number(10**self.peak),
+                usual=number(10**self.baseline),
+                curve=self.curve.evidence(
+                    "log10 of the gradient norm",
+                    None,
+                    number_or_none(self.baseline + self.jump),
+                ),
                 title=f"Gradient norm rose to {times:.2g} times its usual size since step {onset}",
                 remedy=f"Clip the global gradient norm at about {2 * 10**self.baseline:.2g} (twice "
                 "its median), lower the learning rate by 3, and look at the batches of these "

@@ -6,7 +6,7 @@ import numpy as np
 from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.context import Context, Floats, Mask, Table
 from trainvitals.app.rules.finding import RuleState
-from trainvitals.app.rules.statistics import Curve, Persistence
+from trainvitals.app.rules.statistics import Curve, Persistence, Span
 
 
 class Watched(msgspec.Struct):
@@ -66,10 +66,13 @@ class LayerRule(Rule):
         shown = self._open or {n: row for n, row in self.watched.items() if row.held.fired}
         return sorted(shown.items(), key=lambda entry: (entry[1].held.onset, entry[1].order))
 
-    def state(self, context: Context) -> RuleState:
-        found = self.findings(context)
-        if found:
-            return self._state(found[0].state, found[0].title)
+    def _span(self, shown: list[tuple[str, Watched]]) -> Span:
+        """When any of the rows was over its limit."""
+        held = [row.held for _, row in shown]
+        first, last = min(one.onset for one in held), max(one.last for one in held)
+        return Span(first, last, not self._open)
+
+    def _without_finding(self, context: Context) -> RuleState:
         if not self.samples:
             return self._state("not applicable", f"No {self.subject} was seen.")
         return self._state("ok", f"{self.judged} judged in {self.samples} samples.")

@@ -8,7 +8,7 @@ import msgspec
 from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.context import Context, StepView
 from trainvitals.app.rules.finding import Finding, RuleState, Severity
-from trainvitals.app.rules.statistics import Curve, median, number
+from trainvitals.app.rules.statistics import Curve, Span, median, number
 from trainvitals.app.rules.thresholds import Count, Positive, Share
 
 RUNAWAY: Final = 10.0
@@ -97,26 +97,15 @@ class LossDivergence(Rule):
         if self.onset < 0:
             return []
         return [
-            Finding(
-                key=self.id,
-                rule=self.id,
+            self._report(
                 severity="critical",
-                state="resolved" if self.resolved else "firing",
-                first_step=self.onset,
-                last_step=self.last,
-                layers=[],
-                root=True,
-                cause="",
-                evidence={
-                    "seen": f"Smoothed {self.name} up to {self.peak:.4g}; its best was "
-                    f"{self.best:.4g}",
-                    "expected": "Below twice its best, beyond the noise",
-                    "since": self.onset,
-                    "where": self.name,
-                    "peak": number(self.peak),
-                    "best": number(self.best),
-                    "curve": self.curve.evidence(self.name, None, number_of(2 * self.best)),
-                },
+                during=Span(self.onset, self.last, self.resolved),
+                seen=f"Smoothed {self.name} up to {self.peak:.4g}; its best was {self.best:.4g}",
+                expected="Below twice its best, beyond the noise",
+                where=self.name,
+                peak=number(self.peak),
+                best=number(self.best),
+                curve=self.curve.evidence(self.name, None, number_of(2 * self.best)),
                 title=f"{self.name} runs away since step {self.onset}: from {self.best:.3g} up to "
                 f"{self.peak:.3g}",
                 remedy="Go back to a checkpoint before this step and lower the learning rate by 3 "
@@ -162,6 +151,17 @@ class Block(msgspec.Struct):
         """Standard error of the mean; 0 for a single value."""
         variance = max(0.0, self.squares / self.count - self.mean**2)
         return math.sqrt(variance / self.count)
+
+
+def _together(blocks: list[Block]) -> Block:
+    """Several blocks in a row as one."""
+    return Block(
+        blocks[0].start,
+        blocks[-1].last,
+        sum(block.count for block in blocks),
+        sum(block.total for block in blocks),
+        sum(block.squares for block in blocks),
+    )
 
 
 class LossStuckAtPrior(Rule):
@@ -213,16 +213,7 @@ class LossStuckAtPrior(Rule):
 
     def _merge(self) -> None:
         pairs = zip(self.blocks[::2], self.blocks[1::2], strict=True)
-        self.blocks = [
-            Block(
-                one.start,
-                two.last,
-                one.count + two.count,
-                one.total + two.total,
-                one.squares + two.squares,
-            )
-            for one, two in pairs
-        ]
+        self.blocks = [_together([one, two]) for one, two in pairs]
         self.size *= 2
 
     def _expected(self, context: Context) -> tuple[float, str]:
@@ -246,6 +237,8 @@ class LossStuckAtPrior(Rule):
         if not prior > 0:
             return
         stretch = self._stretch(prior, context.warm_up_end)
+        if stretch and _together(stretch).error > self.above * prior:
+            stretch = []  # losses of heavy tails: their mean may be anywhere near
         length = stretch[-1].last - stretch[0].start + 1 if stretch else 0
         if stretch and not _learning(stretch, prior, length < self.stuck_after):
             if length >= self.note_after:
@@ -253,7 +246,7 @@ class LossStuckAtPrior(Rule):
                 if self.onset < 0 or self.resolved:
                     self.onset = self._stretch(prior, self.blocks[0].start)[0].start
                 self.last, self.length = stretch[-1].last, max(self.length, length)
-                self.level = sum(b.total for b in stretch) / sum(b.count for b in stretch)
+                self.level = _together(stretch).mean
                 self.resolved = False
         elif self.onset >= 0:
             self.resolved = True
@@ -279,28 +272,18 @@ class LossStuckAtPrior(Rule):
         if self.onset < 0:
             return []
         return [
-            Finding(
-                key=self.id,
-                rule=self.id,
+            self._report(
                 severity=self._severity(context),
-                state="resolved" if self.resolved else "firing",
-                first_step=self.onset,
-                last_step=self.last,
-                layers=[],
-                root=True,
-                cause="",
-                evidence={
-                    "seen": f"{self.name} averages {self.level:.4g} over {self.length} steps",
-                    "expected": f"Below {self.prior * (1 - self.below):.4g}: {self.prior:.4g} is what "
-                    f"guessing by label shares costs ({self.source})",
-                    "since": self.onset,
-                    "where": self.name,
-                    "prior": number(self.prior),
-                    "level": number(self.level),
-                    "curve": self.curve.evidence(
-                        self.name, self.prior * (1 - self.below), self.prior * (1 + self.above)
-                    ),
-                },
+                during=Span(self.onset, self.last, self.resolved),
+                seen=f"{self.name} averages {self.level:.4g} over {self.length} steps",
+                expected=f"Below {self.prior * (1 - self.below):.4g}: {self.prior:.4g} is what "
+                f"guessing by label shares costs ({self.source})",
+                where=self.name,
+                prior=number(self.prior),
+                level=number(self.level),
+                curve=self.curve.evidence(
+                    self.name, self.prior * (1 - self.below), self.prior * (1 + self.above)
+                ),
                 title=f"{self.name} stays at {self.level:.3g} since step {self.onset}, the value of "
                 f"guessing ({self.prior:.3g}): no signal learned yet",
                 remedy="First try to overfit one batch. If that fails, the wiring is wrong: labels "

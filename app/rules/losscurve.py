@@ -8,7 +8,7 @@ import msgspec
 from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.context import Context, StepView
 from trainvitals.app.rules.finding import Finding, RuleState, Severity
-from trainvitals.app.rules.statistics import Curve, median, number
+from trainvitals.app.rules.statistics import Curve, Span, median, number
 from trainvitals.app.rules.thresholds import Count, Positive, Share
 
 PARTS: Final = 40
@@ -102,9 +102,7 @@ class LossNotDecreasing(Rule):
         return [
             self._report(
                 severity="warning",
-                resolved=self.resolved,
-                first=self.onset,
-                last=self.last,
+                during=Span(self.onset, self.last, self.resolved),
                 where=self.name,
                 title=f"{self.name} has not fallen since step {self.onset}: from {first:.4g} to {last:.4g}",
                 seen=f"{last:.4g} after {self.last - self.onset} steps; it began with {first:.4g}",
@@ -210,9 +208,7 @@ class LossSpike(Rule):
         return [
             self._report(
                 severity=severity,
-                resolved=context.last_step - self.last > WITHIN,
-                first=self.first,
-                last=self.last,
+                during=Span(self.first, self.last, context.last_step - self.last > WITHIN),
                 where=self.name,
                 title=f"{self.name} spiked {self.noted} times since step {self.first}, up to {self.peak:.3g} "
                 f"from a usual {self.level:.3g}",
@@ -227,10 +223,7 @@ class LossSpike(Rule):
             )
         ]
 
-    def state(self, context: Context) -> RuleState:
-        found = self.findings(context)
-        if found:
-            return self._state(found[0].state, found[0].title)
+    def _without_finding(self, context: Context) -> RuleState:
         if len(self.usual) < LEAST:
             return self._state("not enough data", f"Judged after {LEAST} positive losses.")
         return self._state("ok", "No loss far out of its range.")
@@ -270,9 +263,7 @@ class LossConstant(Rule):
         return [
             self._report(
                 severity="critical",
-                resolved=self.count < self.in_a_row,
-                first=self.first,
-                last=self.last,
+                during=Span(self.first, self.last, self.count < self.in_a_row),
                 where=context.loss.name,
                 title=f"{context.loss.name} is {self.constant:.6g}, bit for bit the same since step {self.first}",
                 seen=f"The same number in {self.last - self.first + 1} steps",

@@ -9,7 +9,7 @@ import numpy as np
 from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.context import Context, StepView, Table
 from trainvitals.app.rules.finding import Finding, RuleState
-from trainvitals.app.rules.statistics import Curve, Persistence, median, number
+from trainvitals.app.rules.statistics import Curve, Persistence, Span, median, number
 from trainvitals.app.rules.thresholds import Count, Positive, Share
 
 
@@ -62,9 +62,7 @@ class UpdateRatioLow(Rule):
         return [
             self._report(
                 severity="warning",
-                resolved=self.held.resolved,
-                first=onset,
-                last=self.held.last,
+                during=Span(onset, self.held.last, self.held.resolved),
                 where="the optimizer",
                 title=f"Learning rate of {self.rate:.3g} is too low: a step changes the weights by {self.least:.2g} of "
                 f"their size, since step {onset}",
@@ -78,10 +76,7 @@ class UpdateRatioLow(Rule):
             )
         ]
 
-    def state(self, context: Context) -> RuleState:
-        found = self.findings(context)
-        if found:
-            return self._state(found[0].state, found[0].title)
+    def _without_finding(self, context: Context) -> RuleState:
         if not self.samples:
             return self._state("not enough data", "No update of a weight matrix was sampled yet.")
         return self._state("ok", f"{self.samples} samples; the weights move, or the loss falls.")
@@ -144,9 +139,7 @@ class OverRegularised(Rule):
         return [
             self._report(
                 severity="warning",
-                resolved=self.held.resolved,
-                first=onset,
-                last=self.held.last,
+                during=Span(onset, self.held.last, self.held.resolved),
                 layers=self.shown,
                 title=f"Weights shrink to {smallest:.2g} of their start and the loss does not fall, since step {onset}",
                 seen=f"The median matrix has {smallest:.2g} of its first size; loss {context.loss.slow:.3g} of "

@@ -76,22 +76,13 @@ class ObservedRule(Rule):
         if sight is None or not held.fired:
             return []
         return [
-            Finding(
-                key=self.id,
-                rule=self.id,
+            self._report(
                 severity=sight.severity,
-                state="resolved" if held.resolved else "firing",
-                first_step=held.onset,
-                last_step=held.last,
-                layers=sight.layers[:50],
-                root=True,
-                cause="",
-                evidence={
-                    "seen": sight.seen,
-                    "expected": self.expected,
-                    "since": held.onset,
-                    "where": sight.where,
-                },
+                during=held.span,
+                layers=sight.layers,
+                seen=sight.seen,
+                expected=self.expected,
+                where=sight.where,
                 title=f"{sight.title}, since step {held.onset}",
                 remedy=self.remedy,
                 diff=self.diff,

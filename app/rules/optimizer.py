@@ -1,5 +1,7 @@
 """trainable-not-in-optimizer, unchanged-parameter, grad-not-zeroed: a wrongly wired loop."""
 
+import math
+from collections.abc import Sequence
 from typing import ClassVar, Final
 
 import msgspec
@@ -8,11 +10,16 @@ import numpy as np
 from trainvitals.app.rules.base import Rule, listing
 from trainvitals.app.rules.context import Context, Mask, StepView, Table
 from trainvitals.app.rules.finding import Finding, RuleState, Severity
-from trainvitals.app.rules.statistics import Persistence
+from trainvitals.app.rules.statistics import Persistence, Span
 from trainvitals.app.rules.thresholds import Count, Share
+from trainvitals.hooks.wire.records import Row
 
 RESOLUTION: Final = 2.0**-22
 """Two units in the last place of a float32. A smaller update may round to nothing, rightly."""
+
+
+MOST: Final = 50
+"""Parameters that a look names at most."""
 
 
 class Held(msgspec.Struct):
@@ -49,16 +56,28 @@ class ParameterRule(Rule):
         for index in np.flatnonzero(known & ~wrong):
             self.held.pop(group.rows[index].name, None)
         for index in np.flatnonzero(wrong):
-            row = group.rows[index]
-            held = self.held.get(row.name)
-            if held is None:
-                held = Held(step, step, 0, row.layer, int(group.elements[index]))
-                self.held[row.name] = held
-            held.last = step
-            held.samples += 1
-            held.gradient = bool(gradient[index])
-            if held.samples >= 3 and step - held.since >= self.patience:
-                self.fired[row.name] = held
+            self._count(step, group.rows[index], bool(gradient[index]))
+
+    def _take_names(
+        self, context: Context, step: int, names: Sequence[str], gradient: bool
+    ) -> None:
+        """Take a look between samples, which names all of this `gradient` for which the condition holds."""
+        if len(names) < MOST:
+            over = [n for n, held in self.held.items() if held.gradient == gradient]
+            for name in set(over) - set(names):
+                del self.held[name]
+        for row in _rows(context, names):
+            self._count(step, row, gradient)
+
+    def _count(self, step: int, row: Row, gradient: bool) -> None:
+        held = self.held.get(row.name)
+        if held is None:
+            held = self.held[row.name] = Held(step, step, 0, row.layer, math.prod(row.shape))
+        held.last = step
+        held.samples += 1
+        held.gradient = gradient
+        if held.samples >= 3 and step - held.since >= self.patience:
+            self.fired[row.name] = held
 
     @property
     def _open(self) -> dict[str, Held]:
@@ -79,24 +98,15 @@ class ParameterRule(Rule):
         found = self._found()
         onset = min(held.since for held in found.values())
         layers = list(dict.fromkeys(held.layer for held in found.values()))
-        return Finding(
-            key=self.id,
-            rule=self.id,
+        return self._report(
             severity=severity,
-            state="firing" if self._open else "resolved",
-            first_step=onset,
-            last_step=max(held.last for held in found.values()),
-            layers=layers[:50],
-            root=True,
-            cause="",
-            evidence={
-                "seen": seen,
-                "expected": expected,
-                "since": onset,
-                "where": listing(list(found)),
-                "parameters": list(found)[:50],
-                "share": round(self._share(), 6),
-            },
+            during=Span(onset, max(held.last for held in found.values()), not self._open),
+            layers=layers,
+            seen=seen,
+            expected=expected,
+            where=listing(list(found)),
+            parameters=list(found)[:50],
+            share=round(self._share(), 6),
             title=title,
             remedy=remedy,
         )
@@ -105,15 +115,25 @@ class ParameterRule(Rule):
         found = sum(held.elements for held in self._found().values())
         return found / self.total if self.total else 0.0
 
-    def state(self, context: Context) -> RuleState:
-        found = self.findings(context)
-        if found:
-            return self._state(found[0].state, found[0].title)
+    def _without_finding(self, context: Context) -> RuleState:
         if not self.samples:
             return self._state("not enough data", "No parameter was sampled yet.")
         if context.steps <= self.patience:
             return self._state("not enough data", f"Judged after {self.patience} steps.")
         return self._state("ok", f"No such parameter in {self.samples} samples.")
+
+
+def _rows(context: Context, names: Sequence[str]) -> list[Row]:
+    """The rows of parameters of these names, in forward order."""
+    wanted = set(names)
+    rows = [
+        row
+        for layout in context.layouts.values()
+        if layout.kind == "parameter"
+        for row in layout.rows
+        if row.name in wanted
+    ]
+    return rows if wanted else []
 
 
 class TrainableNotInOptimizer(ParameterRule):
@@ -124,6 +144,9 @@ class TrainableNotInOptimizer(ParameterRule):
     head_only: bool = False
 
     def on_step(self, context: Context, view: StepView) -> None:
+        seen = view.observed
+        if seen is not None and seen.unheld is not None and not view.parameters:
+            self._take_names(context, view.step, seen.unheld, gradient=True)
         for table in view.parameters:
             group = table.group
             if not group.in_optimizer.any():
@@ -165,10 +188,20 @@ class UnchangedParameter(ParameterRule):
 
     id: ClassVar[str] = "unchanged-parameter"
 
+    never: set[str] | None = None
+    """Parameters that had no gradient in any look; None before the first."""
+
     def on_step(self, context: Context, view: StepView) -> None:
         rates = list(context.rates.values())
         if not rates or min(rates) <= 0:
             return  # a rate of 0 may be that of any parameter
+        seen = view.observed
+        if seen is not None and seen.ungiven is not None and not view.parameters:
+            # An optimizer passes over what has no gradient. Whether others have moved a look does not see, and what
+            # had a gradient once is cut off by chance: a layer that is dropped at times, an expert.
+            without = set(seen.ungiven) if self.never is None else self.never & set(seen.ungiven)
+            self.never = without
+            self._take_names(context, view.step, sorted(without), gradient=False)
         for table in view.parameters:
             unchanged = table.column("unchanged")
             size = table.column("grad_absmax")
@@ -230,22 +263,12 @@ class GradNotZeroed(Rule):
             return []
         onset = self.held.onset
         return [
-            Finding(
-                key=self.id,
-                rule=self.id,
+            self._report(
                 severity="critical",
-                state="resolved" if self.held.resolved else "firing",
-                first_step=onset,
-                last_step=self.held.last,
-                layers=[],
-                root=True,
-                cause="",
-                evidence={
-                    "seen": "At every backward, gradients of the step before were still there",
-                    "expected": "Gradients set to zero or None between steps",
-                    "since": onset,
-                    "where": "the training loop",
-                },
+                during=self.held.span,
+                seen="At every backward, gradients of the step before were still there",
+                expected="Gradients set to zero or None between steps",
+                where="the training loop",
                 title=f"Gradients are never set to zero: since step {onset} each step adds to those "
                 "of all steps before",
                 remedy="Call optimizer.zero_grad() once per step, before backward. It looks like a "

@@ -7,11 +7,14 @@ import datetime
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
+from trainvitals.app.rules.context import Role
 from trainvitals.app.rules.finding import Finding, Severity
+
+Mode = Literal["scratch", "fine-tuning", "adapter"]
 
 
 class RulePolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -68,6 +71,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     rules: dict[str, RulePolicy] = {}
     acknowledge: tuple[Acknowledgement, ...] = ()
+    roles: dict[str, Role] = {}
+    """Globs of layers or parameters whose role is not what the rules would infer."""
+    mode: Mode | None = None
+    """How the training is, where that is not what the rules would infer."""
 
     @property
     def digest(self) -> str:
@@ -76,7 +83,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             name: msgspec.structs.replace(rule, reason="") for name, rule in self.rules.items()
         }
         said = Policy(
-            rules={k: v for k, v in rules.items() if v != _UNCHANGED}, acknowledge=self.acknowledge
+            rules={k: v for k, v in rules.items() if v != _UNCHANGED},
+            acknowledge=self.acknowledge,
+            roles=self.roles,
+            mode=self.mode,
         )
         if said == DEFAULTS:
             return ""

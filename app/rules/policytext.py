@@ -9,6 +9,10 @@ enabled = true
 [[acknowledge]]
 rule = "loss-stuck-at-prior"
 until = 2026-12-31
+
+[roles]                        # "matrix", "head" or "other", where the rules would infer another one
+"decoder.out" = "head"
+"*.codes" = "other"
 """
 
 import datetime
@@ -16,14 +20,15 @@ import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, TypeGuard, get_args
 
 import msgspec
 
 from trainvitals.app.rules.about import about
 from trainvitals.app.rules.base import Rule
+from trainvitals.app.rules.context import Role
 from trainvitals.app.rules.finding import SEVERITIES, Severity
-from trainvitals.app.rules.policy import Acknowledgement, Policy, RulePolicy
+from trainvitals.app.rules.policy import Acknowledgement, Mode, Policy, RulePolicy
 from trainvitals.app.rules.thresholds import checked, thresholds
 
 MAX_BYTES: Final = 256 << 10
@@ -85,7 +90,7 @@ class _Reader:
         self.problems: list[Problem] = []
 
     def policy(self, document: dict[str, Any]) -> Policy:
-        self._known(document, ("rules", "acknowledge"), ())
+        self._known(document, Policy.__struct_fields__, ())
         rules, acknowledge = document.get("rules", {}), document.get("acknowledge", [])
         if not isinstance(rules, dict):
             self._note(("rules",), f"Expected tables such as [rules.{next(iter(self._rules))}].")
@@ -100,7 +105,26 @@ class _Reader:
                 for index, said in enumerate(acknowledge)
                 if (found := self._acknowledgement(index, said)) is not None
             ),
+            roles=self._roles(document),
+            mode=self._one_of(document.get("mode"), get_args(Mode), ("mode",)),
         )
+
+    def _roles(self, document: dict[str, Any]) -> dict[str, Role]:
+        said = document.get("roles", {})
+        if not isinstance(said, dict) or len(said) > MAX_PATTERNS:
+            self._note(("roles",), 'Expected a table of globs, such as "decoder.out" = "head".')
+            return {}
+        return {
+            glob: role
+            for glob, value in said.items()
+            if (role := self._one_of(value, get_args(Role), ("roles", glob))) is not None
+        }
+
+    def _one_of(self, value: Any, known: Sequence[str], path: Path) -> Any:
+        if value is None or value in known:
+            return value
+        self._note(path, f"Expected one of {', '.join(known)}; {value!r} is none of them.")
+        return None
 
     def _rule(self, name: str, said: object) -> RulePolicy:
         path: Path = ("rules", name)

@@ -37,9 +37,7 @@ class LowPrecisionUpdateLost(LayerRule):
         return [
             self._report(
                 severity="warning",
-                resolved=not self._open,
-                first=onset,
-                last=max(row.held.last for _, row in shown),
+                during=self._span(shown),
                 layers=layers,
                 title=f"{layers[0]}: {100 * worst:.3g} % of the 16-bit weights stand still since step {onset}",
                 seen=f"{100 * worst:.3g} % of the elements are the same, bit for bit, after a step with a gradient",
@@ -89,9 +87,7 @@ class AdamEpsDominates(LayerRule):
         return [
             self._report(
                 severity="warning",
-                resolved=not self._open,
-                first=onset,
-                last=max(row.held.last for _, row in shown),
+                during=self._span(shown),
                 layers=layers,
                 title=f"{layers[0]}: gradients are so small that Adam's eps makes its steps shrink, since step {onset}",
                 seen=f"{100 * shown[0][1].worst:.3g} % of the elements have a second moment near eps",

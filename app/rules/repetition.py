@@ -8,6 +8,7 @@ import msgspec
 from trainvitals.app.rules.context import Context, StepView
 from trainvitals.app.rules.observed import FINE, SKIP, Looked, ObservedRule, wrong
 from trainvitals.app.rules.thresholds import Count
+from trainvitals.app.rules.validation import is_validation_loss
 from trainvitals.hooks.wire.observed import BatchSeen, LoaderSeen, Observed
 
 AGAIN: Final = 5
@@ -19,7 +20,8 @@ class RepeatedBatch(ObservedRule):
 
     Formula: equal checksums of the inputs (equal mean, deviation and range where they are not in host memory) in 5
     looks in a row. Critical where the data are known to be larger: 10 times, as the loader has more batches or the
-    inputs are a part of a larger tensor; or an evaluation of a classifier gives twice as many samples at once. Else
+    inputs are a part of a larger tensor; or an evaluation gives twice as many samples at once, of a classifier or with
+    twice the training's loss: a function fitted on a few points and drawn on many has the same loss on them. Else
     an info: training on all data at once, or on one batch as a test. Default: two equal batches are chance, five are
     not. Applies to: models called with a tensor. Guards: looks a whole number of passes apart meet the same batch of
     data that keep their order, so the looks must have no common distance; a run tagged "overfit" or "overfit-test"
@@ -48,6 +50,17 @@ class RepeatedBatch(ObservedRule):
     evaluated: int = 0
     """Samples of the largest evaluation."""
     classes: bool = False
+    losses: list[float] = msgspec.field(default_factory=list)
+    """The last three validation losses."""
+
+    def on_step(self, context: Context, view: StepView) -> None:
+        told = [value for name, value in view.scalars.items() if is_validation_loss(name)]
+        self.losses = [*self.losses, *filter(math.isfinite, told)][-3:]
+        super().on_step(context, view)
+
+    def _fails_elsewhere(self, context: Context) -> bool:
+        """Whether what is learned of the batch does not hold for what is evaluated."""
+        return bool(self.losses) and min(self.losses) > 2 * max(context.loss.fast, 0.0)
 
     def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
         self.loader = seen.loader or self.loader
@@ -68,7 +81,8 @@ class RepeatedBatch(ObservedRule):
         larger, of = True, f"one of {batches} of the loader"
         if batches < self.part:
             larger, of = batch.owner >= self.part * samples, f"{samples} of {batch.owner} samples"
-        if not larger and self.classes and self.evaluated >= 2 * samples:
+        tells = self.classes or self._fails_elsewhere(context)
+        if not larger and tells and self.evaluated >= 2 * samples:
             larger, of = True, f"{samples} samples, where {self.evaluated} are evaluated"
         return wrong(
             "Every step sees the same batch" + (f", {of}" if larger else ""),
@@ -86,11 +100,13 @@ def _fingerprint(batch: BatchSeen) -> str:
 class SameOrderEveryEpoch(ObservedRule):
     """The same batches come again in every pass over the data.
 
-    Formula: two batches that were seen in earlier looks, with others between, come back with the same samples in the
-    same order (by checksum); or the first batch of a DataLoader's pass is that of the pass before, twice in a row, of 4
-    batches and more. Default: for shuffled data one return has a chance of practically 0. Applies to: inputs in host
-    memory. Guards: the same batch at every step is `repeated-batch`; 4,096 batches are remembered. False alarm: a time
-    series that has to stay in order. Guide tips: 37, 135. Sources: PyTorch's documentation of DistributedSampler.
+    Formula: three batches that were seen in earlier looks, with others between, come back by checksum, after a whole
+    number of passes: the steps between have a common divisor that leaves room for all batches seen so far. Or the first
+    batch of a DataLoader's pass is that of the pass before, twice in a row, of 4 batches and more. Default: shuffled
+    data bring a batch back with a chance of practically 0, one of a single sample after any number of steps. Applies
+    to: inputs in host memory. Guards: the same batch at every step is `repeated-batch`; 4,096 batches are remembered.
+    False alarm: a time series that has to stay in order. Guide tips: 37, 135. Sources: PyTorch's documentation of
+    DistributedSampler.
     """
 
     id: ClassVar[str] = "same-order-every-epoch"
@@ -111,6 +127,8 @@ class SameOrderEveryEpoch(ObservedRule):
     """Checksum of a batch to the last step at which it was seen."""
     before: str = ""
     returns: int = 0
+    period: int = 0
+    """Greatest common divisor of the steps between a batch and its return: a whole number of passes."""
 
     def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
         if seen.loader is not None and seen.loader.same_order >= 2:
@@ -129,7 +147,8 @@ class SameOrderEveryEpoch(ObservedRule):
         if earlier is None or digest == last:
             return SKIP if self.held.fired else FINE
         self.returns += 1
-        if self.returns < 2:
+        self.period = math.gcd(self.period, view.step - earlier)
+        if self.returns < 3 or self.period < len(self.known):
             return FINE
         return wrong(
             f"Batches come back unchanged: that of step {earlier} again at step {view.step}",

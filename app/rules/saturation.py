@@ -41,9 +41,7 @@ class SaturatedActivation(LayerRule):
         return [
             self._report(
                 severity="warning",
-                resolved=not self._open,
-                first=row.held.onset,
-                last=max(row.held.last for _, row in shown),
+                during=self._span(shown),
                 layers=names,
                 title=f"{first}: {share} are saturated since step {row.held.onset}",
                 seen=f"{share} give one end of the range for over 95 % of the samples",
@@ -122,9 +120,7 @@ class InputInsensitive(Rule):
         return [
             self._report(
                 severity="warning",
-                resolved=self.held.resolved,
-                first=self.held.onset,
-                last=self.held.last,
+                during=self.held.span,
                 layers=self.layers,
                 title=f"From {first} on the net gives the same output for every sample, since step {self.held.onset}",
                 seen=f"Between samples {first} varies by {self.worst:.2g} of its mean square; the loss does not fall",

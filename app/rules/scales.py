@@ -99,9 +99,7 @@ class ActivationScaleDepth(DepthRule):
         return [
             self._report(
                 severity="warning",
-                resolved=self.held.resolved,
-                first=onset,
-                last=self.held.last,
+                during=self.held.span,
                 layers=worst.layers,
                 title=f"{listing(worst.layers)}: activations {way} {10 ** abs(worst.slope):.2g} times a layer, "
                 f"{worst.span:.1f} decades in all, since step {onset}",
@@ -157,9 +155,7 @@ class GradientExplodingDepth(DepthRule):
         return [
             self._report(
                 severity="warning",
-                resolved=self.held.resolved,
-                first=onset,
-                last=self.held.last,
+                during=self.held.span,
                 layers=worst.layers,
                 title=f"{listing(worst.layers)}: gradients grow {10**-worst.slope:.2g} times a layer towards the "
                 f"input since step {onset}",
@@ -211,9 +207,7 @@ class WeightNormGrowth(LayerRule):
         return [
             self._report(
                 severity=severity,
-                resolved=not self._open,
-                first=onset,
-                last=max(row.held.last for _, row in shown),
+                during=self._span(shown),
                 layers=layers_of(shown),
                 title=f"{row.layer}: weights have grown to {row.worst:.3g} times their size since step {onset}",
                 seen=f"RMS of the weights {row.worst:.3g} times that of the start",
@@ -263,8 +257,8 @@ class ActivationDrift(LayerRule):
             self._learn(rows[index].name, float(size[index]))
         ratio = size / base
         ratio = np.maximum(ratio, 1 / ratio)
-        worse = context.loss.regained > 0.5
-        self._take(step, table, ratio, (ratio > self.warn) & worse, ratio < self.warn / 2, k=2, n=3)
+        worse = (ratio > self.warn) & context.loss.worse
+        self._take(step, table, ratio, worse, ratio < self.warn / 2, k=2, n=3)
 
     def _learn(self, name: str, size: float) -> None:
         sizes = self.first.setdefault(name, [])
@@ -281,9 +275,7 @@ class ActivationDrift(LayerRule):
         return [
             self._report(
                 severity="warning",
-                resolved=not self._open,
-                first=onset,
-                last=max(row.held.last for _, row in shown),
+                during=self._span(shown),
                 layers=[name for name, _ in shown],
                 title=f"{first}: activations left their usual size by {row.worst:.3g} times since step {onset}",
                 seen=f"{row.worst:.3g} times off the median of this run's first samples, and the loss rose",

@@ -7,7 +7,7 @@ import msgspec
 from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.context import Context, StepView
 from trainvitals.app.rules.finding import Finding, RuleState
-from trainvitals.app.rules.statistics import Curve, number
+from trainvitals.app.rules.statistics import Curve, Span, number
 from trainvitals.app.rules.thresholds import Count, Share
 
 
@@ -51,9 +51,7 @@ class LrScheduleMismatch(Rule):
         return [
             self._report(
                 severity="warning",
-                resolved=self.since < 0,
-                first=self.first,
-                last=self.last,
+                during=Span(self.first, self.last, self.since < 0),
                 where="the learning-rate schedule",
                 title=f"The learning rate is zero since step {self.first}, and the training goes on",
                 seen=f"{self.last - self.first} steps without a learning rate; it was up to {context.rate_top:.3g}",

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -70,6 +71,16 @@ class Curve(msgspec.Struct):
         }
 
 
+class Span(NamedTuple):
+    """When something held."""
+
+    first: int
+    last: int
+    """The first and the last step at which it was seen to hold."""
+    resolved: bool
+    """Whether it is over."""
+
+
 class Persistence(msgspec.Struct):
     """Whether a condition held in k of the last n samples: its onset, its last sample, its end."""
 
@@ -83,6 +94,11 @@ class Persistence(msgspec.Struct):
     """Last sample before the onset in which it did not hold: what is sampled may have begun right after."""
     fired: bool = False
     resolved: bool = False
+
+    @property
+    def span(self) -> Span:
+        """When the condition held, once it has fired."""
+        return Span(self.onset, self.last, self.resolved)
 
     def update(
         self,

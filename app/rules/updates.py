@@ -6,11 +6,11 @@ from typing import ClassVar, Final
 import msgspec
 import numpy as np
 
-from trainvitals.app.rules.base import Rule, listing
+from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.context import Context, Floats, StepView, Table
 from trainvitals.app.rules.finding import Finding, RuleState
 from trainvitals.app.rules.ratejump import GIVEN_BACK, RateJump
-from trainvitals.app.rules.statistics import Curve, Persistence, number
+from trainvitals.app.rules.statistics import Curve, Persistence, Span, number
 from trainvitals.app.rules.thresholds import Positive
 from trainvitals.hooks.wire.records import Event
 
@@ -191,28 +191,18 @@ class UpdateRatioHigh(Rule):
         if not self.rate_rose:
             blame = f"Updates became too large at a learning rate{rate}"
         return [
-            Finding(
-                key=self.id,
-                rule=self.id,
+            self._report(
                 severity="critical" if extreme else "warning",
-                state="resolved" if resolved else "firing",
-                first_step=onset,
-                last_step=last,
-                layers=layers[:50],
-                root=True,
-                cause="",
-                evidence={
-                    "seen": f"One step changed {top or 'the model'} by up to {ratio:.3g} times its "
-                    f"own size; the median matrix by up to {self.peak:.3g}",
-                    "expected": f"Under 0.03 after the first steps; over {self.ratio:g} is "
-                    "too much for any optimizer",
-                    "since": onset,
-                    "where": listing(layers),
-                    "ratio": number(ratio),
-                    "learning_rate": number(self.rate),
-                    "rate_rose": self.rate_rose,
-                    "curve": self.curve.evidence("Update ratio, median matrix", None, self.ratio),
-                },
+                during=Span(onset, last, resolved),
+                layers=layers,
+                seen=f"One step changed {top or 'the model'} by up to {ratio:.3g} times its "
+                f"own size; the median matrix by up to {self.peak:.3g}",
+                expected=f"Under 0.03 after the first steps; over {self.ratio:g} is "
+                "too much for any optimizer",
+                ratio=number(ratio),
+                learning_rate=number(self.rate),
+                rate_rose=self.rate_rose,
+                curve=self.curve.evidence("Update ratio, median matrix", None, self.ratio),
                 title=f"{blame}: one step changed {top or 'the model'} by "
                 f"{_times(ratio)} its size, since step {onset}",
                 remedy=self._remedy(),
@@ -224,24 +214,14 @@ class UpdateRatioHigh(Rule):
         jump = self.jump
         change = f"from {jump.before:.3g} to {jump.after:.3g}"
         recovered = context.loss.regained < GIVEN_BACK / 2
-        return Finding(
-            key=self.id,
-            rule=self.id,
+        return self._report(
             severity="critical",
-            state="resolved" if recovered else "firing",
-            first_step=jump.step,
-            last_step=context.last_step,
-            layers=[],
-            root=True,
-            cause="",
-            evidence={
-                "seen": f"The learning rate rose {change} in one step, and the loss ran away",
-                "expected": "A loss that stays near its best after the rate changes",
-                "since": jump.step,
-                "where": "the whole model",
-                "learning_rate": number(jump.after),
-                "rate_rose": True,
-            },
+            during=Span(jump.step, context.last_step, recovered),
+            seen=f"The learning rate rose {change} in one step, and the loss ran away",
+            expected="A loss that stays near its best after the rate changes",
+            where="the whole model",
+            learning_rate=number(jump.after),
+            rate_rose=True,
             title=f"Learning rate rose {change} and the loss ran away, since step {jump.step}",
             remedy=self._remedy(),
         )

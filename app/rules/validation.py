@@ -9,7 +9,7 @@ import msgspec
 from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.context import NOT_TRAINING, Context, StepView
 from trainvitals.app.rules.finding import Finding, RuleState, Severity
-from trainvitals.app.rules.statistics import Curve, median, number
+from trainvitals.app.rules.statistics import Curve, Span, median, number
 from trainvitals.app.rules.thresholds import Count, Positive
 
 NAMES: Final = 8
@@ -108,9 +108,7 @@ class Overfitting(Rule):
         return [
             self._report(
                 severity=severity,
-                resolved=not self.risen,
-                first=self.onset,
-                last=self.last,
+                during=Span(self.onset, self.last, not self.risen),
                 where=self.name,
                 title=f"{self.name} has risen by {100 * math.expm1(self.rise):.3g} % from its best at step "
                 f"{self.onset} while the training loss falls",
@@ -124,10 +122,7 @@ class Overfitting(Rule):
             )
         ]
 
-    def state(self, context: Context) -> RuleState:
-        found = self.findings(context)
-        if found:
-            return self._state(found[0].state, found[0].title)
+    def _without_finding(self, context: Context) -> RuleState:
         if not self.series:
             return self._state("not applicable", "No validation loss is logged.")
         if max(len(series.values) for series in self.series.values()) <= self.since:
@@ -172,9 +167,7 @@ class ValConstant(Rule):
         return [
             self._report(
                 severity="critical",
-                resolved=count < self.in_a_row,
-                first=self.first,
-                last=self.last,
+                during=Span(self.first, self.last, count < self.in_a_row),
                 where=self.name,
                 title=f"{self.name} is {self.constant:.6g} in every validation since step {self.first}",
                 seen=f"{self.constant:.7g} in {count} validations",
@@ -185,10 +178,7 @@ class ValConstant(Rule):
             )
         ]
 
-    def state(self, context: Context) -> RuleState:
-        found = self.findings(context)
-        if found:
-            return self._state(found[0].state, found[0].title)
+    def _without_finding(self, context: Context) -> RuleState:
         if not self.values:
             return self._state("not applicable", "No validation loss is logged.")
         return self._state("ok", "It changes from one validation to the next.")

@@ -294,3 +294,52 @@ def backbone_frozen_but_not_its_statistics(t):
     for name, parameter in t.model.named_parameters():
         parameter.requires_grad_(name.startswith("head"))
     t.optimizers = [torch.optim.Adam(t.model.head.parameters(), lr=math.exp(-6))]
+
+
+# Written down before any of them was trained, on 2026-11-21, after the rules that they are about.
+
+
+@into("mlp-sgd", "recurrent", "regression", "residual", roots=("train-val-shift",), onset=49)
+def validation_scaled_twice(t):
+    d = t.data
+    t.data = Data(d.x, d.y, d.x_val / 16, d.y_val, d.classes)
+
+
+@into("mlp-adam", "cnn-sgd", "wine-tanh", roots=("train-val-shift",), onset=49)
+def validation_not_centred(t):
+    d = t.data
+    t.data = Data(d.x, d.y, d.x_val + 3, d.y_val, d.classes)
+
+
+@into("tabular", "cnn-adam", "residual", roots=("train-mode-missing",))
+def trained_in_evaluation_mode(t):
+    if not any(isinstance(m, nn.Dropout | nn.BatchNorm2d) for m in t.model.modules()):
+        t.model.head = nn.Sequential(nn.Dropout(0.2), t.model.head)
+        t.optimizers = [type(t.optimizers[0])(t.model.parameters(), lr=t.rate)]
+    t.before.append(lambda step: t.model.eval())
+
+
+@into("recurrent", "cnn-sgd", "residual", "regression", roots=("same-order-every-epoch",))
+def shuffled_from_the_same_seed(t):
+    t.order = lambda n, generator: torch.randperm(n, generator=torch.Generator().manual_seed(7))
+
+
+@into("cnn-adam", "residual", "tabular", roots=("repeated-batch",), also=("overfitting",))
+def first_batch_only(t):
+    chosen = torch.randperm(len(t.data.x), generator=torch.Generator().manual_seed(7))[: t.batch]
+    t.order = lambda n, generator: chosen
+
+
+@into("mlp-sgd", "residual", "regression", roots=("call-order",))
+def scheduler_before_the_step(t):
+    t.scheduler = torch.optim.lr_scheduler.ExponentialLR(t.optimizers[0], 0.999)
+
+    def update(_, x, y, step):
+        loss = t.loss(t.model, x, y)
+        t.optimizers[0].zero_grad()
+        loss.backward()
+        t.scheduler.step()
+        t.optimizers[0].step()
+        return loss
+
+    t.update = update

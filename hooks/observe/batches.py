@@ -1,8 +1,10 @@
 """The inputs and the output of the watched model in a step."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -44,28 +46,33 @@ def _ask_inputs(batch: Any, tensor: Tensor, reading: Reading, measured: bool) ->
         "digest": "-".join(sums) if all(sums) else "",
         "owner": int(base.shape[0]) if base is not None and _are_rows(tensor, base) else 0,
     }
-    place = None
     known_otherwise = all(sums) and not measured
-    if tensor.is_floating_point() and type(tensor.data) is Tensor and not known_otherwise:
-        place = reading.ask(_moments(tensor))
+    place = None if known_otherwise or not is_measurable(tensor) else reading.ask(moments(tensor))
 
     def part(values: Values) -> dict[str, object]:
-        if place is None:
-            return {"batch": BatchSeen(**known)}
-        variance, mean, low, high, same = values[place]
-        return {
-            "batch": BatchSeen(
-                **known,
-                mean=mean,
-                std=math.sqrt(max(variance, 0.0)),
-                rms=math.sqrt(max(variance, 0.0) + mean * mean),
-                low=low,
-                high=high,
-                constant=same / min(len(tensor), _SAMPLES) if tensor.dim() > 1 else None,
-            )
-        }
+        seen = BatchSeen(**known)
+        return {"batch": seen if place is None else with_moments(seen, values[place])}
 
     reading.then(part)
+
+
+def is_measurable(tensor: Tensor) -> bool:
+    """Whether the numbers of an input say how large it is."""
+    return tensor.is_floating_point() and type(tensor.data) is Tensor and tensor.numel() > 0
+
+
+def with_moments(seen: BatchSeen, numbers: Sequence[float]) -> BatchSeen:
+    """`seen` with the five numbers of `moments`."""
+    variance, mean, low, high, same = numbers
+    return msgspec.structs.replace(
+        seen,
+        mean=mean,
+        std=math.sqrt(max(variance, 0.0)),
+        rms=math.sqrt(max(variance, 0.0) + mean * mean),
+        low=low,
+        high=high,
+        constant=same / min(seen.shape[0], _SAMPLES) if len(seen.shape) > 1 else None,
+    )
 
 
 def _are_rows(tensor: Tensor, base: Tensor) -> bool:
@@ -73,7 +80,7 @@ def _are_rows(tensor: Tensor, base: Tensor) -> bool:
     return tensor.dim() > 0 and base.dim() == tensor.dim() and base.shape[1:] == tensor.shape[1:]
 
 
-def _moments(tensor: Tensor) -> Tensor:
+def moments(tensor: Tensor) -> Tensor:
     """Variance, mean, lowest, highest, and of how many samples all values are the same (-1: there is one value each).
 
     Few operations: each costs some microseconds, whatever the size.

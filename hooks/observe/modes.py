@@ -3,14 +3,19 @@
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from trainvitals.hooks.observe import batches
+from trainvitals.hooks.observe.reading import Reading, Values
 from trainvitals.hooks.registry import Registry
-from trainvitals.hooks.wire.observed import Evaluation, Modes
+from trainvitals.hooks.wire.observed import BatchSeen, Evaluation, Modes
 
 _NAMES = 20
+_MEASURED = 8
+"""First evaluations whose inputs are measured; later the 16th, the 32nd, …"""
 
 
 def drop_rate(module: nn.Module) -> float:
@@ -96,16 +101,33 @@ class Evaluations:
         self._samples = 0
         self._step = self._training_step = -1
         self._told = (0, 0)
+        self._inputs: tuple[BatchSeen, Tensor] | None = None
+        """The last batch that was measured, and its moments; until it is told."""
 
-    def see(self, module: nn.Module, args: tuple[Any, ...], step: int) -> None:
-        """A module was called while no gradients are recorded, before the end of `step`."""
+    def see(self, module: nn.Module, args: tuple[Any, ...], step: int) -> bool:
+        """A module was called while no gradients are recorded, before the end of `step`.
+
+        Whether it is the first such call of a watched model since the step before.
+        """
         if not self._registry.is_root(module):
-            return
+            return False
+        began = step != self._step
+        self._step = step
         self._forwards += 1
+        self._phases += began
         if args and isinstance(args[0], Tensor) and args[0].dim():
             self._samples = max(self._samples, len(args[0]))
-        self._phases += step != self._step
-        self._step = step
+            if began and (self._phases <= _MEASURED or self._phases.bit_count() == 1):
+                self._measure(args[0])
+        self._see_modes(step)
+        return began
+
+    def _measure(self, batch: Tensor) -> None:
+        if batches.is_measurable(batch):
+            seen = BatchSeen(shape=tuple(batch.shape)[:16])
+            self._inputs = seen, batches.moments(batch.detach())
+
+    def _see_modes(self, step: int) -> None:
         moving = [name for name, layer in self._moded.layers() if layer.training]
         if moving:
             self._training += 1
@@ -118,11 +140,25 @@ class Evaluations:
         """Whether there is so much more that it is worth telling at once."""
         return self._training >= 5 > self._told[1]
 
-    def told(self) -> Evaluation | None:
-        """All so far; None when nothing has come since the last time."""
+    def tell(self, reading: Reading) -> bool:
+        """Have `reading` tell all so far; False when nothing has come since the last time."""
         if self._told == (self._forwards, self._training):
-            return None
+            return False
         self._told = self._forwards, self._training
+        told, inputs = self._counted(), self._inputs
+        self._inputs = None
+        place = None if inputs is None else reading.ask(inputs[1])
+
+        def part(values: Values) -> dict[str, object]:
+            if inputs is None or place is None:
+                return {"evaluation": told}
+            seen = batches.with_moments(inputs[0], values[place])
+            return {"evaluation": msgspec.structs.replace(told, inputs=seen)}
+
+        reading.then(part)
+        return True
+
+    def _counted(self) -> Evaluation:
         return Evaluation(
             phases=self._phases,
             forwards=self._forwards,

@@ -27,6 +27,7 @@ _CLOSE = 3
 """First looks in which batches and losses are measured, with the value of each loss: what the rules ask for to be
 sure. Later in every `_SELDOM`th look, without it."""
 _SELDOM = 2
+_NAMES = 50
 _FOREIGN = 3
 """Steps of another optimizer after which the models seem to have none of their own: then it is told of."""
 
@@ -41,16 +42,18 @@ class Observer:
         see_labels: Callable[[Tensor], None],
         emit: Callable[[Draft], None],
         step: Callable[[], int],
+        interrupted: Callable[[], None],
         accounts: Accounts,
         problems: Problems,
     ) -> None:
         """`optimizers`: those known, the counting one first; `see_labels` counts labels that nobody told of;
-        `emit` sends a record; `step`: the index of the step under way."""
+        `emit` sends a record; `step`: the index of the step under way; `interrupted`: an evaluation begins."""
         self._registry = registry
         self._optimizers = optimizers
         self._see_labels = see_labels
         self._emit = emit
         self._step = step
+        self._interrupted = interrupted
         self._accounts = accounts
         self._problems = problems
         self._order = CallOrder(optimizers, self._see_backward)
@@ -73,6 +76,8 @@ class Observer:
         self._labels: targets.Asked | None = None
         self._batch_seen = False
         self._grads = -1
+        self._unheld: list[str] | None = None
+        self._ungiven: list[str] | None = None
         self._root: int | None = None
         self._looks = 0
         self._measured = False
@@ -90,6 +95,7 @@ class Observer:
         self._measured = self._looks < _CLOSE or self._looks % _SELDOM == 0
         self._looks += 1
         self._batch_seen, self._grads, self._root = False, -1, None
+        self._unheld = self._ungiven = None
         if self._uncounted is not None and not self._told_labels:
             self._see_labels(self._uncounted)
         self._uncounted = None
@@ -119,10 +125,12 @@ class Observer:
         known: dict[str, object] = {
             "order": list(self._order.tokens),
             "grads": self._grads,
+            "unheld": self._unheld,
+            "ungiven": self._ungiven,
             "modes": self._modes,
-            "evaluation": self._evaluations.told(),
             "loader": self._loaders.told(),
         }
+        self._evaluations.tell(reading)
         reading.then(lambda _: {key: value for key, value in known.items() if value is not None})
         reading.then(
             lambda values: {
@@ -199,7 +207,8 @@ class Observer:
     def see_evaluation(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """A module was called while no gradients are recorded, at any step."""
         try:
-            self._evaluations.see(module, args, self._step())
+            if self._evaluations.see(module, args, self._step()):
+                self._interrupted()
             if self._evaluations.due:
                 self.flush()
         except Exception as error:
@@ -216,12 +225,13 @@ class Observer:
 
     def flush(self) -> None:
         """Send what is known of evaluations and loaders, without waiting for the next look."""
-        evaluation, loader = self._evaluations.told(), self._loaders.told()
-        if evaluation is None and loader is None:
+        reading, loader = Reading(), self._loaders.told()
+        if loader is not None:
+            reading.then(lambda _: {"loader": loader})
+        if not self._evaluations.tell(reading) and loader is None:
             return
         draft = Draft(max(self._step() - 1, 0))
-        draft.observed = Reading()
-        draft.observed.then(lambda _: {"evaluation": evaluation, "loader": loader})
+        draft.observed = reading
         self._emit(draft)
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -232,8 +242,19 @@ class Observer:
                 self._tell_facts(optimizer)
             self._order.note(f"s{place}")
             if place == 0 and self._grads < 0:
-                tensors = (parameter.tensor for parameter in self._registry.parameters.values())
-                self._grads = sum(1 for tensor in tensors if tensor.grad is not None)
+                self._see_gradients()
+
+    def _see_gradients(self) -> None:
+        """The counting optimizer is about to step: which parameters have a gradient, and which move by it."""
+        known, optimizers = self._registry.parameters, self._optimizers()
+        given = {key for key, p in known.items() if p.tensor.grad is not None}
+        held = {id(t) for one in optimizers for group in one.param_groups for t in group["params"]}
+        self._grads = len(given)
+        self._unheld = [p.name for key, p in known.items() if key in given - held][:_NAMES]
+        if len(optimizers) == 1:  # of several, others may have no gradients yet
+            self._ungiven = [
+                p.name for key, p in known.items() if key in held - given and p.tensor.requires_grad
+            ][:_NAMES]
 
     def _tell_facts(self, optimizer: Optimizer) -> None:
         """Once, and at once: an optimizer that holds nothing of the model would complete no step."""

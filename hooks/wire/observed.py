@@ -118,6 +118,8 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     training_phases: int = 0
     names: list[str] = []
     """Layers that were, at most 20."""
+    inputs: BatchSeen | None = None
+    """The first batch of the last span, where it was measured: in the first eight spans, then ever more seldom."""
 
 
 class LoaderSeen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -210,6 +212,11 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     scheduler's step. At most 64, repetitions of "f" and "l" left out."""
     grads: int = -1
     """Watched parameters with a gradient when the counting optimizer is about to step; -1: not counted."""
+    unheld: list[str] | None = None
+    """Watched parameters with a gradient that no optimizer holds, at most 50; None: not looked for."""
+    ungiven: list[str] | None = None
+    """Trainable parameters of the only optimizer that have no gradient at its step, at most 50; None: not looked for,
+    as there are several optimizers."""
     unreached: bool = False
     """Whether a backward pass of the step reached no watched parameter at all."""
     batch: BatchSeen | None = None

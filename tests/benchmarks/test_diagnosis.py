@@ -101,6 +101,7 @@ HEALTHY = (
     "healthy-head-only-in-the-optimizer",
     "healthy-sparse-autoencoder",
     "healthy-cyclic-rate",
+    "healthy-policy-gradient",
 )
 
 

@@ -80,7 +80,31 @@ def parts() -> nn.Module:
     return nn.ModuleDict({"body": nn.Linear(FEATURES, WIDTH), "head": nn.Linear(WIDTH, CLASSES)})
 
 
+class Rows(nn.Module):
+    """A module of the user's own that hands its input on in another shape."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.view(len(inputs), -1)
+
+
+def behind(*first: nn.Module) -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(*first, nn.Linear(FEATURES, CLASSES))
+
+
 INPUTS = {
+    "a batch that is reshaped first": Case(
+        lambda: Training(behind(nn.Unflatten(1, (FEATURES, 1)), nn.Flatten()), bad(5)),
+        Found("input", None, inputs=holds(FEATURES)),
+    ),
+    "a batch that passes dropout in evaluation first": Case(
+        lambda: Training(behind(nn.Dropout(0.5).eval(), nn.Identity()), bad(5)),
+        Found("input", None, inputs=holds(FEATURES)),
+    ),
+    "a batch that a module of the user's own reshapes first": Case(
+        lambda: Training(behind(Rows()), lambda on: features(on) * (math.nan if on else 1.0)),
+        Found("input", None, inputs=holds(BATCH * FEATURES)),
+    ),
     "all of the batch": Case(
         lambda: Training(mlp(nn.Identity()), bad()),
         Found("input", None, nan=BATCH * FEATURES, inputs=holds(BATCH * FEATURES)),

@@ -132,7 +132,26 @@ def growing() -> nn.Module:
     return nn.Sequential(nn.Linear(FEATURES, WIDTH), *parts, nn.Linear(WIDTH, 4))
 
 
+class Between(nn.Module):
+    """Its own code makes what a reshaping is the first layer to see."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.lower, self.fault = nn.Linear(FEATURES, WIDTH), fault
+        self.shape, self.head = nn.Unflatten(1, (WIDTH, 1)), nn.Linear(WIDTH, 4)
+
+    def forward(self, inputs: Tensor) -> Any:
+        hidden = self.lower(inputs)
+        hidden = hidden * math.nan if self.fault.on else hidden
+        return self.head(self.shape(hidden)[:, :, 0])
+
+
 NATURAL = {
+    "a model's own code before a reshaping": Case(
+        lambda: Training(Between(Fault(lambda x: x))),
+        Found("forward", "", spread=("shape", "head")),
+    ),
     "a norm without variance": Case(
         lambda: Training(without_eps()), Found("forward", "norm", spread=("head", ""))
     ),

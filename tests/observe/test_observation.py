@@ -164,11 +164,11 @@ def test_between_looks_and_after_the_end_torch_is_as_it_was(tmp_path):
         loop.one(x, y)
         during.append(replaced())
 
-    judge(Loop(step=step, steps=6), tmp_path, interval=5)
+    judge(Loop(step=step, steps=43), tmp_path, interval=100)
     assert replaced() == before
-    quiet = during[1]  # the step after it is step 2, which nobody looks at
+    quiet = during[40]  # the step after it is step 41, which nobody looks at
     assert quiet[2:7] == before[2:7]
-    assert during[4][2] is not before[2]  # after step 4 begins step 5, which is looked at
+    assert during[41][2] is not before[2]  # after step 41 begins step 42, which is looked at
 
 
 def test_a_loss_in_a_checkpoint_is_not_computed_again(tmp_path):
@@ -260,3 +260,40 @@ def test_labels_give_the_prior_without_being_told(tmp_path):
         if "tv/label_entropy" in getattr(r, "scalars", {})
     ]
     assert entropies[-1] == pytest.approx(math.log(CLASSES), abs=0.05)
+
+
+def test_parameters_without_an_optimizer_or_a_gradient_are_named(tmp_path):
+    model = nn.ModuleDict(
+        {"used": nn.Linear(12, 4), "left": nn.Linear(12, 4), "cut": nn.Linear(12, 4)}
+    )
+    kept = [*model["used"].parameters(), *model["cut"].parameters()]
+
+    def step(loop, x, y):
+        cut = model["cut"](x).detach()
+        loop.opt.zero_grad()
+        F.cross_entropy(model["used"](x) + model["left"](x) + cut, y).backward()
+        loop.opt.step()
+
+    loop = Loop(model=model, step=step, steps=25, optimizer=lambda _: torch.optim.SGD(kept, 0.01))
+    found = judge(loop, tmp_path, interval=100)  # one sample: the rest is looks
+    seen = [told for _, told in observations(tmp_path) if told.unheld is not None]
+    assert len(seen) >= 25
+    assert {tuple(told.unheld) for told in seen} == {("left.weight", "left.bias")}
+    assert {tuple(told.ungiven) for told in seen} == {("cut.weight", "cut.bias")}
+    assert found["trainable-not-in-optimizer"].layers == ["left"]
+    assert found["unchanged-parameter"].layers == ["cut"]
+
+
+def test_a_layer_that_is_dropped_at_times_is_not_cut_off(tmp_path):
+    model = nn.ModuleDict({"used": nn.Linear(12, 4), "dropped": nn.Linear(12, 4)})
+
+    def step(loop, x, y):
+        out = model["used"](x)
+        if loop.done < 20 and loop.done % 4 == 0:
+            out = out + model["dropped"](x)
+        loop.opt.zero_grad()
+        F.cross_entropy(out, y).backward()
+        loop.opt.step()
+
+    found = judge(Loop(model=model, step=step, steps=60), tmp_path, interval=100)
+    assert "unchanged-parameter" not in found

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from sklearn.datasets import load_digits
@@ -63,9 +64,20 @@ def fit(
         tv.log({"train/loss": value})
 
 
+RUN: dict[str, Any] = {"project": "examples", "mode": "offline", "id": "example"}
+"""What `tv.init` is given for the run that is judged."""
+
+
+def another_life() -> tv.Run:
+    """The run, from here on in a process life of its own, as after a crash."""
+    return tv.init(**RUN)
+
+
 def judged(training: Callable[[], None], folder: Path) -> list[Finding]:
     """What the rules find in a training."""
     torch.manual_seed(0)
-    with tv.init(project="examples", mode="offline", dir=folder):
+    RUN["dir"] = folder
+    with another_life():
         training()
+    tv.finish()
     return diagnose(folder / ".trainvitals")

@@ -116,3 +116,11 @@ def test_a_root_that_is_over_stays_open_while_a_consequence_holds():
     gone = finding("dead-relu-units", 12, 40, state="resolved")
     assert arbitrate([over, still])[0].state == "firing"
     assert [found.state for found in arbitrate([over, gone])] == ["resolved", "resolved"]
+
+
+def test_what_is_read_off_the_loop_explains_nothing_that_was_there_before_it():
+    late = finding("train-mode-missing", 50)
+    assert causes(late, finding("loss-divergence", 10))["loss-divergence"] == ""
+    assert causes(late, finding("loss-divergence", 48))["loss-divergence"] == "train-mode-missing"
+    slow = finding("dead-relu-units", 50)  # dead units are seen after many samples
+    assert causes(slow, finding("loss-divergence", 10))["loss-divergence"] == "dead-relu-units"

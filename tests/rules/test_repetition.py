@@ -1,5 +1,6 @@
-"""repeated-batch, told from looks that are a whole number of passes apart."""
+"""repeated-batch and same-order-every-epoch, told from looks that are far apart."""
 
+import random
 from types import SimpleNamespace
 
 import pytest
@@ -30,3 +31,18 @@ def test_looks_a_whole_number_of_passes_apart_prove_no_repetition(looks):
 @pytest.mark.parametrize("looks", [range(8), [0, 1, 2, 8, 16, 32], [0, 9, 24, 40, 55, 80, 97]])
 def test_the_same_batch_in_looks_without_a_common_distance_is_a_repetition(looks):
     assert "repeated-batch" in rules_of(looks, lambda step: "the only one")
+
+
+LOOKS = [*range(20), *range(20, 200, 3)]
+
+
+@pytest.mark.parametrize("passes", [8, 30, 97])
+def test_a_pass_in_the_same_order_is_told_whatever_its_length(passes):
+    assert "same-order-every-epoch" in rules_of(LOOKS, lambda step: f"batch {step % passes}")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_single_samples_that_come_back_in_another_order_are_no_repetition(seed):
+    draw = random.Random(seed)
+    drawn = [sample for _ in range(7) for sample in draw.sample(range(30), 30)]
+    assert "same-order-every-epoch" not in rules_of(LOOKS, lambda step: f"sample {drawn[step]}")
