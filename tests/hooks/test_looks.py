@@ -20,13 +20,13 @@ def planned(steps: int, evaluated: int = 0, begin: int = 0) -> list[int]:
 
 def test_the_first_steps_are_all_looked_at_and_later_ones_at_growing_distances() -> None:
     found = planned(1_000)
-    assert found[: 2 * DENSE] == list(range(2 * DENSE))
+    assert found[:DENSE] == list(range(DENSE))
     gaps = [after - before for before, after in itertools.pairwise(found)]
     assert gaps == sorted(gaps) and gaps[-1] > 40
 
 
-def test_a_long_run_costs_some_hundred_looks() -> None:
-    assert 150 < len(planned(100_000)) < 250
+def test_a_long_run_costs_some_tens_of_looks() -> None:
+    assert 40 < len(planned(100_000)) < 80
 
 
 def test_a_run_that_goes_on_is_looked_at_as_closely_as_a_new_one() -> None:
@@ -36,7 +36,7 @@ def test_a_run_that_goes_on_is_looked_at_as_closely_as_a_new_one() -> None:
 def test_the_step_after_an_evaluation_is_looked_at_unless_one_right_before_it_was() -> None:
     found = planned(20_000, evaluated=500)
     for evaluated in range(500, 20_000, 500):
-        near = [step for step in found if -0.03 * evaluated < step - evaluated <= 1]
+        near = [step for step in found if -0.13 * evaluated < step - evaluated <= 1]
         assert near
 
 
