@@ -111,7 +111,6 @@ class Pace:
         """A step was looked at beside this plan: the savings pay for it, and a glance at it is not missed."""
         self.earn(training, always)
         self._debt += cost
-        self._taken += cost
         self._next_glance = max(self._next_glance, step + 1)
 
     def earn(self, training: float, always: float) -> None:

@@ -1,11 +1,11 @@
 """At which steps the loop itself is looked at: a plan of its own, as what is wired wrong must not wait for a budget.
 
-Such a look is as dear as a glance and a batch's checksum, some tenths of a millisecond, and there are few: 20 at the
-start and 4 more each time the run has grown by e, about 54 in 100,000 steps. The budget pays for them afterwards: they
+Such a look is as dear as a glance and a batch's checksum, some tenths of a millisecond, and there are few: 10 at the
+start and 4 more each time the run has grown by e, about 50 in 100,000 steps. The budget pays for them afterwards: they
 leave less for samples.
 """
 
-DENSE = 20
+DENSE = 10
 """First steps, one after the other: what a loop does in each of its steps shows in them."""
 SPREAD = 0.25
 """Distance of two later looks, as a share of the steps since the start."""
