@@ -166,9 +166,9 @@ def test_between_looks_and_after_the_end_torch_is_as_it_was(tmp_path):
 
     judge(Loop(step=step, steps=43), tmp_path, interval=100)
     assert replaced() == before
-    quiet = during[40]  # the step after it is step 41, which nobody looks at
+    quiet = during[35]  # the step after it is step 36, which nobody looks at
     assert quiet[2:7] == before[2:7]
-    assert during[41][2] is not before[2]  # after step 41 begins step 42, which is looked at
+    assert during[40][2] is not before[2]  # after step 40 begins step 41, which is looked at
 
 
 def test_a_loss_in_a_checkpoint_is_not_computed_again(tmp_path):
@@ -277,7 +277,7 @@ def test_parameters_without_an_optimizer_or_a_gradient_are_named(tmp_path):
     loop = Loop(model=model, step=step, steps=25, optimizer=lambda _: torch.optim.SGD(kept, 0.01))
     found = judge(loop, tmp_path, interval=100)  # one sample: the rest is looks
     seen = [told for _, told in observations(tmp_path) if told.unheld is not None]
-    assert len(seen) >= 25
+    assert len(seen) >= 12
     assert {tuple(told.unheld) for told in seen} == {("left.weight", "left.bias")}
     assert {tuple(told.ungiven) for told in seen} == {("cut.weight", "cut.bias")}
     assert found["trainable-not-in-optimizer"].layers == ["left"]
