@@ -166,9 +166,9 @@ def test_between_looks_and_after_the_end_torch_is_as_it_was(tmp_path):
 
     judge(Loop(step=step, steps=43), tmp_path, interval=100)
     assert replaced() == before
-    quiet = during[35]  # the step after it is step 36, which nobody looks at
+    quiet = during[34]  # the step after it is step 35, which nobody looks at
     assert quiet[2:7] == before[2:7]
-    assert during[40][2] is not before[2]  # after step 40 begins step 41, which is looked at
+    assert during[37][2] is not before[2]  # after step 37 begins step 38, which is looked at
 
 
 def test_a_loss_in_a_checkpoint_is_not_computed_again(tmp_path):
