@@ -107,10 +107,9 @@ class Pace:
         else:
             self._glance_cost = _mix(self._glance_cost or cost, cost)
 
-    def passed(self, step: int, training: float, always: float, cost: float) -> None:
-        """A step was looked at beside this plan: the savings pay for it, and a glance at it is not missed."""
+    def passed(self, step: int, training: float, always: float) -> None:
+        """A step was looked at beside this plan, and at nobody's expense: a glance at it is not missed."""
         self.earn(training, always)
-        self._debt += cost
         self._next_glance = max(self._next_glance, step + 1)
 
     def earn(self, training: float, always: float) -> None:

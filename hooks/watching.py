@@ -416,7 +416,7 @@ class Watch:
         if draft.observed is not None:
             self._looks.looked(draft.step)
         if draft.observed is not None and not draft.sampled:
-            self._pace.passed(draft.step, span.training, span.always, span.own)
+            self._pace.passed(draft.step, span.training, span.always)
         else:
             self._pace.spent(
                 draft.step, span.steps, span.training, span.always, span.own, draft.sampled

@@ -150,20 +150,3 @@ def test_a_paused_training_goes_on_without_a_new_burst() -> None:
     pace.resume(Pace(overhead=0.01), 3_000)
     training.go(200)
     assert len(training.samples) - before <= 5
-
-
-def test_looks_beside_the_plan_are_paid_for_by_fewer_samples() -> None:
-    def look(training: Training) -> Callable[[int], None]:
-        def each(step: int) -> None:
-            if step < 20 or (step & (step - 1)) == 0:  # dense at first, then at doubling distances
-                training.pace.passed(step, 0.0, 0.0, 0.001)
-                training.spent += 0.001
-
-        return each
-
-    alone = Training(Pace(overhead=0.01), 0.001, 0.003, glance=5e-5).go(30_000)
-    beside = Training(Pace(overhead=0.01), 0.001, 0.003, glance=5e-5)
-    beside.go(30_000, look(beside))
-    assert len(beside.samples) < len(alone.samples)
-    looks = 20 + len([step for step in range(20, 30_000) if step & (step - 1) == 0])
-    assert beside.spent < alone.spent + looks * 0.001 / 2
