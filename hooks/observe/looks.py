@@ -1,7 +1,7 @@
 """At which steps the loop itself is looked at: a plan of its own, as what is wired wrong must not wait for a budget.
 
 Such a look is as dear as a glance and a batch's checksum, some tenths of a millisecond, and there are few: 10 at the
-start and 4 more each time the run has grown by e, about 50 in 100,000 steps. They are not taken from the budget: samples
+start and 4 more each time the run has grown by e, about 50 in 100,000 steps. The budget does not pay for them: samples
 would become so few in short trainings that a third of what goes wrong later in them would not be seen.
 """
 
