@@ -70,7 +70,9 @@ _EXPLAINED = (
     "them, and none of their records was looked into. They are not wholly blind: a fault is in both parts, in other "
     "trainings, and what was missed is listed by name below, so that it was known which rules were lacking. "
     "Blind were the twenty cases at the end of `benchmarks/diagnosis/wiring.py` when they were first judged: "
-    "written after the rules that they are about, and trained in this benchmark for the first time on 2026-11-21.",
+    "written after the rules that they are about, and trained in this benchmark for the first time on 2026-11-21. "
+    "How often the loop is looked at, and whether the budget pays for it, was chosen among four plans after the "
+    "sums of both parts had been seen for each.",
 )
 
 
