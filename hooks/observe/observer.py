@@ -206,6 +206,8 @@ class Observer:
 
     def see_evaluation(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """A module was called while no gradients are recorded, at any step."""
+        if is_tracing():  # sizes are tensors then, and looking would become a part of the graph
+            return
         try:
             if self._evaluations.see(module, args, self._step()):
                 self._interrupted()
