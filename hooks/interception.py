@@ -111,19 +111,6 @@ class Interception:
             nonlocal take, slim, hooks
             take, slim, hooks = new_take, new_slim, hooks_so_far()
 
-        def is_plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-            """Whether a row of layers may be called as such: others may want to see the layers' calls, and
-            autocast would have their values in another precision."""
-            return (
-                not kwargs
-                and len(args) == 1
-                and type(args[0]) is Tensor
-                and is_grad_enabled()
-                and not is_tracing()
-                and not is_autocast_enabled()
-                and nn.Module.__call__ is call
-            )
-
         # One frame less where nobody else has replaced it: this is torch's own `__call__`, written out.
         def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
             if is_dynamo_compiling():  # nothing of ours becomes a part of the graph
@@ -132,7 +119,9 @@ class Interception:
             if how is not None and (handle.next_id != hooks or "forward" in self.__dict__):
                 how = None
             if how is row:
-                if is_plain(args, kwargs):
+                if nn.Module.__call__ is call and _is_plain(
+                    args, kwargs
+                ):  # others want to see the layers
                     (output,) = args
                     for layer in self._modules.values():
                         if layer._compiled_call_impl is None and "forward" not in layer.__dict__:  # type: ignore[union-attr]
@@ -207,6 +196,18 @@ class Interception:
             return original(parameters, max_norm, total_norm, *args, **kwargs)
 
         return clip_grads_with_norm
+
+
+def _is_plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a row of layers called with this can be done again; autocast has their values in another precision."""
+    return (
+        not kwargs
+        and len(args) == 1
+        and type(args[0]) is Tensor
+        and torch.is_grad_enabled()
+        and not is_tracing()
+        and not is_autocast_enabled()
+    )
 
 
 class _Replaced:

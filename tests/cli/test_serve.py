@@ -159,6 +159,7 @@ def test_the_evaluator_is_started_again_when_it_dies(serve):
     (first,) = evaluators()
     os.kill(first, signal.SIGKILL)
     wait_until(lambda: evaluators() and evaluators() != [first])
+    assert len(evaluators()) == 1 and evaluators() != [first]
 
 
 @pytest.mark.slow
