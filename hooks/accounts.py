@@ -31,7 +31,9 @@ class QuietCost(NamedTuple):
     """What the watch takes of a step that nobody looks at, in seconds, with cold caches."""
 
     call: float
-    """For each call of a module."""
+    """For each call of a module that is noted."""
+    saved: float
+    """What each layer in a noted row saves, as nothing but the layer is called."""
     rest: float
     """Round backward and the optimizers' steps."""
 
@@ -49,7 +51,7 @@ class Span:
         self.own = own
         """Seconds of it for looking at its last step."""
         self.always = always
-        """Seconds for what every step costs: the watch, and our other threads."""
+        """Seconds for what every step costs: the watch, and our other threads; negative where it saves more."""
         self.training = max(processor - own - always, 0.0)
         """Processor time of the training's thread without us."""
 
@@ -90,8 +92,9 @@ class Accounts:
         """The end of our own work, for now."""
         self._own += thread_time() - self._entered
 
-    def close(self, end: int, calls: int) -> Span:
-        """End the span before the step of index `end`; modules are called so many times in each of its steps.
+    def close(self, end: int, calls: int, in_rows: int) -> Span:
+        """End the span before the step of index `end`; so many calls of modules are noted in each of its steps, and so
+        many more are made inside noted rows.
 
         Called between `enter` and `leave`: what follows there is booked with the next span.
         """
@@ -100,8 +103,8 @@ class Accounts:
         self._entered = processor
         background = self._background()
         steps, self.begin = end - self.begin, end
-        cost = self.quiet_cost or QuietCost(0.0, 0.0)
-        each = calls * cost.call + cost.rest
+        cost = self.quiet_cost or QuietCost(0.0, 0.0, 0.0)
+        each = calls * cost.call + cost.rest - in_rows * cost.saved
         always = each * steps + max(background - self._background_before, 0.0)
         span = Span(steps, wall - self._wall, processor - self._processor, self._own, always)
         self._own_total += span.own + span.always + self.aside
@@ -113,6 +116,6 @@ class Accounts:
     @property
     def share(self) -> float:
         """What monitoring has added to the training's own time so far, 0 to 1."""
-        own = min(self._own_total, self._wall_total)
+        own = min(max(self._own_total, 0.0), self._wall_total)
         rest = self._wall_total - own
         return min(own / rest, 1.0) if rest > 0 else 0.0

@@ -36,4 +36,4 @@ def quiet_cost(interception: Interception, registry: Registry, optimizers: Optim
             aftermath.keep(-1)
             quiet.kept.append(aftermath)
 
-    return QuietCost(interception.calibrate(), seconds_of(step))
+    return QuietCost(*interception.calibrate(), seconds_of(step))

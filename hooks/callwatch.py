@@ -32,6 +32,8 @@ class CallWatch:
         self._problems = problems
         self.count = 0
         """Calls in the last sampled step, as many as are noted in one that is not."""
+        self.in_rows = 0
+        """Calls in it that are not noted in one that is not sampled, as they belong to a row."""
 
     def in_quiet_step(self) -> tuple[Callable[[Call], None], SlimModules]:
         """Between looks: the guard keeps the call, where looking at it later costs no wait."""
@@ -44,14 +46,17 @@ class CallWatch:
 
     def in_sample(self) -> Callable[[Call], None]:
         """In a sampled step the statistics of the output are taken."""
-        self.count = 0
+        self.count = self.in_rows = 0
         return self._see
 
     def _see(self, call: Call) -> None:
         if is_tracing():  # looking would become a part of the graph
             return
         self._accounts.enter()
-        self.count += call[0] not in self._registry.in_rows
+        if call[0] in self._registry.in_rows:
+            self.in_rows += 1
+        else:
+            self.count += 1
         if self._registry.on_cpu:
             self._quiet.calls.append(call)
         module = call[0]

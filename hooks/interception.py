@@ -7,8 +7,8 @@ exchanged instead.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
@@ -28,6 +28,8 @@ is_autocast_enabled = torch._C._is_any_autocast_enabled
 SlimModules: TypeAlias = Mapping[nn.Module, Slim]
 """Modules whose calls are noted with less than all."""
 _NONE: SlimModules = {}
+_CALIBRATED_ROW = 16
+"""Layers of the row whose cost is learnt."""
 
 
 def ignore(call: Call) -> None:
@@ -58,8 +60,9 @@ class Interception:
         taken of; `before_norm_clipping` the total norm. `without_gradients` gets modules that were called under
         `no_grad`, and their arguments."""
         self._use: Callable[[Callable[[Call], None], SlimModules], None] | None = None
+        self._calls_replaced = _Replaced(nn.Module, "__call__", self._calls)
         self._replaced = [
-            _Replaced(nn.Module, "__call__", self._calls),
+            self._calls_replaced,
             _Replaced(torch.autograd, "backward", self._backward),
             _Replaced(torch.autograd, "grad", self._grad),
             _Replaced(clip_grad, "_group_tensors_by_device_and_dtype", self._clipping),
@@ -90,20 +93,30 @@ class Interception:
         if self._use is not None:
             self._use(take, slim)
 
-    def calibrate(self) -> float:
-        """Seconds that noting a call adds to it; attached, no calls taken yet."""
-        module, argument = nn.Identity(), ()
+    def calibrate(self) -> tuple[float, float]:
+        """Seconds that noting a call adds to it, and those that each layer of a noted row saves; attached, unused."""
+        module, argument = nn.Identity(), torch.zeros(())
+        row = nn.Sequential(*(nn.Identity() for _ in range(_CALIBRATED_ROW)))
         kept: deque[Call] = deque(maxlen=64)
-        self.send_calls_to(kept.append)
-        with_us = seconds_of(lambda: module(argument))
-        self.send_calls_to(ignore)
-        return max(with_us - seconds_of(partial(module._call_impl, argument)), 0.0)
+        self.send_calls_to(kept.append, {row: Slim.ROW})
+        with torch.enable_grad():
+            noted, noted_row = (
+                seconds_of(lambda: module(argument)),
+                seconds_of(lambda: row(argument)),
+            )
+            self.send_calls_to(ignore)
+            with self._calls_replaced.aside():
+                bare, bare_row = (
+                    seconds_of(lambda: module(argument)),
+                    seconds_of(lambda: row(argument)),
+                )
+        return max(noted - bare, 0.0), max(bare_row - noted_row, 0.0) / _CALIBRATED_ROW
 
     def _calls(self, original: Callable[..., Any], mine: "_Replaced") -> Callable[..., Any]:
         take: Callable[[Call], None] = ignore
         slim, hooks = _NONE, 0
         is_grad_enabled, float32 = torch.is_grad_enabled, torch.float32
-        handle, no_input, row = RemovableHandle, Slim.NO_INPUT, Slim.ROW
+        base, handle, no_input, row = nn.Module, RemovableHandle, Slim.NO_INPUT, Slim.ROW
         quiet, without_gradients = self._quiet, self._without_gradients
         unwrapped = original is getattr(nn.Module, "_wrapped_call_impl", None)
 
@@ -119,15 +132,23 @@ class Interception:
             if how is not None and (handle.next_id != hooks or "forward" in self.__dict__):
                 how = None
             if how is row:
-                if nn.Module.__call__ is call and _is_plain(
-                    args, kwargs
-                ):  # others want to see the layers
+                # Not under autocast, which has the values in another precision. Others may want to see the layers.
+                if (
+                    len(args) == 1
+                    and not kwargs
+                    and type(args[0]) is Tensor
+                    and is_grad_enabled()
+                    and not is_tracing()
+                    and not is_autocast_enabled()
+                    and base.__call__ is call
+                ):
                     (output,) = args
                     for layer in self._modules.values():
-                        if layer._compiled_call_impl is None and "forward" not in layer.__dict__:  # type: ignore[union-attr]
-                            output = layer._call_impl(output)  # type: ignore[union-attr]
-                        else:
+                        own: Any = layer.__dict__
+                        if "forward" in own or "_compiled_call_impl" in own:
                             output = layer(output)  # type: ignore[misc]
+                        else:  # all that torch would do more is to find that there are no hooks
+                            output = layer.forward(output)  # type: ignore[union-attr]
                     if len(quiet.calls) >= quiet.most_rows and self in quiet.roots:
                         quiet.push_out()
                     take((self, args, LAYERS_LEFT_OUT, output))
@@ -198,18 +219,6 @@ class Interception:
         return clip_grads_with_norm
 
 
-def _is_plain(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a row of layers called with this can be done again; autocast has their values in another precision."""
-    return (
-        not kwargs
-        and len(args) == 1
-        and type(args[0]) is Tensor
-        and torch.is_grad_enabled()
-        and not is_tracing()
-        and not is_autocast_enabled()
-    )
-
-
 class _Replaced:
     """One attribute of a class or a module, and the function that stands in for it."""
 
@@ -232,6 +241,15 @@ class _Replaced:
         self._mine = self._make(self._original, self)
         self._mine.__wrapped__ = self._original
         setattr(self._owner, self._name, self._mine)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """With the original in place for a moment; only while nobody else has wrapped ours."""
+        setattr(self._owner, self._name, self._original)
+        try:
+            yield
+        finally:
+            setattr(self._owner, self._name, self._mine)
 
     def take_back(self) -> None:
         if not self.active:

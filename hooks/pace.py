@@ -96,9 +96,8 @@ class Pace:
         self._learn_cost(cost, sampled)
         self.earn(training, always)
         self._pay(cost, sampled)
-        rate = max(
-            self._overhead - always / training if training else 0.0, LEAST_SHARE * self._overhead
-        )
+        watch = max(always, 0.0) / training if training else self._overhead
+        rate = max(self._overhead - watch, LEAST_SHARE * self._overhead)
         self._plan(step, sampled, rate)
 
     def _learn_cost(self, cost: float, sampled: bool) -> None:
@@ -114,7 +113,8 @@ class Pace:
 
     def earn(self, training: float, always: float) -> None:
         """Save the share of what some steps took without us; `always` is what the watch of every step took."""
-        income = max(self._overhead * training - always, LEAST_SHARE * self._overhead * training)
+        budget = self._overhead * training
+        income = max(budget - max(always, 0.0), LEAST_SHARE * budget)  # what it saves is not spent
         if self._debt > 0:
             paid = min(income / 2, self._debt)
             self._debt -= paid

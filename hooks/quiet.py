@@ -21,6 +21,7 @@ from trainvitals.hooks.aftermath import Aftermath, gradient_of
 from trainvitals.hooks.call import Call
 
 NO_LIMIT = sys.float_info.max
+INFINITE = math.inf
 LEAST_CALLS = 1_024
 """Calls that are kept at least: loops call the same few layers many times in one pass."""
 
@@ -126,31 +127,30 @@ def watched_backward(
     """
 
     def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-        # A checkpoint recomputes its part inside the backward pass that is under way.
-        if is_dynamo_compiling() or _current_graph_task_id() != -1:
+        if is_dynamo_compiling():
             return original(tensors, *args, **kwargs)
         if quiet.on and type(tensors) is Tensor and tensors.is_cpu and tensors.ndim == 0:
             # `tolist` reads the memory at once, where `item` would go through torch's dispatcher.
             loss: float = tensors.tolist()  # type: ignore[assignment]
-            if -math.inf < loss <= quiet.limit:
-                quiet.losses.append(loss)
+            if -INFINITE < loss <= quiet.limit:
                 calls = quiet.calls
-                if (
-                    quiet.pending >= 0
-                    and calls
-                    and calls[-1][0] in quiet.roots
-                    and len(calls) <= quiet.one_pass
-                ):
-                    quiet.pending = -1
-                    aftermath: Any = quiet.aftermath
-                    if aftermath.tensors:
-                        aftermath.gradients = ()
-                    quiet.batch = calls[-1][1:3]
-                    calls.clear()
-                else:
+                if quiet.pending >= 0 and calls and len(calls) <= quiet.one_pass:
+                    last = calls[-1]
+                    if last[0] in quiet.roots:
+                        quiet.pending = -1
+                        quiet.losses.append(loss)
+                        aftermath: Any = quiet.aftermath
+                        if aftermath.tensors:
+                            aftermath.gradients = ()
+                        quiet.batch = last[1:3]
+                        calls.clear()
+                        return original(tensors, *args, **kwargs)
+                if _current_graph_task_id() == -1:
+                    quiet.losses.append(loss)
                     let_go()
-                return original(tensors, *args, **kwargs)
-        if not before(tensors):
+                    return original(tensors, *args, **kwargs)
+        # A checkpoint recomputes its part inside the backward pass that is under way.
+        if _current_graph_task_id() != -1 or not before(tensors):
             return original(tensors, *args, **kwargs)
         try:
             return original(tensors, *args, **kwargs)

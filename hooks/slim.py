@@ -50,6 +50,13 @@ _IN_A_ROW = (
 )
 """Layers without state or chance: what they did can be done again."""
 
+_GLOBAL_HOOKS = (
+    "_global_forward_hooks",
+    "_global_forward_pre_hooks",
+    "_global_backward_hooks",
+    "_global_backward_pre_hooks",
+)
+
 
 def hooks_so_far() -> int:
     """How many hooks were ever registered, on any module or tensor: none is new while this stays the same."""
@@ -62,7 +69,7 @@ def slim_modules(modules: Iterable[nn.Module], roots: set[nn.Module]) -> dict[nn
     It holds until somebody registers a hook: what that does to a value can't be done again.
     """
     slim: dict[nn.Module, Slim] = {}
-    if nn.modules.module._global_forward_hooks or nn.modules.module._global_forward_pre_hooks:
+    if any(vars(nn.modules.module)[name] for name in _GLOBAL_HOOKS):
         return slim
     for module in modules:
         if not _is_untouched(module):
@@ -106,6 +113,8 @@ def _is_untouched(module: nn.Module) -> bool:
     return not (
         module._forward_hooks
         or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
         or "forward" in module.__dict__
         or module._compiled_call_impl is not None
     )

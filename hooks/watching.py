@@ -185,7 +185,7 @@ class Watch:
         self._emit_held()
         if self.completed > self.accounts.begin:
             self.accounts.enter()
-            span = self.accounts.close(self.completed, self._calls.count)
+            span = self.accounts.close(self.completed, self._calls.count, self._calls.in_rows)
             self._pace.earn(span.training, span.always)
         self._shards.leave()
         if not self.guard.known_bad(self.completed):
@@ -221,7 +221,9 @@ class Watch:
             self._interception.send_calls_to(*self._calls.in_quiet_step())
             return
         sampled = self._pace.is_sample(self.completed)
-        observed = sampled or self.completed >= self._looks.next_step
+        observed = self.completed >= self._looks.next_step or (
+            sampled and (not self._pace.is_fixed or self._looks.is_worth(self.completed))
+        )
         self.criteria.begin_step(sampled)
         self._draft = Draft(self.completed, sampled)
         self.quiet.on = False
@@ -405,7 +407,7 @@ class Watch:
         self._close_span(draft)
 
     def _close_span(self, draft: Draft) -> None:
-        span = self.accounts.close(self.completed + 1, self._calls.count)
+        span = self.accounts.close(self.completed + 1, self._calls.count, self._calls.in_rows)
         waited = self._data_wait.take()
         if self.completed > self._first:
             draft.scalars["tv/step_time"] = span.wall / span.steps

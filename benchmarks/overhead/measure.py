@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.overhead.compare import Job, Outcome, compare, isolated
 from benchmarks.overhead.counting import Device, Growth, Operations, growth, on_cuda, operations
+from benchmarks.overhead.loops import quartiles
 from benchmarks.overhead.peers import INTERVAL, is_missing
 
 
@@ -97,7 +98,11 @@ def alone_jobs(models: Iterable[str], length: Length) -> Iterator[Job]:
 
 def _compared(jobs: Iterable[Job]) -> Iterator[Outcome]:
     for job in jobs:
-        yield _isolated(job.tool, compare, job)
+        found: Outcome = _isolated(job.tool, compare, job)
+        _, middle, _ = quartiles(found.wall.differences)
+        added = f"{1e3 * middle:+.3f} ms a step, {found.wall.total_added:+.2%} over all"
+        print(f"{job.model}: {job.tool} adds {added}", file=sys.stderr, flush=True)
+        yield found
 
 
 def _isolated(what: str, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -9,6 +9,8 @@ DENSE = 10
 """First steps, one after the other: what a loop does in each of its steps shows in them."""
 SPREAD = 0.25
 """Distance of two later looks, as a share of the steps since the start."""
+BESIDE_SAMPLES = 0.05
+"""The same where a fixed interval asks for more samples than a look at the loop is worth taking."""
 _NEVER = 10**9
 
 
@@ -30,6 +32,10 @@ class Looks:
         since = step - self._begin
         self._last = step
         self.next_step = step + (1 if since + 1 < DENSE else max(1, int(SPREAD * since)))
+
+    def is_worth(self, step: int) -> bool:
+        """Whether a sample at `step` may show in the loop what the last look did not."""
+        return step - self._last >= BESIDE_SAMPLES * (step - self._begin)
 
     def interrupted(self, step: int) -> None:
         """Before the end of `step` the model was evaluated: the next step shows in what state it was left.

@@ -44,6 +44,21 @@ def test_a_loop_that_evaluates_at_every_step_is_looked_at_twice_as_often_at_most
     assert len(planned(10_000, evaluated=1)) < 2.2 * len(planned(10_000))
 
 
+def test_samples_at_a_fixed_interval_are_looks_until_they_are_close_for_the_length_of_the_run() -> (
+    None
+):
+    looks = Looks()
+    looks.resume(0)
+    worth = []
+    for step in range(0, 2_000, 10):
+        if looks.is_worth(step):
+            worth.append(step)
+            looks.looked(step)
+    assert worth[:20] == list(range(0, 200, 10))
+    late = [after - before for before, after in itertools.pairwise(worth) if before >= 1_000]
+    assert 50 <= min(late) and max(late) <= 110
+
+
 def test_a_rank_that_does_not_record_plans_nothing() -> None:
     looks = NoLooks()
     looks.resume(3)

@@ -302,3 +302,53 @@ def test_whoever_replaced_the_call_of_modules_since_then_sees_all_layers(monkeyp
 
     assert noted_calls(act) == [*LAYERS, "Sequential"]
     assert seen == ["Sequential", *LAYERS]
+
+
+def watch_module_backward(model: nn.Sequential, seen: list[str]) -> None:
+    model.two.register_full_backward_hook(lambda module, *grads: seen.append("hook"))
+
+
+def watch_all_backward(model: nn.Sequential, seen: list[str]) -> None:
+    nn.modules.module.register_module_full_backward_hook(
+        lambda module, *grads: seen.append("hook") if module is model.two else None
+    )
+
+
+def replace_forward(model: nn.Sequential, seen: list[str]) -> None:
+    original = model.two.forward
+    model.two.forward = lambda value: (seen.append("forward"), original(value))[1]
+
+
+def compile_layer(model: nn.Sequential, seen: list[str]) -> None:
+    model.two.compile(backend="eager")
+    compiled = model.two._compiled_call_impl
+    model.two._compiled_call_impl = lambda *args: (seen.append("compiled"), compiled(*args))[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (watch_module_backward, "hook"),
+        (watch_all_backward, "hook"),
+        (replace_forward, "forward"),
+        (compile_layer, "compiled"),
+    ],
+    ids=["backward hook", "global backward hook", "replaced forward", "compiled layer"],
+)
+def test_a_layer_of_a_row_that_is_changed_in_mid_training_does_what_it_would_without_us(
+    change: Any, told: str
+) -> None:
+    seen: list[str] = []
+
+    def act(model: nn.Sequential) -> None:
+        change(model, seen)
+        model(BATCH.clone().requires_grad_()).sum().backward()
+
+    hooks = nn.modules.module._global_backward_hooks
+    before = dict(hooks)
+    try:
+        noted_calls(act)
+    finally:
+        for handle in set(hooks) - set(before):
+            del hooks[handle]
+    assert seen == [told]
