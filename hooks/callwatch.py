@@ -44,10 +44,10 @@ class CallWatch:
         """In a step that is glanced at the loss is read besides, if it is a module that was named."""
         return (self._see_loss, self._registry.slim()) if self._criteria else self.in_quiet_step()
 
-    def in_sample(self) -> Callable[[Call], None]:
+    def in_sample(self) -> tuple[Callable[[Call], None], SlimModules]:
         """In a sampled step the statistics of the output are taken."""
         self.count = self.in_rows = 0
-        return self._see
+        return self._see, {}
 
     def _see(self, call: Call) -> None:
         if is_tracing():  # looking would become a part of the graph

@@ -25,13 +25,14 @@ from trainvitals.hooks.loader import DataWait
 from trainvitals.hooks.observe.looks import Looks, NoLooks
 from trainvitals.hooks.observe.observer import Observer
 from trainvitals.hooks.optimizers import Optimizers, has_closure
-from trainvitals.hooks.pace import HISTOGRAM_EVERY, Pace
+from trainvitals.hooks.pace import Pace
 from trainvitals.hooks.parameterlook import ParameterLook
 from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.quiet import Quiet, watched_step
-from trainvitals.hooks.registry import FOLLOW_EVERY, Registry
+from trainvitals.hooks.registry import Registry
 from trainvitals.hooks.sharded import Shards
 from trainvitals.hooks.taps import Taps
+from trainvitals.hooks.timetable import Timetable
 from trainvitals.hooks.wire.records import NonFinite
 
 
@@ -79,14 +80,16 @@ class Watch:
         )
         self._data_wait = DataWait(self.observer.see_loaded)
         self._shards = Shards(meeting, emitter.rows["parameter"], problems)
-        self._pace = self._shards.pace if meeting else Seldom() if light else Pace()
-        self._looks = NoLooks() if meeting or light else Looks()
+        self._timetable = Timetable(
+            self._shards.pace if meeting else Seldom() if light else Pace(),
+            NoLooks() if meeting or light else Looks(),
+        )
         self._parameters = ParameterLook(self.registry, self._optimizers, emitter.rows["parameter"])
         self._backward = BackwardWatch(
             self.registry,
             self.guard,
             self.quiet,
-            self._pace,
+            self._timetable.pace,
             self._parameters,
             problems,
             lambda: self.completed,
@@ -104,7 +107,6 @@ class Watch:
         )
         self._handles: list[RemovableHandle] = []
         self._first = 0
-        self._samples = 0
         self._refreshed = -1
         self._draft: Draft | None = None
         self._held: Draft | None = None
@@ -126,7 +128,7 @@ class Watch:
         self._optimizers.name(optimizers, models, self.completed > self._first)
         if criterion is not None:
             self.criteria.add(criterion)
-        self._pace.resume(pace, self.completed)
+        self._timetable.pace.resume(pace, self.completed)
         self._optimizers.forget_members()
         self._follow_models()
         self.guard.resize()
@@ -150,8 +152,7 @@ class Watch:
         """Count on from `step`; only before the first step."""
         if self.completed == self._first:
             self.quiet.completed = self._first = self.accounts.begin = step
-            self._pace.resume(self._pace, step)
-            self._looks.resume(step)
+            self._timetable.resume_at(step)
             self._begin_step()
             self._calm_down()
 
@@ -159,11 +160,6 @@ class Watch:
     def completed(self) -> int:
         """Steps completed so far: the index of the step that is being prepared."""
         return self.quiet.completed
-
-    @property
-    def _next_look(self) -> int:
-        """The next step at which there is more to do than in most."""
-        return min(self._pace.next_step, self._looks.next_step)
 
     @property
     def last(self) -> int | None:
@@ -186,7 +182,7 @@ class Watch:
         if self.completed > self.accounts.begin:
             self.accounts.enter()
             span = self.accounts.close(self.completed, self._calls.count, self._calls.in_rows)
-            self._pace.earn(span.training, span.always)
+            self._timetable.pace.earn(span.training, span.always)
         self._shards.leave()
         if not self.guard.known_bad(self.completed):
             self.guard.check_last_steps()
@@ -217,41 +213,37 @@ class Watch:
     def _begin_step(self) -> None:
         """Prepare for the step of index `completed`."""
         self._end_look()
-        if self.completed < self._next_look:
+        if self.completed < self._timetable.next_step:
             self._interception.send_calls_to(*self._calls.in_quiet_step())
             return
-        sampled = self._pace.is_sample(self.completed)
-        observed = self.completed >= self._looks.next_step or (
-            sampled and (not self._pace.is_fixed or self._looks.is_worth(self.completed))
-        )
+        sampled, observed = self._timetable.kind(self.completed)
         self.criteria.begin_step(sampled)
         self._draft = Draft(self.completed, sampled)
         self.quiet.on = False
         self._backward.begin_look(carried=observed and self.completed > 0)
         self._parameters.sums = self._shards.begin(sampled)
         if sampled:
-            self._taps.begin(self._draft, self._with_histograms())
+            self._taps.begin(self._draft, self._timetable.with_histograms)
+        take, slim = self._calls.in_sample() if sampled else self._calls.in_glance()
         if observed:
             self.observer.begin()
-            take = self._calls.in_sample() if sampled else self._calls.in_glance()[0]
-            self._interception.send_calls_to(self.observer.seeing(take))
-        else:
-            self._interception.send_calls_to(*self._calls.in_glance())
+            take, slim = self.observer.seeing(take), {}
+        self._interception.send_calls_to(take, slim)
 
     def _calm_down(self) -> None:
         """Leave the step under way to the flat functions of `quiet`, unless there is more to do in it."""
         if self._draft is None and self._held is None and not self.guard.doubts:
-            self.quiet.begin(self._optimizers.primary_aftermath(), self._next_look)
+            self.quiet.begin(self._optimizers.primary_aftermath(), self._timetable.next_step)
 
     def _look_now(self) -> None:
         """The loss stands out: see at least the gradients and the update of the step under way."""
-        if self._draft is None and self.completed >= self._pace.next_step:
+        if self._draft is None and self.completed >= self._timetable.pace.next_step:
             self._begin_step()
 
     def _interrupted(self) -> None:
         """An evaluation begins: the training goes on after it in whatever state it leaves the model."""
-        self._looks.interrupted(self.completed)
-        self.quiet.next_look = min(self.quiet.next_look, self._looks.next_step)
+        self._timetable.interrupted(self.completed)
+        self.quiet.next_look = min(self.quiet.next_look, self._timetable.next_step)
 
     def _end_look(self) -> None:
         self._draft = None
@@ -259,9 +251,6 @@ class Watch:
         self._backward.end_look()
         self._parameters.clear(but=self._held)
         self._taps.end()
-
-    def _with_histograms(self) -> bool:
-        return self._pace.is_fixed or self._samples % HISTOGRAM_EVERY == 0
 
     # Parameters
 
@@ -315,7 +304,7 @@ class Watch:
     def _next_step(self) -> None:
         self.quiet.completed += 1
         self.guard.forget_calls()
-        if self.completed >= self._next_look:
+        if self.completed >= self._timetable.next_step:
             self.guard.begin_step()
             self._begin_step()
 
@@ -345,14 +334,13 @@ class Watch:
         self._look_at_weights(optimizer, draft)
         norm = None if draft is None else self._parameters.take_gradients(optimizer, draft)
         if isinstance(norm, float):
-            self._pace.saw_norm(norm)
+            self._timetable.pace.saw_norm(norm)
 
     def _look_at_weights(self, optimizer: Optimizer, draft: Draft | None) -> None:
         if draft is None or not draft.sampled:
             return
-        histograms = self._with_histograms()
-        due = self._samples < 2 or self._samples % FOLLOW_EVERY == 0
-        due = due or self._optimizers.has_grown(optimizer)
+        histograms = self._timetable.with_histograms
+        due = self._timetable.follows_models or self._optimizers.has_grown(optimizer)
         if due and self._refreshed != draft.step:
             self._refreshed = draft.step
             self._follow_models()
@@ -385,7 +373,7 @@ class Watch:
             with self._shards.failing():
                 self._fill(draft)
         finally:
-            self._shards.meet(draft, self._samples)
+            self._shards.meet(draft, self._timetable.samples)
             self.quiet.completed += 1
             self._held = draft
             if self._optimizers.all_stepped():
@@ -402,7 +390,7 @@ class Watch:
         draft.scalars.update(self.criteria.scalars())
         if self.completed == self._first:
             self._follow_models()
-        self._samples += draft.sampled
+        self._timetable.samples += draft.sampled
         self.observer.fill(draft)
         self._close_span(draft)
 
@@ -415,14 +403,7 @@ class Watch:
         if waited is not None:
             draft.scalars["tv/data_wait"] = waited / span.steps
         self._backward.look_at_late_losses()
-        if draft.observed is not None:
-            self._looks.looked(draft.step)
-        if draft.observed is not None and not draft.sampled:
-            self._pace.passed(draft.step, span.training, span.always)
-        else:
-            self._pace.spent(
-                draft.step, span.steps, span.training, span.always, span.own, draft.sampled
-            )
+        self._timetable.looked(draft, span)
         self._emitter.poll()
 
     def _emit_held(self) -> None:

@@ -1,0 +1,69 @@
+"""What is done at which step: samples and glances as the budget allows, looks at the loop on a plan of their own."""
+
+from typing import NamedTuple
+
+from trainvitals.hooks.accounts import Span
+from trainvitals.hooks.draft import Draft
+from trainvitals.hooks.observe.looks import Looks
+from trainvitals.hooks.pace import HISTOGRAM_EVERY, Pace
+from trainvitals.hooks.registry import FOLLOW_EVERY
+
+
+class Kind(NamedTuple):
+    """What is done in a step that is looked at."""
+
+    sampled: bool
+    """The statistics of all layers are taken; else it is a glance."""
+    observed: bool
+    """The loop itself is looked at."""
+
+
+class Timetable:
+    """Which steps are looked at, and how closely."""
+
+    def __init__(self, pace: Pace, looks: Looks) -> None:
+        self.pace = pace
+        self._looks = looks
+        self.samples = 0
+        """Samples taken so far."""
+
+    def resume_at(self, step: int) -> None:
+        """Count on from `step`, before the first one."""
+        self.pace.resume(self.pace, step)
+        self._looks.resume(step)
+
+    @property
+    def next_step(self) -> int:
+        """The next step at which there is more to do than in most."""
+        return min(self.pace.next_step, self._looks.next_step)
+
+    def kind(self, step: int) -> Kind:
+        """How `step`, which is looked at, is so."""
+        sampled = self.pace.is_sample(step)
+        is_look = sampled and (not self.pace.is_fixed or self._looks.is_worth(step))
+        return Kind(sampled, is_look or step >= self._looks.next_step)
+
+    @property
+    def with_histograms(self) -> bool:
+        """Whether the next sample has histograms."""
+        return self.pace.is_fixed or self.samples % HISTOGRAM_EVERY == 0
+
+    @property
+    def follows_models(self) -> bool:
+        """Whether it is time to see what has changed of the models."""
+        return self.samples < 2 or self.samples % FOLLOW_EVERY == 0
+
+    def interrupted(self, step: int) -> None:
+        """The model is evaluated before the end of `step`."""
+        self._looks.interrupted(step)
+
+    def looked(self, draft: Draft, span: Span) -> None:
+        """A step was looked at; `span` is what passed since the last one. Plans the next ones."""
+        if draft.observed is not None:
+            self._looks.looked(draft.step)
+        if draft.observed is not None and not draft.sampled:
+            self.pace.passed(draft.step, span.training, span.always)
+        else:
+            self.pace.spent(
+                draft.step, span.steps, span.training, span.always, span.own, draft.sampled
+            )
