@@ -62,6 +62,23 @@ def test_the_curves_of_a_live_page_are_those_of_a_page_opened_later(open_page, g
     assert page.evaluate(codes) == later.evaluate(codes)
 
 
+def test_a_map_from_before_the_charts_is_brought_up_to_date(open_page, site, grow):
+    """Charts and map are asked for one by one, of two workers: no more comes, and the page still has all of it."""
+    page = open_page("/runs/live")
+    before = page.request.get(f"{site.url}/api/v1/runs/live/map?statistic=vitals").body()
+    grow(150)  # a sampled step
+    page.route(
+        "**/map?*", lambda route: route.fulfill(body=before, content_type="application/json")
+    )
+    page.reload()
+    page.wait_for_selector("body[data-drawn='0']")
+    assert "sampled up to step 148 of 150" in page.inner_text("#map-hint")
+    open_page.until(
+        page, "!document.querySelector('#map-hint').innerText.includes('sampled up to')"
+    )
+    assert "12 layers" in page.inner_text("#map-hint")
+
+
 @pytest.fixture(scope="module")
 def long_run(tmp_path_factory):
     """A run of 12,000 steps with one step that spikes and one that is NaN, in one layer each."""
