@@ -227,7 +227,7 @@ def test_a_healthy_run_says_so_in_a_line_and_shows_its_charts(open_page):
     page = open_page("/runs/healthy")
     assert page.locator("#findings").bounding_box()["height"] < 60
     assert page.locator("[data-figure=loss]").bounding_box()["width"] > 1200
-    assert "rules found nothing wrong" in page.inner_text(".verdict h1")
+    assert "checks found nothing wrong" in page.inner_text(".verdict h1")
     assert not page.locator("details.checked").evaluate("e => e.open")
 
 

@@ -54,7 +54,7 @@ def test_curves_and_matrices_that_are_followed_are_those_of_the_store(followed):
 
 
 def test_a_version_that_is_told_is_of_points_that_are_shown(followed):
-    """What comes in the middle of a frame, after its curves were read, is not told as known: no page would ask again."""
+    """What comes in the middle of a frame, after its curves were read, is not told as known, or no page would ask."""
     store, shown, grow = followed
     grow(2)
     names = store.scalar_names("run-1")[:1]

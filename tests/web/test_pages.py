@@ -92,7 +92,7 @@ def test_rules_that_wait_for_what_never_happens_keep_no_run_from_being_healthy(s
     states = [RuleState(rule=f"r{n}", state=word, reason="") for n, word in enumerate(words)]
     judged = verdict([], states, "running", step)
     assert judged.state == said
-    assert ("3 of 60 rules find nothing wrong in" in judged.sentence) is (said == "Healthy.")
+    assert ("3 checks found nothing wrong in" in judged.sentence) is (said == "Healthy.")
 
 
 @pytest.mark.parametrize(
