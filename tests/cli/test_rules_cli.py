@@ -1,8 +1,8 @@
 """`trainvitals rules` and what `diagnose` makes of a policy."""
 
 import json
-import re
 import os
+import re
 import time
 from pathlib import Path
 
