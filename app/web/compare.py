@@ -54,6 +54,9 @@ def page() -> str:
     common = [name for name in dict.fromkeys(names) if names.count(name) > 1] or list(
         dict.fromkeys(names)
     )
+    losses = {runview.training_loss(store.scalar_names(run.id)) for run in chosen} - {None}
+    if len(losses) > 1:  # each calls it otherwise
+        common = ["", *common]
     return render_template(
         "compare.html",
         views=views,
@@ -61,7 +64,7 @@ def page() -> str:
         config=_differing([_flat(run.config) for run in chosen]),
         environment=_differing([dict(run.environment) for run in chosen]),
         metrics=common,
-        metric=_metric(chosen),
+        metric=request.args.get("x", "" if len(losses) > 1 else next(iter(losses), "")),
         statistics=[(key, TITLES[key]) for key in STATISTICS],
         layers=len(runview.lines(store.layouts(chosen[0].id))) if chosen else 0,
         ids=",".join(run.id for run in chosen),
@@ -122,11 +125,6 @@ def _runs() -> list[Run]:
             "Select them in the list of runs.",
         )
     return [known_run(item) for item in ids]
-
-
-def _metric(chosen: Sequence[Run]) -> str:
-    name = request.args.get("x", "")
-    return name or (runview.training_loss(get_store().scalar_names(chosen[0].id)) or "")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What the pages and the figures read of a run: its losses, layers, event lines, verdict and numbers."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 from urllib.parse import quote
@@ -36,7 +37,7 @@ OUTCOMES: dict[RuleStateName, str] = {
     "resolved": "found what has passed",
     "error": "failed",
     "ok": "found nothing wrong",
-    "not enough data": "need more data",
+    "not enough data": "have too little data",
     "not applicable": "don't apply here",
 }
 """What came of rules, by their state, in the order in which people look for it."""
@@ -148,6 +149,11 @@ def validation_losses(names: Sequence[str]) -> list[str]:
 def rule_words(rule: str) -> str:
     """A rule's id as words: "update-ratio-high" is "update ratio high"."""
     return " ".join(RULE_WORDS.get(part, part) for part in rule.replace("_", "-").split("-"))
+
+
+def is_dated(title: str, step: int) -> bool:
+    """Whether a finding's title says at which step it began, so that it need not stand beside it again."""
+    return re.search(rf"\bstep {step}\b", title) is not None
 
 
 def marks(store: Store, run: Run, findings: Sequence[Finding]) -> list[Mark]:
