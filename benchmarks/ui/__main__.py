@@ -154,9 +154,7 @@ def _hour(place: Place) -> Results:
     _say(f"  {refreshes:,} refreshes that each bring a step of all layers")
     with serving(path, "benchmarks.ui.hurried:app()") as address:
         hour = live.hour(place.browser, address, path, LIVE_LAYERS, refreshes, _say)
-    _say(
-        f"  heap and buffers of the second half against the first: {100 * (hour.growth - 1):+.1f} %"
-    )
+    _say(f"  heap of the second half against the first: {100 * (hour.growth - 1):+.1f} %")
     return asdict(hour) | {"growth": hour.growth}
 
 
