@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from trainvitals.app.rules.finding import Finding, RuleState
+from trainvitals.app.web.runview import is_dated
 from trainvitals.app.web.verdict import verdict
 
 HOSTILE = {
@@ -180,3 +181,15 @@ def test_news_come_with_a_new_version_only(site):
     assert not again["changed"]
     assert "verdict" not in again
     assert again["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("title", "step", "said"),
+    [
+        ("Gradient norm rose to 17 times its usual size since step 242", 242, True),
+        ("NaN first appeared in fc1 at step 352", 35, False),
+        ("relu2: 76 % of its units are dead", 102, False),
+    ],
+)
+def test_when_a_finding_began_is_told_once(title, step, said):
+    assert is_dated(title, step) is said
