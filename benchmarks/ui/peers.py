@@ -57,7 +57,7 @@ def write_loss(folder: Path, shape: Shape) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(str(folder))
-    for batch in Stream(Shape(1, shape.steps)).all():
+    for batch in Stream(Shape(2, shape.steps)).all():
         for record in batch.records:
             if isinstance(record, Step):
                 writer.add_scalar("train/loss", record.scalars["train/loss"], record.step)
