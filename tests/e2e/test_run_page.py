@@ -3,8 +3,9 @@
 import pytest
 from e2e.axe import violations
 
-from benchmarks.ui import visible
+from benchmarks.ui import live, visible
 from trainvitals.app.store import Store
+from trainvitals.app.web import frames
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -77,6 +78,29 @@ def test_a_map_from_before_the_charts_is_brought_up_to_date(open_page, site, gro
         page, "!document.querySelector('#map-hint').innerText.includes('sampled up to')"
     )
     assert "12 layers" in page.inner_text("#map-hint")
+
+
+def test_a_page_that_stays_open_does_not_grow(open_page, grow, monkeypatch):
+    """`make bench-ui` has an hour of it; here are 60 refreshes, of which the first 20 make what stays."""
+    monkeypatch.setattr(frames, "FRAME_S", 0.0)
+    page = open_page("/runs/live")
+    page.context.add_init_script(live.HURRY)
+    page.reload()
+    page.wait_for_selector("body[data-drawn]")
+    tools = page.context.new_cdp_session(page)
+    nodes, listeners, heaps = [], [], []
+    for step in range(150, 211):
+        if step in (170, 190, 210):
+            tools.send("HeapProfiler.collectGarbage")
+            counted, used = tools.send("Memory.getDOMCounters"), tools.send("Runtime.getHeapUsage")
+            nodes.append(counted["nodes"])
+            listeners.append(counted["jsEventListeners"])
+            heaps.append(used["usedSize"] + used["backingStorageSize"])
+        grow(step)
+        open_page.until(page, f"({live.LAST}) >= {step}")
+    assert len(set(listeners)) == 1
+    assert max(nodes) <= min(nodes) + 100  # less than two for each refresh
+    assert max(heaps) < 1.2 * min(heaps)
 
 
 @pytest.fixture(scope="module")
