@@ -57,7 +57,7 @@ bench-store: $(PEERS)  ## the store: charts' times, size, rate, beside TensorBoa
 bench-stream: $(STAMP)  ## 10 minutes of full load, 250 kills, a hundred viewers, a client that catches up (ARGS=--quick)
 	$(BIN)/python -m benchmarks.stream $(ARGS)
 
-bench-ui: $(PEERS)  ## what the pages cost in a browser, beside TensorBoard (ARGS=--quick)
+bench-ui: $(PEERS)  ## what the pages cost in a browser, beside TensorBoard (ARGS='--only live', ARGS=--quick)
 	@bash .ci/browser
 	$(BIN)/python -m benchmarks.ui $(ARGS)
 

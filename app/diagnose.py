@@ -23,10 +23,15 @@ def diagnose(
     target: str | Path, database: Path | None = None, policy: Policy = DEFAULTS
 ) -> list[Finding]:
     """The findings for `target`, as the server would show them under `policy`. Raises what `recorded` does."""
+    return judge(target, database, policy).findings()
+
+
+def judge(target: str | Path, database: Path | None = None, policy: Policy = DEFAULTS) -> Engine:
+    """The rules, having read all of `target`. Raises what `recorded` does."""
     engine = Engine(policy=policy)
     for stream, record in recorded(target, database):
         engine.feed(stream, record)
-    return engine.findings()
+    return engine
 
 
 def recorded(

@@ -43,24 +43,26 @@ def diagnose(target: str, policy: Path | None, database: Path | None, as_json: b
 
     PATH_OR_RUN is a spool folder (.trainvitals/<run>), a database file, or the id of a run in the database.
     """
-    from trainvitals.app.diagnose import diagnose as judge
+    from trainvitals.app.diagnose import judge
 
     if database is None and not Path(target).exists():
         database = settings_from().database
     with recorded_errors():
-        findings = judge(target, database, policy_at(policy))
+        engine = judge(target, database, policy_at(policy))
+    findings = engine.findings()
     if as_json:
         print_json([{name: getattr(item, name) for name in FIELDS} for item in findings])
-    else:
+    elif findings:
         _print(findings)
+    elif checked := sum(state.judged for state in engine.states()):
+        click.echo(f"{checked} check{'s' if checked > 1 else ''} found nothing wrong.")
+    else:
+        click.echo("Not judged: too little was recorded for any check.")
 
 
 def _print(findings: "list[Finding]") -> None:
     from trainvitals.app.alerts.message import layer_names, text_of
 
-    if not findings:
-        click.echo("Nothing was found: no rule fired.")
-        return
     for item in findings:
         lead = f"{item.severity.upper():8}" if item.root else "       ↳"
         click.echo(_printable(f"{lead} {item.title}"))

@@ -102,7 +102,7 @@ def show_run(run_id: str, database: Path | None, as_json: bool) -> None:
     for key, value in run.config.items():
         click.echo(f"  {key} = {value}")
     if not findings:
-        click.echo("Nothing was found.")
+        click.echo("No findings.")
         return
     print_table(
         ["SEVERITY", "STATE", "SINCE STEP", "FINDING"],

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 from trainvitals.app.figures import judged
 from trainvitals.app.figures.base import linear_axis, tick
-from trainvitals.app.figures.text import number, shorten
+from trainvitals.app.figures.text import number, percent, seconds, shorten
 from trainvitals.app.figures.types import Figure, Floats
 
 LEFT, RIGHT, TOP, BOTTOM = 64, 60, 20, 22
@@ -182,12 +182,13 @@ def _grid(axis: dict[str, Any], place: _Place, ys: list[Floats]) -> str:
         axis = axis | linear_axis(np.array([place.y0, place.y1]))
     texts = axis.get("ticktext") or [tick(value) for value in axis["tickvals"]]
     share = str(axis.get("tickformat", "")).endswith("%")
+    time = axis.get("ticksuffix") == "s"
     parts = []
     for value, text in zip(axis["tickvals"], texts, strict=True):
         at = place.y(float(value))
         if at is None or not TOP - 2 <= at <= place.bottom + 1:
             continue
-        shown = f"{number(round(100 * value, 2))} %" if share else text
+        shown = percent(value) if share else seconds(value) if time else text
         parts.append(
             f'<path d="M{LEFT} {at}H{place.width - RIGHT}" stroke="var(--grid)"/>'
             f'<text x="{LEFT - 6}" y="{at + 4}" class="end">{escape(shown)}</text>'

@@ -34,6 +34,15 @@ def percent(fraction: float | None) -> str:
     return f"{number(round(100 * fraction, 2))} %"
 
 
+def seconds(value: float) -> str:
+    """Seconds in the unit that suits them: "40 ms"."""
+    if not value:
+        return "0 s"
+    size = abs(value)
+    unit, times = ("µs", 1e6) if size < 1e-3 else ("ms", 1e3) if size < 1 else ("s", 1)
+    return f"{number(round(value * times, 6))} {unit}"
+
+
 def shorten(name: str, length: int = MAX_LABEL) -> str:
     """`name` with its middle left out when it is longer than `length`: both ends tell layers apart."""
     if len(name) <= length:

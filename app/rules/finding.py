@@ -55,3 +55,8 @@ class RuleState(msgspec.Struct, frozen=True, kw_only=True):
     state: RuleStateName
     reason: str
     """Why: what was judged, or what is missing."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether the rule has looked at the run and come to a conclusion."""
+        return self.state in ("ok", "resolved", "firing")

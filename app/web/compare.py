@@ -50,18 +50,20 @@ def page() -> str:
     now = time.time()
     store = get_store()
     views = [runview.view(store, run, now) for run in chosen]
-    names = [name for run in chosen for name in store.scalar_names(run.id)]
-    common = [name for name in dict.fromkeys(names) if names.count(name) > 1] or list(
-        dict.fromkeys(names)
-    )
+    recorded = [store.scalar_names(run.id) for run in chosen]
+    names = [name for held in recorded for name in held]
+    metrics = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    losses = {loss for held in recorded if (loss := runview.training_loss(held))}
+    if len(losses) > 1:  # "": the training loss, which they call by several names
+        metrics.insert(0, "")
     return render_template(
         "compare.html",
         views=views,
         styles=[figures.style(index) for index in range(len(chosen))],
         config=_differing([_flat(run.config) for run in chosen]),
         environment=_differing([dict(run.environment) for run in chosen]),
-        metrics=common,
-        metric=_metric(chosen),
+        metrics=metrics or list(dict.fromkeys(names)),
+        metric=request.args.get("x", "" if len(losses) > 1 else next(iter(losses), "")),
         statistics=[(key, TITLES[key]) for key in STATISTICS],
         layers=len(runview.lines(store.layouts(chosen[0].id))) if chosen else 0,
         ids=",".join(run.id for run in chosen),
@@ -122,11 +124,6 @@ def _runs() -> list[Run]:
             "Select them in the list of runs.",
         )
     return [known_run(item) for item in ids]
-
-
-def _metric(chosen: Sequence[Run]) -> str:
-    name = request.args.get("x", "")
-    return name or (runview.training_loss(get_store().scalar_names(chosen[0].id)) or "")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

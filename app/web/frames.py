@@ -35,6 +35,9 @@ _GROWING: dict[str, tuple[str, int, Callable[..., Any]]] = {
 """Of methods whose answers grow: the one that tells what is new, where its cursor stands after the run, and how to put
 the news in."""
 
+_VERSION = ("run", (), ())
+"""What holds the version among what was read."""
+
 
 @dataclass(slots=True)
 class _Following:
@@ -72,6 +75,10 @@ class _Frames:
         watched, read = self._frame(run)
         key = (name, _hashable(rest), _hashable(sorted(more.items())))
         with watched.reading:
+            # What a frame shows may be newer than the version that it tells, but never older: a page that has the
+            # version asks for no more until that changes.
+            if _VERSION not in read:
+                read[_VERSION] = self._store.run(run)
             if key not in read:
                 if name in _GROWING:
                     news, place, grow = _GROWING[name]

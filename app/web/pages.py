@@ -81,6 +81,7 @@ def duration(seconds: float) -> str:
     return f"{days} d {hours % 24} h"
 
 
+bp.add_app_template_test(runview.is_dated, "dated")
 bp.add_app_template_filter(number, "number")
 bp.add_app_template_filter(percent, "percent")
 bp.add_app_template_filter(evidence, "evidence")

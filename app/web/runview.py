@@ -1,7 +1,7 @@
 """What the pages and the figures read of a run: its losses, layers, event lines, verdict and numbers."""
 
 import math
-from collections import Counter
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 from urllib.parse import quote
@@ -16,7 +16,7 @@ from trainvitals.app.figures.text import number
 from trainvitals.app.figures.types import Mark
 from trainvitals.app.rules.context import LOSS_NAMES, is_training_loss
 from trainvitals.app.rules.engine import StateError, states_of
-from trainvitals.app.rules.finding import Finding, RuleState
+from trainvitals.app.rules.finding import Finding, RuleState, RuleStateName
 from trainvitals.app.store import Store
 from trainvitals.app.store.status import status
 from trainvitals.app.store.types import Handling, Run
@@ -32,6 +32,15 @@ MAX_REMEMBERED = 2_000
 _memory = Memory(MAX_REMEMBERED)
 
 COLORS = {"critical": "--crit", "warning": "--warn", "info": "--muted"}
+OUTCOMES: dict[RuleStateName, str] = {
+    "firing": "found something",
+    "resolved": "found what has passed",
+    "error": "failed",
+    "ok": "found nothing wrong",
+    "not enough data": "have too little data",
+    "not applicable": "don't apply here",
+}
+"""What came of rules, by their state, in the order in which people look for it."""
 RULE_WORDS = {"lr": "learning rate", "nan": "NaN", "grad": "gradient", "relu": "ReLU"}
 
 
@@ -68,9 +77,13 @@ class View(msgspec.Struct, frozen=True):
         return sorted(roots, key=lambda item: item.state == "resolved")
 
     @property
-    def tally(self) -> dict[str, int]:
-        """How many rules are in each state, the most common first."""
-        return dict(Counter(state.state for state in self.states).most_common())
+    def checked(self) -> dict[str, list[RuleState]]:
+        """The rules by what came of them, in words that follow their number."""
+        groups = {
+            words: [item for item in self.states if item.state == state]
+            for state, words in OUTCOMES.items()
+        }
+        return {words: found for words, found in groups.items() if found}
 
     def consequences(self, root: Finding) -> list[Finding]:
         """What followed from `root`, the earliest first."""
@@ -136,6 +149,11 @@ def validation_losses(names: Sequence[str]) -> list[str]:
 def rule_words(rule: str) -> str:
     """A rule's id as words: "update-ratio-high" is "update ratio high"."""
     return " ".join(RULE_WORDS.get(part, part) for part in rule.replace("_", "-").split("-"))
+
+
+def is_dated(title: str, step: int) -> bool:
+    """Whether a finding's title says at which step it began, so that it need not stand beside it again."""
+    return re.search(rf"\bstep {step}\b", title) is not None
 
 
 def marks(store: Store, run: Run, findings: Sequence[Finding]) -> list[Mark]:

@@ -32,7 +32,7 @@ class Node(msgspec.Struct):
     layers: int = 0
     level: str = "ok"
     notes: list[str] = []
-    """Titles of the root findings that name this very layer."""
+    """Titles of the root findings that name this very layer, else what else is wrong with it."""
     children: list[Node] = []
 
     @property
@@ -72,6 +72,8 @@ def grown(
             if item.root and line.name in item.layers and item.state == "firing":
                 node.level = max(node.level, item.severity, key=LEVELS.index)
                 node.notes.append(item.title)
+        if line.name in ill and not node.notes:
+            node.notes.append("Outside its healthy band in the newest samples.")
     _rolled_up(root)
     return root
 

@@ -47,18 +47,16 @@ def verdict(
             f"The training ended with an error at step {number(last_step)}.{said}",
             "read the error where the training ran; the rules found no cause in the numbers.",
         )
-    checked = sum(state.state in ("ok", "resolved", "firing") for state in states)
+    checked = sum(state.judged for state in states)
     if last_step < ENOUGH_STEPS or not checked:
         return _gathering(status, last_step, bool(states))
     over = [item for item in roots if item.state == "resolved" and item.severity != "info"]
     if over:
         text = f"{_sentence(over[0].title)} It has passed since step {number(over[0].last_step)}."
         return Verdict("ok", "Healthy again.", text)
-    word = "found" if status in ("finished", "interrupted") else "find"
-    # Some always wait or do not apply: what they judge never happens in this training.
-    text = (
-        f"{checked} of {len(states)} rules {word} nothing wrong in {number(last_step + 1)} steps."
-    )
+    # The others wait or do not apply, as what they judge never happens in this training: told below, rule by rule.
+    checks = f"{checked} check{'s' if checked > 1 else ''}"
+    text = f"{checks} found nothing wrong in {number(last_step + 1)} steps."
     notes = sum(
         item.state == "firing" for item in roots
     )  # of severity info: the others were told above

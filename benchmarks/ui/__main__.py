@@ -7,9 +7,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,18 @@ QUESTIONS = Path(__file__).parents[2] / "tests" / "e2e" / "test_questions.py"
 Results = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Place:
+    """What a part measures with."""
+
+    browser: Browser
+    folder: Path
+    """For databases that nobody needs afterwards."""
+    database: Path
+    """Of the runs that are looked at, kept where the caller asked for it."""
+    quick: bool
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="benchmarks.ui", description=__doc__)
@@ -46,16 +57,21 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="small runs, ten minutes less, no peers"
     )
+    parser.add_argument(
+        "--only", action="append", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}"
+    )
     options = parser.parse_args()
+    chosen = options.only or [part for part in PARTS if part != "peers" or not options.quick]
     results: Results = {}
-    with tempfile.TemporaryDirectory() as folder, chromium() as browser:
-        path = options.database or Path(folder) / "runs.db"
-        results["first plots"] = _first_plots(browser, path, options.quick)
-        results["questions"] = _questions()
-        results["live"] = _live(browser, path, Path(folder), options.quick)
-        results["visible"] = _visible(browser, Path(folder), options.quick)
-        if not options.quick:
-            results["tensorboard"] = _tensorboard(browser, Path(folder) / "events")
+    with tempfile.TemporaryDirectory() as held, chromium() as browser:
+        folder = Path(held)
+        place = Place(browser, folder, options.database or folder / "runs.db", options.quick)
+        for name in chosen:
+            title, measure = PARTS[name]
+            _say(f"\n{title}")
+            begin = time.monotonic()
+            results[name] = measure(place)
+            _say(f"  ({time.monotonic() - begin:.0f} s)")
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))
 
@@ -64,62 +80,52 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-@contextmanager
-def _part(title: str) -> Iterator[None]:
-    _say(f"\n{title}")
-    begin = time.monotonic()
-    yield
-    _say(f"  ({time.monotonic() - begin:.0f} s)")
-
-
-def _first_plots(browser: Browser, path: Path, quick: bool) -> Results:
+def _first_plots(place: Place) -> Results:
     """Line 1: how long until something is to be seen."""
-    shapes = list(SHAPES)[:1] if quick else list(SHAPES)
+    shapes = list(SHAPES)[:1] if place.quick else list(SHAPES)
     found: Results = {}
-    with _part(
-        "1. From navigation until loss and map are on screen; first: nothing cached by browser or server"
-    ):
-        fill(path, shapes, _say)
-        for shape in shapes:
-            with serving(path) as address:
-                first, later = visits(browser, f"{address}/runs/{shape.id}", 5)
-            goal = SHAPES[shape]
-            _say(
-                f"  {shape.label:<28} first: loss {first.loss_s:.2f} s, map {first.map_s:.2f} s (at most {goal} s); "
-                f"later: {later.loss_s:.2f} s, {later.map_s:.2f} s, {later.kilobytes:.0f} KB (at most {LATER_KB:.0f})"
-            )
-            found[shape.id] = {"first": asdict(first), "later": asdict(later), "goal_s": goal}
-        with tempfile.TemporaryDirectory() as folder:
-            runs = Path(folder) / "list.db"
-            fill_list(runs, 100 if quick else LIST)
-            with serving(runs) as address:
-                list_visit(
-                    browser, address
-                )  # makes the cards, as visits do while runs come one by one
-                seconds = sorted(list_visit(browser, address) for _ in range(3))[1]
-        _say(f"  the list of {100 if quick else LIST:,} runs: {seconds:.2f} s (at most {LIST_S} s)")
-        found["list_s"] = seconds
+    fill(place.database, shapes, _say)
+    for shape in shapes:
+        with serving(place.database) as address:
+            first, later = visits(place.browser, f"{address}/runs/{shape.id}", 5)
+        goal = SHAPES[shape]
+        _say(
+            f"  {shape.label:<28} first: loss {first.loss_s:.2f} s, map {first.map_s:.2f} s (at most {goal} s); "
+            f"later: {later.loss_s:.2f} s, {later.map_s:.2f} s, {later.kilobytes:.0f} KB (at most {LATER_KB:.0f})"
+        )
+        found[shape.id] = {"first": asdict(first), "later": asdict(later), "goal_s": goal}
     return found
 
 
-def _questions() -> Results:
+def _list(place: Place) -> Results:
+    """Line 1: how long until the list of runs is to be seen."""
+    count = 100 if place.quick else LIST
+    path = place.folder / "list.db"
+    fill_list(path, count)
+    with serving(path) as address:
+        list_visit(
+            place.browser, address
+        )  # makes the cards, as visits do while runs come one by one
+        seconds = sorted(list_visit(place.browser, address) for _ in range(3))[1]
+    _say(f"  {count:,} runs: {seconds:.2f} s (at most {LIST_S} s)")
+    return {"runs": count, "seconds": seconds}
+
+
+def _questions(place: Place) -> Results:
     """Line 2: the browser tests that read the answers to the eight questions off the page."""
-    with _part(
-        "2. Eight questions, each answered in at most two interactions: a browser test for each"
-    ):
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-n0",
-            "-p",
-            "no:cacheprovider",
-            str(QUESTIONS),
-        ]
-        run = subprocess.run(command, capture_output=True, text=True, check=False)
-        ended = run.stdout.strip().splitlines()[-1] if run.stdout.strip() else run.stderr[-300:]
-        _say(f"  {ended}")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n0",
+        "-p",
+        "no:cacheprovider",
+        str(QUESTIONS),
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    ended = run.stdout.strip().splitlines()[-1] if run.stdout.strip() else run.stderr[-300:]
+    _say(f"  {ended}")
     counts = {
         word: int(count)
         for count, word in re.findall(r"(\d+) (passed|failed|error|skipped)", ended)
@@ -127,53 +133,84 @@ def _questions() -> Results:
     return {"status": run.returncode, **counts}
 
 
-def _live(browser: Browser, path: Path, folder: Path, quick: bool) -> Results:
+def _live(place: Place) -> Results:
     """Line 3: what an open page costs while a run goes on."""
-    with _part(f"3. A live run of {LIVE_LAYERS} layers"):
-        with serving(path) as address:
-            found = live.measure(browser, address, path, LIVE_LAYERS, 10 if quick else 60, 30)
-        _say(
-            f"  a point is on the page after {found.wait_s:.2f} s at most (goal {WAIT_S} s); "
-            f"{found.refresh_kb:.1f} KB a refresh, the largest {found.largest_kb:.1f} (goal {REFRESH_KB:.0f}); "
-            f"{found.idle_paints} charts painted in 5 s without news"
-        )
-        refreshes = HOUR // 20 if quick else HOUR
-        _say(
-            f"  an hour of refreshes, {live.HASTE} times as fast: {refreshes:,} that each bring a step of all layers"
-        )
-        hours = folder / "hour.db"
-        with serving(hours, "benchmarks.ui.hurried:app()") as address:
-            hour = live.hour(browser, address, hours, LIVE_LAYERS, refreshes, _say)
-        _say(f"  heap of the second half against the first: {100 * (hour.growth - 1):+.1f} %")
-    return {"refresh": asdict(found), "hour": asdict(hour), "growth": hour.growth}
+    path = place.folder / "live.db"
+    updates = 10 if place.quick else 60
+    with serving(path) as address:
+        found = live.measure(place.browser, address, path, LIVE_LAYERS, updates, 30)
+    _say(
+        f"  a point is on the page after {found.wait_s:.2f} s at most (goal {WAIT_S} s); "
+        f"{found.refresh_kb:.1f} KB a refresh, the largest {found.largest_kb:.1f} (goal {REFRESH_KB:.0f}); "
+        f"{found.idle_paints} charts painted in 5 s without news"
+    )
+    return asdict(found)
 
 
-def _visible(browser: Browser, folder: Path, quick: bool) -> Results:
+def _hour(place: Place) -> Results:
+    """Line 3: whether a page that stays open grows."""
+    path = place.folder / "hour.db"
+    refreshes = HOUR // 20 if place.quick else HOUR
+    _say(f"  {refreshes:,} refreshes that each bring a step of all layers")
+    with serving(path, "benchmarks.ui.hurried:app()") as address:
+        hour = live.hour(place.browser, address, path, LIVE_LAYERS, refreshes, _say)
+    _say(f"  heap of the second half against the first: {100 * (hour.growth - 1):+.1f} %")
+    return asdict(hour) | {"growth": hour.growth}
+
+
+def _visible(place: Place) -> Results:
     """Line 4: whether what lasted one step is seen."""
-    shape = Shape(LONG.layers, 5_000) if quick else LONG
+    shape = Shape(LONG.layers, 5_000) if place.quick else LONG
+    path = place.folder / "long.db"
+    fill(path, [shape], _say)
+    with serving(path) as address:
+        missed = visible.missed(place.browser, address, shape)
     views = 2 * len(visible.ZOOMS)
-    with _part(
-        f"4. One step that spikes and one that is NaN in {shape.steps:,} steps, in loss and map, {views} views"
-    ):
-        path = folder / "long.db"
-        fill(path, [shape], _say)
-        with serving(path) as address:
-            missed = visible.missed(browser, address, shape)
-        _say("  all seen" if not missed else f"  missed: {'; '.join(missed)}")
-    return {"views": views, "missed": missed}
+    seen = "all seen" if not missed else f"missed: {'; '.join(missed)}"
+    _say(f"  {shape.steps:,} steps, {views} views of loss and map: {seen}")
+    return {"steps": shape.steps, "views": views, "missed": missed}
 
 
-def _tensorboard(browser: Browser, logs: Path) -> Results:
-    """The same run in what people have today."""
-    with _part(f"TensorBoard, {PEER.label}"):
-        peers.write(logs, PEER)
-        with peers.serving(logs) as address:
-            seconds = peers.first_chart(browser, address)
-        _say(
-            f"  first chart after {seconds:.2f} s, one of {PEER.layers * 4 + 1}; of the layers' health nothing"
+def _peers(place: Place) -> Results:
+    """The same runs in what people have today."""
+    logs = place.folder / "events"
+    peers.write(logs, PEER)
+    with peers.serving(logs) as address:
+        seconds = peers.first_chart(place.browser, address)
+    _say(
+        f"  {PEER.label}: first chart after {seconds:.2f} s, one of {PEER.layers * 4 + 1}; "
+        "of the layers' health nothing"
+    )
+    long = place.folder / "long-events"
+    peers.write_loss(long, LONG)
+    with peers.serving(long) as address:
+        kept = peers.kept_steps(address)
+    seen = {"spike": LONG.spike in kept, "NaN": LONG.broken in kept}
+    _say(
+        f"  {LONG.steps:,} steps of a loss: {len(kept):,} are kept, "
+        + ", ".join(
+            f"the {what} {'among' if here else 'not among'} them" for what, here in seen.items()
         )
-    return {"first_chart_s": seconds}
+    )
+    return {"first_chart_s": seconds, "kept_steps": len(kept), "kept": seen}
 
+
+PARTS: dict[str, tuple[str, Callable[[Place], Results]]] = {
+    "first": (
+        "1. From navigation until loss and map are on screen; first: nothing cached by browser or server",
+        _first_plots,
+    ),
+    "list": ("1. From navigation until the list of runs is on screen", _list),
+    "questions": (
+        "2. Eight questions, each answered in at most two interactions: a browser test for each",
+        _questions,
+    ),
+    "live": (f"3. A live run of {LIVE_LAYERS} layers", _live),
+    "hour": (f"3. An hour of refreshes, {live.HASTE} times as fast", _hour),
+    "visible": ("4. One step that spikes and one that is NaN", _visible),
+    "peers": ("TensorBoard, with the same data", _peers),
+}
+"""By name: what is measured, and what measures it."""
 
 if __name__ == "__main__":
     main()

@@ -1,10 +1,12 @@
 """TensorBoard with the same data: what people have today."""
 
+import json
 import re
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,8 @@ import numpy as np
 from playwright.sync_api import Browser
 
 from benchmarks.ui.browser import until
-from benchmarks.ui.data import Shape, names
+from benchmarks.ui.data import Shape, Stream, names
+from trainvitals.hooks.wire.records import Step
 
 STATISTICS = ("update_ratio", "std", "dead_fraction", "grad_rms")
 CHARTS = "document.documentElement.innerHTML && window.charts?.()"
@@ -47,6 +50,26 @@ def write(folder: Path, shape: Shape) -> None:
             for key, value in zip(STATISTICS, values, strict=True):
                 writer.add_scalar(f"{layer}/{key}", float(value), step)
     writer.close()
+
+
+def write_loss(folder: Path, shape: Shape) -> None:
+    """Event files of the loss of every step: with one step that spikes, and one that is NaN."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(folder))
+    for batch in Stream(Shape(2, shape.steps)).all():
+        for record in batch.records:
+            if isinstance(record, Step):
+                writer.add_scalar("train/loss", record.scalars["train/loss"], record.step)
+    writer.close()
+
+
+def kept_steps(address: str) -> set[int]:
+    """Steps of the loss that TensorBoard at `address` has for its chart."""
+    with urllib.request.urlopen(
+        f"{address}data/plugin/scalars/scalars?tag=train/loss&run=."
+    ) as found:
+        return {int(step) for _, step, _ in json.load(found)}
 
 
 @contextmanager

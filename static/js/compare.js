@@ -39,18 +39,18 @@ async function showLayers() {
     const answer = await getJson(`/api/v1/compare/layers?runs=${chosen}&statistic=${statistic}${lookQuery()}`);
     document.getElementById("parting").textContent = answer.parting;
     draw(difference, answer);
-    showMost(answer.most);
+    showMost(answer.most, answer.data.length ? "No layer differs by more than a factor of two." : "There is no layer to compare.");
   } catch (error) {
     document.getElementById("parting").textContent = error.message;
     fail(difference, error.message);
   }
 }
 
-function showMost(rows) {
+function showMost(rows, otherwise) {
   const name = (select) => shorten(select.selectedOptions[0].textContent, 24);
   document.getElementById("head-first").textContent = `${name(pair[0])}, last`;
   document.getElementById("head-second").textContent = `${name(pair[1])}, last`;
-  const none = element("tr", {}, element("td", { colspan: 4 }, "No layer differs by more than a factor of two."));
+  const none = element("tr", {}, element("td", { colspan: 4 }, otherwise));
   document.getElementById("most").replaceChildren(
     ...(rows.length ? rows.map(most) : [none]),
   );

@@ -65,9 +65,16 @@ export function stepsAround(first, last) {
   return [Math.max(0, first - margin), last + margin];
 }
 
+/** Where the list stands above the charts it starts folded: what to do is in the verdict, and the loss is near. */
+function foldWhereNarrow() {
+  if (location.hash || !matchMedia("(max-width: 640px)").matches) return;
+  for (const item of list.querySelectorAll(".finding[open]")) item.open = false;
+}
+
 /** Keys of the list, `refresh()` after something was said of a finding, and `show(layer, steps)` when someone wants to see a finding in the charts. */
 export function bindFindings(show, refresh) {
   bind({ j: () => step(1), k: () => step(-1) });
+  foldWhereNarrow();
   const go = (item) => {
     const layers = JSON.parse(item.dataset.layers);
     show(layers[0] ?? null, stepsAround(Number(item.dataset.first), Number(item.dataset.last)));

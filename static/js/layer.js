@@ -18,7 +18,7 @@ const shapes = document.getElementById("distributions");
 const forms = [...document.querySelectorAll("#forms button")];
 const moment = document.getElementById("moment");
 const heats = new Map(); // key -> heatmap figure, opened: the single histograms come from it
-let version = Number(document.body.dataset.version);
+let version = ""; // of all charts; "" when they may be of several
 let lastStep = Number(document.body.dataset.last);
 let form = parameter("form") ?? "heatmap";
 if (!forms.some((button) => button.dataset.form === form)) form = "heatmap";
@@ -86,13 +86,14 @@ function showMoment() {
 
 async function showAll() {
   const mine = (asked += 1);
+  version = "";
   try {
     const answer = await getJson(`${base}/live?${question()}`);
     if (mine === asked) take(answer.charts);
   } catch (error) {
     if (!grid.querySelector(".plot")) fail(grid, `${error.message} The charts come as soon as the server answers.`);
   }
-  document.body.dataset.drawn = String(version);
+  document.body.dataset.drawn ??= "0";
 }
 
 async function ask() {
@@ -103,10 +104,12 @@ async function ask() {
   document.getElementById("pill").innerHTML = news.pill; // from our own server, escaped there
   localTimes();
   if (news.changed) {
-    version = news.version;
     lastStep = news.last_step;
-    if (mine === asked && now === question()) take(news.charts);
-    document.body.dataset.drawn = String(version);
+    if (mine === asked && now === question()) {
+      take(news.charts);
+      version = news.version;
+    }
+    document.body.dataset.drawn = String(news.version);
   }
   return (news.status === "running" || news.status === "lost contact") && news.again_ms;
 }

@@ -4,6 +4,7 @@ import { colour, mixed, rgb } from "./colours.js";
 import { CODES, weight } from "./maprows.js";
 
 const HEALTH = [[0, "--low"], [0.36, "--low1"], [0.5, "--mid"], [0.64, "--high1"], [1, "--high"]];
+const WIDE = 12; // pixels from which a cell is told apart from those beside it
 const SHARES = [[0, "--mid"], [1, "--deep"]];
 
 /** Colours by code + 128, as [red, green, blue]. */
@@ -48,6 +49,16 @@ export function paintCells(context, rows, { left, top, width, height, buckets, c
   if (gap) {
     context.fillStyle = colour("--card");
     for (let k = 1; k < rows.length; k += 1) context.fillRect(left, top + k * height - 0.5, width, 1);
+  }
+}
+
+/** Part wide cells from each other: where a run is sampled seldom, each is one sample and the steps until the next. */
+export function paintColumns(context, { left, right, top, bottom, edges, toPixel }) {
+  context.fillStyle = colour("--card");
+  const places = edges.map((edge) => Math.round(toPixel(edge)));
+  for (let k = 1; k + 1 < places.length; k += 1) {
+    const [before, at, after] = places.slice(k - 1, k + 2);
+    if (at > left && at < right && Math.min(at - before, after - at) >= WIDE) context.fillRect(at, top, 1, bottom - top);
   }
 }
 

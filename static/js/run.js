@@ -22,7 +22,7 @@ const tabs = [...document.querySelectorAll("#tabs button")];
 const anyStatistic = document.getElementById("statistic");
 const search = document.getElementById("map-search");
 const worst = document.getElementById("map-worst");
-let version = Number(document.body.dataset.version);
+let version = ""; // of all that the page shows; "" when its parts may be of several
 let lastStep = Number(document.body.dataset.last);
 let statistic = parameter("m") ?? "vitals";
 if (![...anyStatistic.options].some((option) => option.value === statistic)) statistic = "vitals";
@@ -54,6 +54,7 @@ function takeCharts(charts) {
 
 async function showMap() {
   const mine = (showMap.turn = (showMap.turn ?? 0) + 1);
+  version = "";
   map.setRange(stepRange());
   try {
     const answer = await getJson(`${base}/map?statistic=${statistic}${lookQuery()}`);
@@ -66,6 +67,7 @@ async function showMap() {
 
 async function showCharts() {
   const mine = (asked += 1);
+  version = "";
   try {
     const answer = await getJson(`${base}/live?charts=run${lookQuery()}`);
     if (mine === asked) takeCharts(answer.charts);
@@ -76,7 +78,7 @@ async function showCharts() {
 
 async function showAll() {
   await Promise.allSettled([showCharts(), showMap()]);
-  document.body.dataset.drawn = String(version);
+  document.body.dataset.drawn ??= "0";
 }
 
 /** How far the map goes: samples come later than the steps they are of. */
@@ -88,7 +90,6 @@ function showReach() {
 }
 
 function takeTexts(news) {
-  version = news.version;
   lastStep = news.last_step;
   const before = document.querySelector("#verdict .state")?.textContent;
   texts = news.texts;
@@ -100,21 +101,22 @@ function takeTexts(news) {
 }
 
 async function ask() {
-  const mine = asked;
-  const look = lookQuery();
+  const look = () => [asked, showMap.turn, lookQuery()].join();
+  const mine = look();
   const plots = new Map([...plotsOf(metrics), ...plotsOf(system), ["loss", loss]]);
   const told = Object.entries(texts).map(([name, token]) => `&known=${name}~${token}`).join("");
   const known = `&charts=run${knownQuery(plots)}${told}&map=${map.token ?? ""}&statistic=${statistic}`;
-  const news = await getJson(`${base}/live?version=${version}${known}${look}`);
+  const news = await getJson(`${base}/live?version=${version}${known}${lookQuery()}`);
   document.getElementById("pill").innerHTML = news.pill;
   if (news.changed) {
     takeTexts(news);
-    if (mine === asked && look === lookQuery()) {
+    if (mine === look()) {
       takeCharts(news.charts);
       if (news.map) map.take(news.map);
+      version = news.version;
     }
     showReach();
-    document.body.dataset.drawn = String(version);
+    document.body.dataset.drawn = String(news.version);
   }
   localTimes();
   return (news.status === "running" || news.status === "lost contact") && news.again_ms;

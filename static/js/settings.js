@@ -32,7 +32,7 @@ async function showPolicy() {
     const policy = await getJson("/api/v1/policy");
     const changed = policy.rules.filter((rule) => rule.changes.length);
     box.replaceChildren(
-      element("p", { class: "quiet" }, `${STATES[policy.state]} It is read from `, element("code", {}, policy.path)),
+      element("p", { class: "quiet" }, `${STATES[policy.state]} It is read from `, element("code", {}, policy.path), "."),
       element(
         "ul",
         { class: "channels" },

@@ -7,7 +7,7 @@ import { colour } from "./colours.js";
 import { grownCodes } from "./deltas.js";
 import { bucketOf, number } from "./format.js";
 import { about, printable, tableOf, wordOf } from "./mapabout.js";
-import { fit, paintCells, paintMarks, paintUnsampled, palette } from "./mappaint.js";
+import { fit, paintCells, paintColumns, paintMarks, paintUnsampled, palette } from "./mappaint.js";
 import { bucketsOf, pathTo, sampledUpTo, severity, tree, visible, worstOf } from "./maprows.js";
 import { roundTicks, scaleOf } from "./scale.js";
 
@@ -185,6 +185,7 @@ export class VitalsMap {
     context.clip();
     const place = { left, right: this.box.right, top: offset, width: wide, height: this.height, buckets, colours: this.colours, edges, toPixel: this.x.to };
     paintCells(context, rows, { ...place, gap: this.height >= 7 });
+    paintColumns(context, { ...this.box, edges, toPixel: this.x.to });
     this.paintBlocks(context, lines, offset, width);
     paintMarks(context, rows, place);
     this.paintLabels(context, lines, offset, width);

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -116,6 +117,8 @@ def test_diagnose_judges_by_the_policy(cli, stored):
     Path("off.toml").write_text(OFF)
     result = cli("diagnose", stored, "--policy", "off.toml", "--json")
     assert json.loads(result.output) == []
+    said = cli("diagnose", stored, "--policy", "off.toml").output
+    assert re.fullmatch(r"[1-9]\d* checks? found nothing wrong\.\n", said)
 
 
 def test_a_backtest_shows_what_another_policy_would_have_made_of_a_run(cli, stored):

@@ -3,8 +3,9 @@
 import pytest
 from e2e.axe import violations
 
-from benchmarks.ui import visible
+from benchmarks.ui import live, visible
 from trainvitals.app.store import Store
+from trainvitals.app.web import frames
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -60,6 +61,46 @@ def test_the_curves_of_a_live_page_are_those_of_a_page_opened_later(open_page, g
     assert page.evaluate(curve) == later.evaluate(curve)
     codes = f"document.querySelector('{MAP} canvas').ariaLabel"
     assert page.evaluate(codes) == later.evaluate(codes)
+
+
+def test_a_map_from_before_the_charts_is_brought_up_to_date(open_page, site, grow):
+    """Charts and map are asked for one by one, of two workers: no more comes, and the page still has all of it."""
+    page = open_page("/runs/live")
+    before = page.request.get(f"{site.url}/api/v1/runs/live/map?statistic=vitals").body()
+    grow(150)  # a sampled step
+    page.route(
+        "**/map?*", lambda route: route.fulfill(body=before, content_type="application/json")
+    )
+    page.reload()
+    page.wait_for_selector("body[data-drawn='0']")
+    assert "sampled up to step 148 of 150" in page.inner_text("#map-hint")
+    open_page.until(
+        page, "!document.querySelector('#map-hint').innerText.includes('sampled up to')"
+    )
+    assert "12 layers" in page.inner_text("#map-hint")
+
+
+def test_a_page_that_stays_open_does_not_grow(open_page, grow, monkeypatch):
+    """`make bench-ui` has an hour of it; here are 60 refreshes, of which the first 20 make what stays."""
+    monkeypatch.setattr(frames, "FRAME_S", 0.0)
+    page = open_page("/runs/live")
+    page.context.add_init_script(live.HURRY)
+    page.reload()
+    page.wait_for_selector("body[data-drawn]")
+    tools = page.context.new_cdp_session(page)
+    nodes, listeners, heaps = [], [], []
+    for step in range(150, 211):
+        if step in (170, 190, 210):
+            tools.send("HeapProfiler.collectGarbage")
+            counted, used = tools.send("Memory.getDOMCounters"), tools.send("Runtime.getHeapUsage")
+            nodes.append(counted["nodes"])
+            listeners.append(counted["jsEventListeners"])
+            heaps.append(used["usedSize"] + used["backingStorageSize"])
+        grow(step)
+        open_page.until(page, f"({live.LAST}) >= {step}")
+    assert len(set(listeners)) == 1
+    assert max(nodes) <= min(nodes) + 100  # less than two for each refresh
+    assert max(heaps) < 1.2 * min(heaps)
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +251,7 @@ def test_a_healthy_run_says_so_in_a_line_and_shows_its_charts(open_page):
     page = open_page("/runs/healthy")
     assert page.locator("#findings").bounding_box()["height"] < 60
     assert page.locator("[data-figure=loss]").bounding_box()["width"] > 1200
-    assert "rules found nothing wrong" in page.inner_text(".verdict h1")
+    assert "checks found nothing wrong" in page.inner_text(".verdict h1")
     assert not page.locator("details.checked").evaluate("e => e.open")
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from trainvitals.app.figures.compare import parting, style
+from trainvitals.hooks.wire.records import Step
 
 
 @pytest.fixture
@@ -52,6 +53,19 @@ def test_a_run_without_layers_is_told_so(site):
     answer = layers(site, "bare,healthy")
     assert answer["parting"] in ("These two runs have no layer in common.", answer["parting"])
     assert answer["data"] == []
+
+
+def test_training_losses_are_compared_whatever_runs_call_them(site, tmp_path, fill, made_run):
+    other = made_run("renamed", steps=60)
+    for record in other.records:
+        if isinstance(record, Step):
+            record.scalars["train/loss"] = record.scalars.pop("loss")
+    fill(tmp_path / "trainvitals.db", other)
+    page = site.get("/compare?runs=healthy,renamed").text
+    assert '<option value="" selected>training loss</option>' in page
+    figure = site.get("/api/v1/compare/curves?runs=healthy,renamed&name=").json
+    assert [trace["name"] for trace in figure["data"]] == ["steady", "renamed"]
+    assert ">training loss<" not in site.get("/compare?runs=healthy,twin").text
 
 
 def test_curves_lie_over_each_other_and_a_run_without_one_is_left_out(site):

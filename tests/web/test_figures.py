@@ -12,7 +12,7 @@ from trainvitals.app.figures.distribution import histogram
 from trainvitals.app.figures.layer import activation, lines
 from trainvitals.app.figures.series import loss, small, smooth
 from trainvitals.app.figures.sparkline import spark
-from trainvitals.app.figures.text import evidence, hover, label, number, shorten
+from trainvitals.app.figures.text import evidence, hover, label, number, seconds, shorten
 from trainvitals.app.figures.vitals import worst
 from trainvitals.hooks.wire.bins import BINS, bin_of
 from trainvitals.hooks.wire.records import Start, Step
@@ -391,3 +391,11 @@ def test_a_column_without_a_value_is_nan_and_gives_no_warning(sum_up):
     middle = {np.nanmax: [5.0, np.nan, 7.0], np.nanmedian: [3.0, np.nan, 3.0]}[sum_up]
     np.testing.assert_array_equal(bands.along(sum_up, values, 0), middle)
     assert np.isnan(bands.along(sum_up, np.zeros((0, 2)), 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.0, "0 s"), (2.5e-5, "25 µs"), (0.04, "40 ms"), (0.0025, "2.5 ms"), (1.5, "1.5 s")],
+)
+def test_seconds_are_told_in_the_unit_that_suits_them(value, said):
+    assert seconds(value) == said

@@ -15,10 +15,10 @@ def followed(clock, tmp_path, made_run):
     with Store.open(tmp_path / "t.db") as store:
         batches = iter(made_run("run-1", steps=900, sick=True, every=3).batches(30))
 
-        def grow(count=1):
+        def grow(count=1, pause=frames.FRAME_S):
             for _ in range(count):
                 store.append(next(batches), 1e9)
-            clock.now += frames.FRAME_S
+            clock.now += pause
 
         yield store, frames.framed(store), grow
 
@@ -51,6 +51,19 @@ def test_curves_and_matrices_that_are_followed_are_those_of_the_store(followed):
             assert same(kept, whole)
             seen = max(seen, len(whole.steps))
     assert seen >= 25
+
+
+def test_a_version_that_is_told_is_of_points_that_are_shown(followed):
+    """What comes in the middle of a frame, after its curves were read, is not told as known, or no page would ask."""
+    store, shown, grow = followed
+    grow(2)
+    names = store.scalar_names("run-1")[:1]
+    curve = shown.series("run-1", names, points=1000)
+    version = store.run("run-1").version
+    grow(pause=0)
+    assert store.run("run-1").version != version
+    assert shown.run("run-1").version == version
+    assert shown.series("run-1", names, points=1000) is curve
 
 
 def test_a_map_that_is_followed_is_the_map_that_is_made_anew(followed):

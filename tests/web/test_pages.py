@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from trainvitals.app.rules.finding import Finding, RuleState
+from trainvitals.app.web.runview import is_dated
 from trainvitals.app.web.verdict import verdict
 
 HOSTILE = {
@@ -92,7 +93,7 @@ def test_rules_that_wait_for_what_never_happens_keep_no_run_from_being_healthy(s
     states = [RuleState(rule=f"r{n}", state=word, reason="") for n, word in enumerate(words)]
     judged = verdict([], states, "running", step)
     assert judged.state == said
-    assert ("3 of 60 rules find nothing wrong in" in judged.sentence) is (said == "Healthy.")
+    assert ("3 checks found nothing wrong in" in judged.sentence) is (said == "Healthy.")
 
 
 @pytest.mark.parametrize(
@@ -180,3 +181,15 @@ def test_news_come_with_a_new_version_only(site):
     assert not again["changed"]
     assert "verdict" not in again
     assert again["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("title", "step", "said"),
+    [
+        ("Gradient norm rose to 17 times its usual size since step 242", 242, True),
+        ("NaN first appeared in fc1 at step 352", 35, False),
+        ("relu2: 76 % of its units are dead", 102, False),
+    ],
+)
+def test_when_a_finding_began_is_told_once(title, step, said):
+    assert is_dated(title, step) is said
