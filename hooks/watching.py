@@ -30,6 +30,7 @@ from trainvitals.hooks.parameterlook import ParameterLook
 from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.quiet import Quiet, watched_step
 from trainvitals.hooks.registry import FOLLOW_EVERY, Registry
+from trainvitals.hooks.scaler import ScalerWatch
 from trainvitals.hooks.sharded import Shards
 from trainvitals.hooks.taps import Taps
 from trainvitals.hooks.wire.records import NonFinite
@@ -78,6 +79,7 @@ class Watch:
             problems,
         )
         self._data_wait = DataWait(self.observer.see_loaded)
+        self._scaler = ScalerWatch(emitter.emit, lambda: self.completed, problems)
         self._shards = Shards(meeting, emitter.rows["parameter"], problems)
         self._pace = self._shards.pace if meeting else Seldom() if light else Pace()
         self._looks = NoLooks() if meeting or light else Looks()
@@ -136,6 +138,7 @@ class Watch:
                 register_optimizer_step_post_hook(watched_step(self.quiet, self._after_step)),
             ]
             self._data_wait.attach()
+            self._scaler.attach()
             self._interception.attach()
             if self.accounts.quiet_cost is None:
                 self.accounts.quiet_cost = quiet_cost(
@@ -203,6 +206,7 @@ class Watch:
         self.observer.forget()  # first, as what it replaced lies over what the interception did
         self._interception.detach()
         self._data_wait.detach()
+        self._scaler.detach()
         self._end_look()
         self.guard.begin_step()
         self.quiet.end()

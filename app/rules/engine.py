@@ -10,6 +10,7 @@ from trainvitals.app.rules.about import about
 from trainvitals.app.rules.arbitration import arbitrate
 from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.blinkers import Blinkers
+from trainvitals.app.rules.composite import CompositeRule
 from trainvitals.app.rules.context import Context, Group, StepView, Table
 from trainvitals.app.rules.finding import Finding, RuleState
 from trainvitals.app.rules.policy import DEFAULTS, Policy
@@ -132,6 +133,13 @@ class Engine:
     def findings(self) -> list[Finding]:
         """All findings, each either a root or under one; most severe first, then earliest."""
         context = self._context
+        single = self._single()
+        combined = [
+            (rule, found)
+            for rule in self._rules
+            if isinstance(rule, CompositeRule)
+            for found in self._combined(rule, single)
+        ]
         return arbitrate(
             [
                 self.policy.apply(
@@ -141,10 +149,18 @@ class Engine:
                     context.project,
                     context.time,
                 )
-                for rule in self._rules
-                for found in self._found(rule)
+                for rule, found in (*single, *combined)
             ]
         )
+
+    def _single(self) -> list[tuple[Rule, Finding]]:
+        """What the rules that judge records have found."""
+        return [
+            (rule, found)
+            for rule in self._rules
+            if not isinstance(rule, CompositeRule)
+            for found in self._found(rule)
+        ]
 
     def _found(self, rule: Rule) -> list[Finding]:
         if rule.id in self.broken:
@@ -154,12 +170,21 @@ class Engine:
         except Exception:  # told by `states`
             return []
 
+    def _combined(
+        self, rule: CompositeRule, single: Sequence[tuple[Rule, Finding]]
+    ) -> list[Finding]:
+        try:
+            return rule.combine(self._context, [found for _, found in single])
+        except Exception:  # told by `states`
+            return []
+
     def states(self) -> list[RuleState]:
         """Where each rule stands, in the order of the rules."""
         rules = {rule.id: rule for rule in self._rules}
-        return [self._state(known.id, rules.get(known.id)) for known in self._known]
+        single = [found for _, found in self._single()]
+        return [self._state(known.id, rules.get(known.id), single) for known in self._known]
 
-    def _state(self, name: str, rule: Rule | None) -> RuleState:
+    def _state(self, name: str, rule: Rule | None, single: Sequence[Finding]) -> RuleState:
         if rule is None:
             reason = self.policy.of(name).reason
             why = f"Switched off by the policy{f': {reason}' if reason else '.'}"
@@ -167,6 +192,8 @@ class Engine:
         error = self.broken.get(name)
         if error is None:
             try:
+                if isinstance(rule, CompositeRule):
+                    return rule.standing(self._context, single)
                 rule.findings(self._context)
                 return rule.state(self._context)
             except Exception as raised:  # a fault in one rule, whatever it is
