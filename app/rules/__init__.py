@@ -53,6 +53,7 @@ from trainvitals.app.rules.optimizer import (
     TrainableNotInOptimizer,
     UnchangedParameter,
 )
+from trainvitals.app.rules.oscillation import LossOscillation
 from trainvitals.app.rules.plateau import Plateau
 from trainvitals.app.rules.precision import AdamEpsDominates, LowPrecisionUpdateLost
 from trainvitals.app.rules.preflight import Preflight
@@ -115,6 +116,7 @@ RULES: tuple[type[Rule], ...] = (
     LossConstant,
     LossStuckAtPrior,
     LossNotDecreasing,
+    LossOscillation,
     Plateau,
     ResumeDiscontinuity,
     Overfitting,

@@ -89,6 +89,7 @@ BLOW_UP: Final = (
     "weight-norm-growth",
     "loss-divergence",
     "loss-spike",
+    "loss-oscillation",
     "amp-skip-storm",
 )
 """Signs that numbers grow."""
@@ -142,6 +143,7 @@ UPSTREAM: Final = (
     "loss-divergence",
     "update-ratio-low",
     "unchanged-parameter",
+    "loss-oscillation",
     "amp-skip-storm",
     "loss-constant",
     "loss-stuck-at-prior",
@@ -203,6 +205,7 @@ EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "dead-units-growing": ("dead-relu-units", "input-insensitive", *STANDSTILL),
     "amp-skip-storm": STANDSTILL,
+    "loss-oscillation": ("plateau", "loss-not-decreasing", "loss-spike"),
     "gradient-vanishing-depth": (
         "input-insensitive",
         "saturated-activation",

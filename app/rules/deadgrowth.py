@@ -23,8 +23,8 @@ class DeadUnitsGrowing(LayerRule):
 
     id: ClassVar[str] = "dead-units-growing"
     grown: ClassVar[Share] = 0.1
-    """Of a layer's units that have died within a tenth of the training. Whatever share was silent before does not count:
-    healthy layers begin with up to 13 % on small batches, those of language models with 70 %."""
+    """Of a layer's units that have died within a tenth of the training. Whatever share was silent before does not
+    count: healthy layers begin with up to 13 % on small batches, those of language models with 70 %."""
     after: ClassVar[Count] = 100
     """Steps after the warm-up before which units may come and go: the first steps sort out who is needed."""
     least: ClassVar[Count] = 200
@@ -82,9 +82,9 @@ class DeadUnitsGrowing(LayerRule):
                 f"{span.first}" + (f", and in {len(layers) - 1} more layers" if layers[1:] else ""),
                 seen=f"{listing(layers)}: {100 * (top - start):.3g} points more within a tenth of the training",
                 expected=f"A share that grows by less than {100 * self.grown:g} points",
-                remedy="Lower the learning rate, or warm it up: too large steps push units below zero for every input, and "
-                "they get no gradient to come back. Else LeakyReLU or GELU, a norm layer before the activation, and no "
-                "penalty on activations.",
+                remedy="Lower the learning rate, or warm it up: too large steps push units below zero for every input, "
+                "and they get no gradient to come back. Else LeakyReLU or GELU, a norm layer before the activation, "
+                "and no penalty on activations.",
                 growth=number(row.worst),
                 clear=row.held.clear if row.held.clear >= 0 else span.first,
                 shares={n: number(self.shares[n][1]) for n, _ in shown[:50]},

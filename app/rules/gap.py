@@ -35,7 +35,7 @@ class Ahead(msgspec.Struct):
 class GeneralisationGap(Rule):
     """A badge, never an alarm: nearly every training to a low loss opens a gap, and many end at their best with one.
 
-    Half of the clean suite does. What is a fault of it is judged by `overfitting`, where the validation itself gets worse.
+    What is a fault of it is judged by `overfitting`, where the validation itself gets worse.
     """
 
     id: ClassVar[str] = "generalisation-gap"
@@ -94,12 +94,12 @@ class GeneralisationGap(Rule):
                 severity="info",
                 during=ahead.held.span,
                 where=name,
-                title=f"The training is ahead of {name} by {scale * ahead.widest:.3g}{unit}, and more from evaluation to "
-                f"evaluation, since step {ahead.held.onset}",
+                title=f"The training is ahead of {name} by {scale * ahead.widest:.3g}{unit}, and more each "
+                f"time, since step {ahead.held.onset}",
                 seen=f"{scale * ahead.start:.3g}{unit} at first, then {scale * ahead.widest:.3g}",
                 expected=f"Up to {scale * self.gap:g}{unit}, or a gap that stays as it is",
-                remedy="More data or augmentation first; then weight decay, dropout, a smaller model, smaller batches. While "
-                "the validation itself still gets better, nothing needs to be done.",
+                remedy="More data or augmentation first; then weight decay, dropout, a smaller model, smaller batches. "
+                "While the validation itself still gets better, nothing needs to be done.",
                 gap=number(ahead.widest),
                 curve=ahead.curve.evidence(f"Training ahead of {name}", None, self.gap),
             )

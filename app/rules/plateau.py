@@ -36,9 +36,9 @@ class Trend(msgspec.Struct):
 class Plateau(Rule):
     """The training loss will not fall by another percent in as many steps as it was judged over.
 
-    A badge wherever the learning rate is still at work: a finished training looks like a stalled one, and half of the
-    clean suite ends on a plateau. A warning where the plateau began with the learning rate: the loss was falling, the
-    rate went to less than a hundredth of its height, and the training goes on without it.
+    A badge wherever the learning rate is still at work: the end of a healthy training looks like a stalled one, and
+    whether its level is low enough nobody but the user knows. A warning where the plateau began with the learning rate:
+    the loss was falling, the rate went to less than a hundredth of its height, and the training goes on without it.
     """
 
     id: ClassVar[str] = "plateau"
@@ -50,8 +50,8 @@ class Plateau(Rule):
     after: ClassVar[Count] = 300
     """Steps after the warm-up, at least: many nets leave their first level late."""
     spent: ClassVar[Share] = 0.01
-    """Of the highest rate: below it a schedule has stopped the training. A decay in steps goes to a tenth or a hundredth,
-    a cosine is below it in the last sixteenth of its length."""
+    """Of the highest rate: below it a schedule has stopped the training. A decay in steps goes to a tenth or a
+    hundredth, a cosine is below it in the last sixteenth of its length."""
 
     name: str = ""
     steps: list[int] = msgspec.field(default_factory=list)
@@ -160,19 +160,20 @@ class Plateau(Rule):
         rate = max(context.rates.values(), default=math.nan)
         title = f"{name} no longer falls since step {self.begun}: it stays at {level:.3g}"
         remedy = (
-            "If it is not low enough: divide the learning rate by 2 to 10 and go on. If that does not help, the model is "
-            "too small, the regularisation too strong, or the data hold no more. Else the training is finished."
+            "If it is not low enough: divide the learning rate by 2 to 10 and go on. If that does not help, the model "
+            "is too small, the regularisation too strong, or the data hold no more. Else the training is finished."
         )
         first = self.begun
         if self.stopped:
             first = self.low_since if self.low_since >= 0 else self.begun
+            times = context.rate_top / max(rate, 1e-30)
             title = (
-                f"{name} fell until the learning rate was down at {rate:.2g}, {context.rate_top / max(rate, 1e-30):.3g} times "
-                f"below its height, and stays at {level:.3g} since step {first}"
+                f"{name} fell until the learning rate was down at {rate:.2g}, {times:.3g} times below its height, and "
+                f"stays at {level:.3g} since step {first}"
             )
             remedy = (
-                "Stretch the schedule over the whole training: milestones and decays are often meant in epochs, and stepped "
-                "at every batch. Or end the training here: without a rate nothing more is learned."
+                "Stretch the schedule over the whole training: milestones and decays are often meant in epochs, and "
+                "stepped at every batch. Or end the training here: without a rate nothing more is learned."
             )
         return [
             self._report(

@@ -96,12 +96,12 @@ class AmpSkipStorm(Rule):
                 where="the gradient scaler",
                 title=f"The gradient scaler has skipped {self.skipped} steps since step {self.onset}, and is down at a "
                 f"scale of {low}",
-                seen=f"Up to {100 * self.most:.3g} % of {WINDOW} steps, up to {self.longest} in a row; scale down to {low}",
+                seen=f"Up to {100 * self.most:.3g} % of {WINDOW} steps, up to {self.longest} in a row; scale of {low}",
                 expected=f"Less than {100 * self.share:g} % after the first {self.settle} steps, and a scale of "
                 f"{self.scale:g} and more",
                 remedy="Gradients overflow float16. Use bfloat16 where the hardware has it; compute the loss and its "
-                "reduction in float32, as a mean and not a sum; lower the learning rate; keep the layer whose output is "
-                "largest out of autocast. If the loss itself is NaN, look for that first.",
+                "reduction in float32, as a mean and not a sum; lower the learning rate; keep the layer whose output "
+                "is largest out of autocast. If the loss itself is NaN, look for that first.",
                 diff="- with torch.autocast(device, torch.float16):\n+ with torch.autocast(device, torch.bfloat16):",
                 skipped=self.skipped,
                 scale=number(self.low),

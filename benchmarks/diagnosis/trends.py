@@ -1,0 +1,172 @@
+"""Faults that show as a trend: units that die one by one, schedules that run out, steps that are skipped."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from benchmarks.diagnosis import data, nets
+from benchmarks.diagnosis.bases import adam, cross_entropy, sgd
+from benchmarks.diagnosis.dynamic import DYING, SLOW, STUCK, into, linear
+from benchmarks.diagnosis.healthy import healthy
+from benchmarks.diagnosis.training import Training
+
+Schedules = torch.optim.lr_scheduler
+SPENT = ("plateau", "lr-schedule-mismatch")
+
+
+@into(
+    "mlp-sgd",
+    "mlp-adam",
+    "regression",
+    "tabular",
+    roots=DYING,
+    places=("act1",),
+    onset=200,
+    steps=1500,
+    interval=5,
+)
+def units_die_one_by_one(t):
+    fading = linear(t, "fc1").bias
+
+    def fade(step):
+        if step >= 200 and step % 10 == 0:
+            with torch.no_grad():
+                fading[: len(fading) * 2 // 3][(step - 200) // 10 : (step - 200) // 10 + 1] -= 50.0
+
+    t.before.append(fade)
+
+
+@into(
+    "mlp-sgd",
+    "mlp-adam",
+    "regression",
+    roots=DYING,
+    places=("act*",),
+    steps=1500,
+    onset=200,
+    interval=5,
+)
+def a_bias_that_sinks(t):
+    # An update rule of one's own with a sign error: the bias of a layer goes down a little at every step.
+    def sink(step):
+        if step >= 200:
+            with torch.no_grad():
+                linear(t, "fc2").bias.sub_(0.02)
+
+    t.before.append(sink)
+
+
+@into(
+    "mlp-sgd",
+    "cnn-sgd",
+    "residual",
+    "recurrent",
+    "wine-tanh",
+    "mlp-adam",
+    roots=SPENT,
+    also=(*STUCK, *SLOW),
+    onset=50,
+    steps=800,
+)
+def milestones_counted_in_batches(t):
+    t.scheduler = Schedules.MultiStepLR(t.optimizers[0], [20, 40, 60, 80])
+
+
+@into(
+    "mlp-sgd",
+    "mlp-adam",
+    "cnn-adam",
+    "transformer",
+    "tabular",
+    roots=SPENT,
+    also=(*STUCK, *SLOW),
+    onset=90,
+    steps=800,
+)
+def decay_at_every_batch(t):
+    t.scheduler = Schedules.ExponentialLR(t.optimizers[0], 0.95)
+
+
+def in_float16(t: Training, **scaler) -> torch.amp.GradScaler:
+    """Train under float16 autocast with a gradient scaler."""
+    chosen, usual = torch.amp.GradScaler("cpu", **scaler), t.loss
+
+    def loss(model, x, y):
+        with torch.autocast("cpu", torch.float16):
+            return usual(model, x, y)
+
+    def update(t, x, y, step):
+        value = t.loss(t.model, x, y)
+        (optimizer,) = t.optimizers
+        optimizer.zero_grad()
+        chosen.scale(value).backward()
+        chosen.step(optimizer)
+        chosen.update()
+        return value
+
+    t.loss, t.update = loss, update
+    return chosen
+
+
+@into("mlp-adam", "cnn-adam", "residual", "mlp-sgd", roots=("amp-skip-storm",), also=STUCK, onset=0)
+def loss_beyond_float16(t):
+    in_float16(t)
+    usual = t.loss
+    t.loss = lambda model, x, y: usual(model, x, y) * 1e9
+
+
+@into("mlp-adam", "cnn-adam", "mlp-sgd", "residual", roots=("amp-skip-storm",), onset=0)
+def a_root_of_zero_now_and_then(t):
+    in_float16(t)
+    usual, now = t.loss, {"step": 0}
+    t.before.append(lambda step: now.update(step=step))
+
+    def loss(model, x, y):
+        value = usual(model, x, y)
+        first = next(model.parameters())
+        return value + torch.sqrt(0 * first.sum()) if now["step"] % 8 == 7 else value
+
+    t.loss = loss
+
+
+@healthy
+def float16_with_a_scaler():
+    model = nets.mlp(64, 10, width=96)
+    training = Training(model, adam(model), data.digits(), cross_entropy)
+    in_float16(training)
+    return training
+
+
+@healthy
+def float16_with_a_scaler_that_grows_often():
+    model = nets.cnn(norm=False)
+    training = Training(model, sgd(model, 0.02), data.digits(), cross_entropy, steps=300)
+    in_float16(training, init_scale=2.0**24, growth_interval=50)
+    return training
+
+
+@healthy
+def decays_to_a_thousandth_near_its_end():
+    model = nets.mlp(64, 10)
+    optimizers = sgd(model, 0.05)
+    schedule = Schedules.MultiStepLR(optimizers[0], [350, 430, 470])
+    return Training(model, optimizers, data.digits(), cross_entropy, scheduler=schedule, steps=500)
+
+
+@healthy
+def stays_where_it_ends():
+    # Few classes, label smoothing: the loss is at its floor after a third of the steps, and stays there.
+    model = nets.mlp(13, 3, width=32)
+
+    def smoothed(model, x, y):
+        return F.cross_entropy(model(x), y, label_smoothing=0.1)
+
+    return Training(model, adam(model, 5e-3), data.wine(), smoothed, batch=64, steps=900)
+
+
+@healthy
+def units_that_specialise():
+    # Sparse from the start and ever after: every unit has samples of its own.
+    model = nets.mlp(64, 10, width=128, depth=1)
+    nn.init.constant_(model.fc1.bias, -0.5)
+    return Training(model, adam(model, 1e-3), data.digits(), cross_entropy, steps=900)
