@@ -24,8 +24,8 @@ def alongside(optimizer: Optimizer, parameters: Sequence[Parameter]) -> Number |
     """Cosine between the gradients of the step and the mean of those before; None where none is kept.
 
     Call it before the optimizer steps. Noise gives 0, a steady descent 1. A step that overshoots a valley gives less
-    than 0: momentum that is stationary and shorter than that of pure noise. The scale of the gradients does not matter, so
-    that they may be clipped or still multiplied by a scaler.
+    than 0: momentum that is stationary and shorter than that of pure noise. The scale of the gradients does not matter,
+    so that they may be clipped or still multiplied by a scaler.
     """
     matrices = [p.tensor for p in parameters if p.tensor.dim() > 1 and p.tensor.grad is not None]
     pairs = [_pair(optimizer, tensor) for tensor in matrices[:: max(1, len(matrices) // MATRICES)]]

@@ -5,7 +5,7 @@ from typing import ClassVar, Final
 import msgspec
 import numpy as np
 
-from trainvitals.app.rules.activations import BATCHES, POSITIONS
+from trainvitals.app.rules.activations import BATCHES
 from trainvitals.app.rules.base import listing
 from trainvitals.app.rules.context import Context, StepView, Table
 from trainvitals.app.rules.finding import Finding, RuleState
@@ -13,6 +13,8 @@ from trainvitals.app.rules.layerwise import LayerRule, layers_of
 from trainvitals.app.rules.statistics import number
 from trainvitals.app.rules.thresholds import Count, Share
 
+POSITIONS: Final = 1_000
+"""Behind a share, at least: the noise of fewer is up to a tenth of the units."""
 STRETCH: Final = 0.05
 """Of the steps so far: growth is measured from the lowest share of the last one to two stretches, which is a tenth of
 the training at most, whatever its plan."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.context import Context, StepView
-from trainvitals.app.rules.finding import Finding, RuleState
+from trainvitals.app.rules.finding import Finding, RuleState, Severity
 from trainvitals.app.rules.statistics import Curve, Persistence, number, theil_sen
 from trainvitals.app.rules.thresholds import Count, Share
 
@@ -52,7 +52,7 @@ class Stretch(msgspec.Struct):
 
 
 class LossOscillation(Rule):
-    """Two signals: the gradient turns against the momentum, and the loss stays in a band that neither falls nor narrows.
+    """Two signals: the gradient turns against the momentum, and the loss has a band that neither falls nor narrows.
 
     The noise of small batches makes the same curve, but not the same steps: its gradients have no direction, and their
     cosine with the mean of those before is 0. Of a valley that is overshot it is well below.
@@ -64,6 +64,10 @@ class LossOscillation(Rule):
     momentum as short as a single gradient 0.45 at μ = 0.9."""
     amplitude: ClassVar[Share] = 0.1
     """Standard deviation of the losses of a stretch, of their mean: a narrow band costs nothing."""
+    long: ClassVar[Count] = 40
+    """Batches of an epoch from which on it is a warning. Drawn without replacement, the batches of an epoch add up to
+    the whole gradient: of 11 batches the last turn against the mean of those before with a cosine of −0.3 to −0.6 by that
+    alone, of 50 with −0.07. Where the length of an epoch is not known it stays an info."""
     stretches: ClassVar[Count] = 5
     """Epochs, or stretches of 50 losses, in which the loss must stay in its band."""
 
@@ -71,6 +75,8 @@ class LossOscillation(Rule):
     held: Persistence = msgspec.field(default_factory=Persistence)
     name: str = ""
     size: int = LOSSES
+    epoch: int = 0
+    """Batches of an epoch, by the training's own loader; 0 where it is not known."""
     parts: list[Stretch] = msgspec.field(default_factory=list)
     negative: bool = False
     worst: float = 0.0
@@ -80,12 +86,9 @@ class LossOscillation(Rule):
     curve: Curve = msgspec.field(default_factory=Curve)
 
     def on_step(self, context: Context, view: StepView) -> None:
-        if view.observed is not None and view.observed.loader is not None:
-            self.size = (
-                max(view.observed.loader.batches, LEAST)
-                if view.observed.loader.batches
-                else self.size
-            )
+        loader = view.observed.loader if view.observed is not None else None
+        if loader is not None and loader.batches:
+            self.epoch, self.size = loader.batches, max(loader.batches, LEAST)
         along = view.scalars.get("tv/grad_along")
         if along is not None and math.isfinite(along):
             self.curve.add(view.step, along)
@@ -132,10 +135,11 @@ class LossOscillation(Rule):
         if not self.held.fired or self._reason(context):
             return []
         first = self.turned.onset
+        severity: Severity = "warning" if self.epoch == 1 or self.epoch >= self.long else "info"
         rate = max(context.rates.values(), default=math.nan)
         return [
             self._report(
-                severity="warning",
+                severity=severity,
                 during=self.held.span._replace(first=first),
                 where=self.name,
                 title=f"{self.name} oscillates about {self.level:.3g} and falls no more: the steps leap to and fro, "

@@ -18,11 +18,10 @@ SPENT = ("plateau", "lr-schedule-mismatch")
     "mlp-sgd",
     "mlp-adam",
     "regression",
-    "tabular",
     roots=DYING,
     places=("act1",),
     onset=200,
-    steps=1500,
+    steps=1000,
     interval=5,
 )
 def units_die_one_by_one(t):
@@ -42,7 +41,7 @@ def units_die_one_by_one(t):
     "regression",
     roots=DYING,
     places=("act*",),
-    steps=1500,
+    steps=1000,
     onset=200,
     interval=5,
 )

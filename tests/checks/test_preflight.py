@@ -124,6 +124,18 @@ def test_a_learning_rate_that_is_far_too_low_is_named():
     assert found["overfit-one-batch"] in ("warning", "critical")
 
 
+def test_a_learning_rate_at_which_a_sweep_runs_away_is_named():
+    assert outcomes(rate=5.0)["lr-range"] == "warning"
+    assert outcomes(rate=1e-7)["lr-range"] == "warning"
+    assert outcomes(rate=0.05)["lr-range"] == "pass"
+
+
+def test_a_sweep_is_left_out_where_a_rate_means_something_else():
+    model = mlp()
+    found = outcomes(model, optimizer=torch.optim.LBFGS(model.parameters(), lr=1.0))
+    assert found["lr-range"] == "skipped"
+
+
 def test_softmax_before_cross_entropy_is_found():
     assert outcomes(mlp(nn.Softmax(1)))["loss-call"] == "critical"
 
