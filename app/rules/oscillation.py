@@ -66,8 +66,8 @@ class LossOscillation(Rule):
     """Standard deviation of the losses of a stretch, of their mean: a narrow band costs nothing."""
     long: ClassVar[Count] = 40
     """Batches of an epoch from which on it is a warning. Drawn without replacement, the batches of an epoch add up to
-    the whole gradient: of 11 batches the last turn against the mean of those before with a cosine of −0.3 to −0.6 by that
-    alone, of 50 with −0.07. Where the length of an epoch is not known it stays an info."""
+    the whole gradient: of 11 batches the last turn against the mean of those before with a cosine of −0.3 to −0.6 by
+    that alone, of 50 with −0.07. Where the length of an epoch is not known it stays an info."""
     stretches: ClassVar[Count] = 5
     """Epochs, or stretches of 50 losses, in which the loss must stay in its band."""
 

@@ -19,6 +19,7 @@ SIGNS: Final[dict[str, str]] = {
     "nonfinite-activation": "the loss",
     "gradient-exploding": "the gradient norm",
     "dead-units-growing": "the units",
+    "dead-relu-units": "the units",
     "loss-oscillation": "the direction of the steps",
 }
 """What each sign is seen in: two that are seen in the same are one."""
@@ -75,6 +76,8 @@ class LrTooHigh(CompositeRule):
             return False
         if finding.rule == "gradient-exploding" and finding.evidence["windows"] < self.windows:
             return False
+        if finding.rule == "dead-relu-units" and finding.first_step <= context.first_step:
+            return False  # they did not die, they never lived
         if finding.rule == "loss-oscillation":  # judges the direction of the steps itself
             return True
         return finding.first_step <= context.warm_up_end + self.early

@@ -231,6 +231,21 @@ def test_one_sign_alone_is_not(script):
     assert "lr-too-high" not in stepped(script, 0.01, RUNAWAY).findings()
 
 
+def test_units_that_were_never_alive_are_no_sign_of_the_rate(script):
+    def found(alive):
+        run = script().linear_stack(3).relu_stack(2)
+        for step in range(60):
+            dead = {"dead_fraction": 0.95, "zero_fraction": 1.0} if step >= alive else {}
+            run.step(step, {"loss": 2.3}, {"*": {"update_ratio": 0.7}}, {"relu2": dead})
+        return run.findings()
+
+    assert set(found(alive=5)["lr-too-high"].evidence["signs"]) == {
+        "update-ratio-high",
+        "dead-relu-units",
+    }
+    assert "lr-too-high" not in found(alive=0)
+
+
 def test_what_comes_late_at_a_constant_rate_has_another_cause(script):
     found = stepped(script, 0.7, RUNAWAY, start=200).findings()
     assert {"update-ratio-high", "loss-divergence"} <= set(found)
