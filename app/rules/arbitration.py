@@ -204,7 +204,13 @@ EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
         *STANDSTILL,
     ),
     "dead-units-growing": ("dead-relu-units", "input-insensitive", *STANDSTILL),
-    "amp-skip-storm": STANDSTILL,
+    "amp-skip-storm": (
+        "gradient-exploding",
+        "loss-divergence",
+        "loss-spike",
+        *STANDSTILL,
+        *VALIDATION,
+    ),
     "loss-oscillation": ("plateau", "loss-not-decreasing", "loss-spike"),
     "gradient-vanishing-depth": (
         "input-insensitive",
@@ -237,7 +243,7 @@ EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
     "unchanged-parameter": STANDSTILL,
     "loss-constant": ("loss-stuck-at-prior", "loss-not-decreasing", "plateau"),
     "loss-stuck-at-prior": ("loss-not-decreasing", "plateau"),
-    "loss-not-decreasing": ("plateau",),
+    "plateau": ("loss-not-decreasing",),
     "overfitting": ("generalisation-gap",),
     **dict.fromkeys(NONFINITE, (*NONFINITE, *BLOW_UP, *SHUT, *STANDSTILL, *VALIDATION)),
 }

@@ -9,7 +9,7 @@ import numpy as np
 from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.context import Context, StepView
 from trainvitals.app.rules.finding import Finding, RuleState, Severity
-from trainvitals.app.rules.statistics import Curve, Persistence, number
+from trainvitals.app.rules.statistics import Curve, Persistence, Span, number
 from trainvitals.app.rules.thresholds import Count, Share
 
 MOST: Final = 200
@@ -74,7 +74,10 @@ class Plateau(Rule):
     """Step from which on all rates were spent."""
     was_falling: bool = False
     """Whether the loss was falling for sure when they came to that."""
-    stopped: bool = False
+    stopped: Persistence = msgspec.field(default_factory=Persistence)
+    """Of a level loss ever since they were."""
+    stop: int = -1
+    """Step from which on they were, when that had lasted."""
 
     def on_step(self, context: Context, view: StepView) -> None:
         value, loss = view.loss, context.loss
@@ -118,13 +121,20 @@ class Plateau(Rule):
         if self.last is None:
             return
         flat = self.last.optimistic < self.improvement
-        calm = self.last.optimistic > 2 * self.improvement
         fired = self.held.fired
+        calm = self.last.optimistic > 2 * self.improvement
         self.held.update(step, flat, calm=calm, k=ROWS, n=ROWS)
         if self.held.fired and not fired:
             self.begun = self.steps[-long]
-        if flat and self.held.fired and self.was_falling and self.low_since >= 0:
-            self.stopped |= self.low_since <= self.steps[-long]
+        behind = sum(at >= self.low_since for at in self.steps) if self.low_since >= 0 else 0
+        trend = self._trend(behind) if self.was_falling and behind >= long else None
+        if trend is not None:
+            flat, calm = (
+                trend.optimistic < self.improvement,
+                trend.optimistic > 2 * self.improvement,
+            )
+            self.stopped.update(step, flat, calm=calm, k=ROWS, n=ROWS)
+            self.stop = self.low_since if self.stopped.fired and self.stop < 0 else self.stop
 
     def _trend(self, long: int) -> Trend | None:
         """Over the last `long` means; None where there are too few, or where one is not above zero."""
@@ -138,7 +148,7 @@ class Plateau(Rule):
         slope = float(x @ centre) / spread
         rest = centre - slope * x
         error = math.sqrt(float(rest @ rest) / (long - 2) / spread)
-        ahead = math.log((2 * at[-1] - at[0]) / at[-1])
+        ahead = math.log1p(self.window)
         return Trend(
             optimistic=-math.expm1((slope - CONFIDENCE * error) * ahead),
             pessimistic=-math.expm1((slope + CONFIDENCE * error) * ahead),
@@ -153,43 +163,63 @@ class Plateau(Rule):
         return ""
 
     def findings(self, context: Context) -> list[Finding]:
-        if not self.held.fired or self.last is None or self._reason(context):
+        if self.last is None or self._reason(context):
             return []
-        name, level = self.name, self.means[-1]
-        severity: Severity = "warning" if self.stopped else "info"
-        rate = max(context.rates.values(), default=math.nan)
-        title = f"{name} no longer falls since step {self.begun}: it stays at {level:.3g}"
-        remedy = (
+        if self.stopped.fired:
+            return [self._ran_out(context)]
+        return [self._level(context)] if self.held.fired else []
+
+    def _level(self, context: Context) -> Finding:
+        """The loss is level, with the learning rate at work."""
+        return self._found(
+            context,
+            "info",
+            self.held.span._replace(first=self.begun),
+            self.name,
+            f"{self.name} no longer falls since step {self.begun}: it stays at {self.means[-1]:.3g}",
             "If it is not low enough: divide the learning rate by 2 to 10 and go on. If that does not help, the model "
-            "is too small, the regularisation too strong, or the data hold no more. Else the training is finished."
+            "is too small, the regularisation too strong, or the data hold no more. Else the training is finished.",
         )
-        first = self.begun
-        if self.stopped:
-            first = self.low_since if self.low_since >= 0 else self.begun
-            times = context.rate_top / max(rate, 1e-30)
-            title = (
-                f"{name} fell until the learning rate was down at {rate:.2g}, {times:.3g} times below its height, and "
-                f"stays at {level:.3g} since step {first}"
-            )
-            remedy = (
-                "Stretch the schedule over the whole training: milestones and decays are often meant in epochs, and "
-                "stepped at every batch. Or end the training here: without a rate nothing more is learned."
-            )
-        return [
-            self._report(
-                severity=severity,
-                during=self.held.span._replace(first=first),
-                where=name if not self.stopped else "the learning-rate schedule",
-                title=title,
-                seen=f"Within the next {100 * self.window:g} % of the steps it will fall by at most "
-                f"{100 * max(self.last.optimistic, 0.0):.2g} % (95 % sure)",
-                expected=f"At least {100 * self.improvement:g} %, while the training goes on",
-                remedy=remedy,
-                level=number(level),
-                learning_rate=number(rate),
-                curve=self.curve.evidence(name, None, None),
-            )
-        ]
+
+    def _ran_out(self, context: Context) -> Finding:
+        """The loss was falling when the learning rate went, and has been level ever since."""
+        rate = max(context.rates.values(), default=math.nan)
+        times = context.rate_top / max(rate, 1e-30)
+        return self._found(
+            context,
+            "warning",
+            self.stopped.span._replace(first=self.stop),
+            "the learning-rate schedule",
+            f"{self.name} fell until the learning rate was down at {rate:.2g}, {times:.3g} times below its height, and "
+            f"stays at {self.means[-1]:.3g} since step {self.stop}",
+            "Stretch the schedule over the whole training: milestones are often meant in epochs, and stepped "
+            "at every batch. Or end the training here: without a rate nothing more is learned.",
+        )
+
+    def _found(
+        self,
+        context: Context,
+        severity: Severity,
+        during: Span,
+        where: str,
+        title: str,
+        remedy: str,
+    ) -> Finding:
+        most = max(self.last.optimistic, 0.0) if self.last is not None else 0.0
+        return self._report(
+            severity=severity,
+            during=during,
+            where=where,
+            title=title,
+            seen=f"Within the next {100 * self.window:g} % of the steps it will fall by at most {100 * most:.2g} % "
+            "(95 % sure)",
+            expected=f"At least {100 * self.improvement:g} %, while the training goes on",
+            remedy=remedy,
+            level=number(self.means[-1]),
+            learning_rate=number(max(context.rates.values(), default=math.nan)),
+            clear=context.warm_up_end if severity == "warning" else during.first,
+            curve=self.curve.evidence(self.name, None, None),
+        )
 
     def state(self, context: Context) -> RuleState:
         if not context.loss.count:

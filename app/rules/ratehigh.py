@@ -24,6 +24,11 @@ SIGNS: Final[dict[str, str]] = {
 }
 """What each sign is seen in: two that are seen in the same are one."""
 
+LOWER: Final = (
+    "Lower the learning rate by 3 to 10, or warm it up over a few hundred steps. tv.preflight sweeps over rates "
+    "and says from which one on the training runs away."
+)
+
 
 class LrTooHigh(CompositeRule):
     """The learning rate is too high: the training shows it in two ways at least."""
@@ -48,21 +53,22 @@ class LrTooHigh(CompositeRule):
         worst = max(signs, key=lambda finding: SEVERITIES.index(finding.severity))
         curve = next((f.evidence["curve"] for f in signs if "curve" in f.evidence), None)
         over = all(finding.state == "resolved" for finding in signs)
-        said = f" of {rate:.3g}" if rate > 0 else ""
+        size = next((finding for finding in signs if finding.rule == "update-ratio-high"), None)
+        title = (
+            f"The learning rate of {rate:.3g} is too high, since step {first.first_step}: it shows in "
+            f"{listing(seen_in)}"
+            if size is None
+            else f"{size.title}; it shows in {listing([name for name in seen_in if name != SIGNS[size.rule]])} as well"
+        )
         return [
             self._report(
                 severity=worst.severity,
                 during=Span(first.first_step, max(finding.last_step for finding in signs), over),
                 layers=layers,
-                title=f"The learning rate{said} is too high, since step {first.first_step}: it shows in "
-                f"{listing(seen_in)}",
+                title=title,
                 seen="; ".join(str(finding.evidence["seen"]) for finding in signs),
                 expected="Steps that adjust the weights, and a loss that falls",
-                remedy=next(
-                    (f.remedy for f in signs if f.rule == "update-ratio-high"),
-                    "Lower the learning rate by 3 to 10, or warm it up over the first few hundred steps. "
-                    "tv.preflight sweeps over rates and says from which one on the training diverges.",
-                ),
+                remedy=LOWER if size is None else size.remedy,
                 signs=[finding.rule for finding in signs],
                 learning_rate=number(rate),
                 rate_rose=True,

@@ -107,7 +107,7 @@ def in_float16(t: Training, **scaler) -> torch.amp.GradScaler:
     return chosen
 
 
-@into("mlp-adam", "cnn-adam", "residual", "mlp-sgd", roots=("amp-skip-storm",), also=STUCK, onset=0)
+@into("mlp-adam", "cnn-adam", "residual", roots=("amp-skip-storm",), also=STUCK, onset=0)
 def loss_beyond_float16(t):
     in_float16(t)
     usual = t.loss

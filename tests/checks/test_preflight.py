@@ -125,7 +125,9 @@ def test_a_learning_rate_that_is_far_too_low_is_named():
 
 
 def test_a_learning_rate_at_which_a_sweep_runs_away_is_named():
-    assert outcomes(rate=5.0)["lr-range"] == "warning"
+    model = mlp()
+    fast = SGD(model.parameters(), 5.0, momentum=0.9)
+    assert outcomes(model, optimizer=fast)["lr-range"] == "warning"
     assert outcomes(rate=1e-7)["lr-range"] == "warning"
     assert outcomes(rate=0.05)["lr-range"] == "pass"
 
