@@ -243,7 +243,7 @@ EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
     "unchanged-parameter": STANDSTILL,
     "loss-constant": ("loss-stuck-at-prior", "loss-not-decreasing", "plateau"),
     "loss-stuck-at-prior": ("loss-not-decreasing", "plateau"),
-    "plateau": ("loss-not-decreasing",),
+    "plateau": ("loss-not-decreasing", "lr-schedule-mismatch", "val-constant"),
     "overfitting": ("generalisation-gap",),
     **dict.fromkeys(NONFINITE, (*NONFINITE, *BLOW_UP, *SHUT, *STANDSTILL, *VALIDATION)),
 }

@@ -32,8 +32,9 @@ class DeadUnitsGrowing(LayerRule):
     least: ClassVar[Count] = 200
     """Steps that growth is measured over at least, in the beginning of a training."""
 
-    seen: int = 0
-    """Samples so far, those before the start of the judgement among them."""
+    recent: list[int] = msgspec.field(default_factory=list)
+    """Steps of the last `BATCHES` samples, those before the start of the judgement among them: a unit that is dead now
+    was silent in all of them."""
     before: dict[str, float] = msgspec.field(default_factory=dict)
     """Lowest share of each layer in the stretch before, and in the one under way."""
     now: dict[str, float] = msgspec.field(default_factory=dict)
@@ -45,11 +46,11 @@ class DeadUnitsGrowing(LayerRule):
     def on_step(self, context: Context, view: StepView) -> None:
         for table in view.activations:
             if np.isfinite(table.column("dead_fraction")).any():
-                self.seen += 1
+                self.recent = [*self.recent[-BATCHES + 1 :], view.step]
                 self._sample(context, view.step, table)
 
     def _sample(self, context: Context, step: int, table: Table) -> None:
-        if self.seen < BATCHES or step < context.warm_up_end + self.after:
+        if len(self.recent) < BATCHES or step < context.warm_up_end + self.after:
             return
         dead = table.column("dead_fraction")
         known = np.isfinite(dead) & (table.column("dead_positions") >= POSITIONS)
@@ -65,7 +66,11 @@ class DeadUnitsGrowing(LayerRule):
                 start, top = self.shares.get(name, (low, share))
                 self.shares[name] = min(start, low), max(top, share)
         over, calm = growth >= self.grown, growth < self.grown / 2
+        before = {name for name, row in self.watched.items() if row.held.fired}
         self._take(step, table, growth, over, calm, k=3, n=5)
+        for name, row in self.watched.items():
+            if row.held.fired and name not in before:
+                row.held.onset = min(row.held.onset, self.recent[0])
 
     def findings(self, context: Context) -> list[Finding]:
         shown = self._shown()
@@ -95,7 +100,7 @@ class DeadUnitsGrowing(LayerRule):
         ]
 
     def _without_finding(self, context: Context) -> RuleState:
-        if not self.seen:
+        if not self.recent:
             return self._state("not applicable", "No layer with a flat zero side was seen.")
         if not self.samples:
             return self._state(
