@@ -30,6 +30,7 @@ def alongside(optimizer: Optimizer, parameters: Sequence[Parameter]) -> Number |
     matrices = [p.tensor for p in parameters if p.tensor.dim() > 1 and p.tensor.grad is not None]
     pairs = [_pair(optimizer, tensor) for tensor in matrices[:: max(1, len(matrices) // MATRICES)]]
     known = [pair for pair in pairs[:MATRICES] if pair is not None]
+    known = [pair for pair in known if pair[0].device == known[0][0].device]
     if not known:
         return None
     gradient = torch.cat([one for one, _ in known]).float()
@@ -45,7 +46,12 @@ def _pair(optimizer: Optimizer, tensor: Tensor) -> tuple[Tensor, Tensor] | None:
     if kept is None or tensor.grad is None:
         return None
     gradient, mean = plain(tensor.grad), plain(kept)
-    if gradient is None or mean is None or gradient.stride() != mean.stride():
+    if gradient is None or mean is None or _place(gradient) != _place(mean):
         return None
     step = stride(gradient, ELEMENTS)
     return flat(gradient)[::step], flat(mean)[::step]
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    """How and where its elements lie: those of a sparse gradient are others than those of its mean."""
+    return tensor.shape, tensor.stride(), tensor.device

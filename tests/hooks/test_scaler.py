@@ -69,3 +69,14 @@ def test_plain_sgd_keeps_no_mean() -> None:
     weight.grad = torch.ones(2, 3)
     optimizer.step()
     assert alongside(optimizer, [Parameter("weight", "", "Linear", weight)]) is None
+
+
+def test_a_gradient_that_lies_otherwise_than_its_mean_is_left_out() -> None:
+    table, weight = nn.Parameter(torch.zeros(5, 3)), nn.Parameter(torch.zeros(2, 3))
+    optimizer = torch.optim.SGD([table, weight], lr=0.1, momentum=0.9)
+    table.grad, weight.grad = torch.ones(5, 3), torch.ones(2, 3)
+    optimizer.step()
+    table.grad = torch.sparse_coo_tensor(torch.tensor([[1, 3]]), torch.ones(2, 3), (5, 3))
+    held = [Parameter(name, "", "", tensor) for name, tensor in (("t", table), ("w", weight))]
+    assert alongside(optimizer, held[:1]) is None
+    assert alongside(optimizer, held) == pytest.approx(1.0)
