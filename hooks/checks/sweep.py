@@ -28,6 +28,8 @@ SMOOTH = 0.8
 """Share that a smoothed loss keeps of what it was."""
 DIVERGED = 4.0
 """Times the best smoothed loss, and half of the fall lost again: a loss near zero quadruples for nothing."""
+APART = 4
+"""Steps at least between two losses that are compared."""
 NEAR = 3.0
 """Times by which the rate must stay below the one at which the sweep diverges."""
 FAR = 100.0
@@ -42,14 +44,19 @@ class Sweep(NamedTuple):
     diverged: float
     """The rate at which the loss ran away; infinite where it never did."""
 
-    @property
-    def suggested(self) -> float:
-        """Where the loss fell fastest, per factor of the rate; NaN where it never fell."""
-        falls = [
-            before - after for before, after in zip(self.losses, self.losses[1:], strict=False)
-        ]
+    def suggested(self, period: int) -> float:
+        """Where the loss fell fastest, per factor of the rate; NaN where it never fell.
+
+        The same batch comes after `period` steps: compared is what lies so far apart, so that easy and hard batches in
+        turn are no fall.
+        """
+        apart = period * math.ceil(APART / period)
+        pairs = zip(self.losses, self.losses[apart:], strict=False)
+        falls = [before - after for before, after in pairs]
         steepest = max(range(len(falls)), key=falls.__getitem__, default=-1)
-        return self.rates[steepest] if steepest >= 0 and falls[steepest] > 0 else math.nan
+        if steepest < 0 or falls[steepest] <= 0:
+            return math.nan
+        return self.rates[steepest + apart // 2]
 
 
 def learning_rate(subject: Subject) -> Iterator[Checked]:
@@ -63,7 +70,8 @@ def learning_rate(subject: Subject) -> Iterator[Checked]:
     if len(sweep.rates) < STEPS // 4 and not math.isfinite(sweep.diverged):
         yield skipped("lr-range", f"only {len(sweep.rates)} steps in {SECONDS:g} s")
         return
-    said = f"falls fastest at {sweep.suggested:.1g}"
+    suggested = sweep.suggested(len(subject.batches))
+    said = f"falls fastest at {suggested:.1g}"
     if math.isfinite(sweep.diverged):
         said += f", runs away at {sweep.diverged:.1g}"
     if rate > sweep.diverged / NEAR:
@@ -75,13 +83,13 @@ def learning_rate(subject: Subject) -> Iterator[Checked]:
             f"Lower it to about {sweep.diverged / (3 * NEAR):.1g}, or warm it up: a warm-up bears higher rates than a "
             "sweep shows.",
         )
-    elif rate * FAR < sweep.suggested:
+    elif rate * FAR < suggested:
         yield failed(
             "lr-range",
             "warning",
             f"the learning rate is {rate:.3g}; in a sweep the loss {said}",
-            f"a rate of {sweep.suggested / FAR:.1g} and more",
-            f"Try {sweep.suggested / 10:.1g}. Right as it is for fine-tuning.",
+            f"a rate of {suggested / FAR:.1g} and more",
+            f"Try {suggested / 10:.1g}. Right as it is for fine-tuning.",
         )
     else:
         yield passed("lr-range", f"{rate:.3g} is in range: in a sweep the loss {said}")
