@@ -3,10 +3,11 @@
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
+from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.diagnosis import data, nets
 from benchmarks.diagnosis.bases import adam, cross_entropy, sgd
-from benchmarks.diagnosis.dynamic import DYING, SLOW, STUCK, into, linear
+from benchmarks.diagnosis.dynamic import DYING, RATE, SLOW, STUCK, into, linear
 from benchmarks.diagnosis.healthy import healthy
 from benchmarks.diagnosis.training import Training
 
@@ -37,6 +38,40 @@ def units_die_one_by_one(t):
                 fading[index] -= 50.0
 
     t.before.append(fade)
+
+
+@into(
+    "mlp-sgd",
+    "regression",
+    "tabular",
+    roots=("loss-oscillation", *RATE),
+    onset=0,
+    steps=800,
+    interval=5,
+)
+def a_valley_too_steep(t):
+    # A linear model at a rate just below the one from which on its steps climb the walls; inputs with a mean make one
+    # direction much steeper than all others. Epochs of 45 batches, from a loader.
+    at_the_edge(t, 0.95)
+
+
+def at_the_edge(t: Training, share: float) -> None:
+    """Least squares by a linear model at a share of the largest rate that is stable."""
+    d, momentum = t.data, 0.9
+    classes = d.classes if d.y.dim() == 1 else 1
+    x = d.x + 2.0
+    curvature = 2 / classes * float(torch.linalg.eigvalsh(x.T @ x / len(x))[-1])
+    t.model = nn.Linear(x.shape[1], classes)
+    t.optimizers = sgd(t.model, share * 2 * (1 + momentum) / curvature, momentum)
+
+    def squares(model, x, y):
+        target = F.one_hot(y, classes).float() if y.dim() == 1 else y
+        return F.mse_loss(model(x + 2.0), target)
+
+    loader = DataLoader(TensorDataset(d.x, d.y), len(x) // 45, shuffle=True)
+    batches = (batch for _ in range(t.steps) for batch in loader)
+    t.loss = squares
+    t.update = lambda t, x, y, step: t.step(*next(batches))
 
 
 def schedule(t: Training, make) -> None:
@@ -141,6 +176,14 @@ def decays_to_a_thousandth_near_its_end():
     optimizers = sgd(model, 0.05)
     schedule = Schedules.MultiStepLR(optimizers[0], [350, 430, 470])
     return Training(model, optimizers, data.digits(), cross_entropy, scheduler=schedule, steps=500)
+
+
+@healthy
+def least_squares_with_a_steep_direction():
+    model = nets.mlp(64, 10)
+    training = Training(model, [], data.digits(), cross_entropy, steps=600)
+    at_the_edge(training, 0.05)
+    return training
 
 
 @healthy
