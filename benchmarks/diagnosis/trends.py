@@ -51,7 +51,7 @@ def units_die_one_by_one(t):
 )
 def a_valley_too_steep(t):
     # A linear model at a rate just below the one from which on its steps climb the walls; inputs with a mean make one
-    # direction much steeper than all others. Epochs of 45 batches, from a loader; few samples a batch bear half the rate.
+    # direction much steeper than all others. Epochs of 45 batches, from a loader; few samples in them bear half of it.
     at_the_edge(t, 0.95 if len(t.data.x) > 1000 else 0.4)
 
 
