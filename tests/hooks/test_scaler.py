@@ -76,7 +76,8 @@ def test_a_gradient_that_lies_otherwise_than_its_mean_is_left_out() -> None:
     optimizer = torch.optim.SGD([table, weight], lr=0.1, momentum=0.9)
     table.grad, weight.grad = torch.ones(5, 3), torch.ones(2, 3)
     optimizer.step()
-    table.grad = torch.sparse_coo_tensor(torch.tensor([[1, 3]]), torch.ones(2, 3), (5, 3))
+    rows = torch.tensor([[1, 3]])
+    table.grad = torch.sparse_coo_tensor(rows, torch.ones(2, 3), (5, 3), check_invariants=True)
     held = [Parameter(name, "", "", tensor) for name, tensor in (("t", table), ("w", weight))]
     assert alongside(optimizer, held[:1]) is None
     assert alongside(optimizer, held) == pytest.approx(1.0)
