@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
+from trainvitals.hooks.alongside import alongside
 from trainvitals.hooks.draft import Draft
 from trainvitals.hooks.gradients import GradientNorm, StepStatistics, root_of_squares
 from trainvitals.hooks.memory import Memory
@@ -100,6 +101,10 @@ class ParameterLook:
         look.untried.add(id(optimizer))
         if id(optimizer) in look.statistics:
             look.statistics[id(optimizer)].take_gradients(scale)
+            if self._optimizers.is_primary(optimizer):
+                along = alongside(optimizer, members)
+                if along is not None:
+                    draft.scalars["tv/grad_along"] = along
         return norm
 
     def take_update(self, optimizer: Optimizer) -> bool:

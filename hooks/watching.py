@@ -30,6 +30,7 @@ from trainvitals.hooks.parameterlook import ParameterLook
 from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.quiet import Quiet, watched_step
 from trainvitals.hooks.registry import Registry
+from trainvitals.hooks.scaler import ScalerWatch
 from trainvitals.hooks.sharded import Shards
 from trainvitals.hooks.taps import Taps
 from trainvitals.hooks.timetable import Timetable
@@ -79,6 +80,7 @@ class Watch:
             problems,
         )
         self._data_wait = DataWait(self.observer.see_loaded)
+        self._scaler = ScalerWatch(emitter.emit, lambda: self.completed, problems)
         self._shards = Shards(meeting, emitter.rows["parameter"], problems)
         self._timetable = Timetable(
             self._shards.pace if meeting else Seldom() if light else Pace(),
@@ -138,6 +140,7 @@ class Watch:
                 register_optimizer_step_post_hook(watched_step(self.quiet, self._after_step)),
             ]
             self._data_wait.attach()
+            self._scaler.attach()
             self._interception.attach()
             if self.accounts.quiet_cost is None:
                 self.accounts.quiet_cost = quiet_cost(
@@ -199,6 +202,7 @@ class Watch:
         self.observer.forget()  # first, as what it replaced lies over what the interception did
         self._interception.detach()
         self._data_wait.detach()
+        self._scaler.detach()
         self._end_look()
         self.guard.begin_step()
         self.quiet.end()

@@ -10,6 +10,8 @@ from trainvitals.app.rules.batches import (
     TrainValOverlap,
     UnshuffledData,
 )
+from trainvitals.app.rules.deadgrowth import DeadUnitsGrowing
+from trainvitals.app.rules.gap import GeneralisationGap
 from trainvitals.app.rules.gradients import GradientExploding, GradientVanishingDepth
 from trainvitals.app.rules.loopcalls import (
     AmpWithoutScaler,
@@ -51,11 +53,15 @@ from trainvitals.app.rules.optimizer import (
     TrainableNotInOptimizer,
     UnchangedParameter,
 )
+from trainvitals.app.rules.oscillation import LossOscillation
+from trainvitals.app.rules.plateau import Plateau
 from trainvitals.app.rules.precision import AdamEpsDominates, LowPrecisionUpdateLost
 from trainvitals.app.rules.preflight import Preflight
+from trainvitals.app.rules.ratehigh import LrTooHigh
 from trainvitals.app.rules.repetition import RepeatedBatch, SameOrderEveryEpoch
 from trainvitals.app.rules.resume import ResumeDiscontinuity
 from trainvitals.app.rules.saturation import InputInsensitive, SaturatedActivation
+from trainvitals.app.rules.scaler import AmpSkipStorm
 from trainvitals.app.rules.scales import (
     ActivationDrift,
     ActivationScaleDepth,
@@ -84,12 +90,15 @@ RULES: tuple[type[Rule], ...] = (
     NonFiniteLoss,
     NonFiniteGradient,
     NonFiniteActivation,
+    AmpSkipStorm,
     TrainableNotInOptimizer,
     UnchangedParameter,
     GradNotZeroed,
     GradientVanishingDepth,
     GradientExploding,
     DeadReluUnits,
+    DeadUnitsGrowing,
+    LrTooHigh,
     UpdateRatioHigh,
     UpdateRatioLow,
     LrScheduleMismatch,
@@ -107,8 +116,11 @@ RULES: tuple[type[Rule], ...] = (
     LossConstant,
     LossStuckAtPrior,
     LossNotDecreasing,
+    LossOscillation,
+    Plateau,
     ResumeDiscontinuity,
     Overfitting,
+    GeneralisationGap,
     ValConstant,
     # what the loop shows of itself: wiring and losses
     OptimizerStaleParams,

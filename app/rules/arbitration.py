@@ -73,10 +73,15 @@ STANDSTILL: Final = (
     "loss-stuck-at-prior",
     "loss-not-decreasing",
     "loss-constant",
+    "plateau",
 )
 """Signs that nothing is learned."""
 
+RATE: Final = ("lr-too-high", "update-ratio-high")
+"""A learning rate that is too high: several signs of it, and the first of them."""
+
 BLOW_UP: Final = (
+    "lr-too-high",
     "update-ratio-high",
     "gradient-exploding",
     "gradient-exploding-depth",
@@ -84,11 +89,14 @@ BLOW_UP: Final = (
     "weight-norm-growth",
     "loss-divergence",
     "loss-spike",
+    "loss-oscillation",
+    "amp-skip-storm",
 )
 """Signs that numbers grow."""
 
 SHUT: Final = (
     "dead-relu-units",
+    "dead-units-growing",
     "saturated-activation",
     "input-insensitive",
     "gradient-vanishing-depth",
@@ -96,7 +104,7 @@ SHUT: Final = (
 )
 """Signs that a layer passes nothing on."""
 
-VALIDATION: Final = ("overfitting",)
+VALIDATION: Final = ("overfitting", "generalisation-gap")
 
 SYMPTOMS: Final = (
     *BLOW_UP,
@@ -120,9 +128,10 @@ UPSTREAM: Final = (
     "adam-eps-dominates",
     "activation-scale-depth",
     "gradient-exploding-depth",
-    "update-ratio-high",
+    *RATE,
     "saturated-activation",
     "dead-relu-units",
+    "dead-units-growing",
     "gradient-vanishing-depth",
     *NONFINITE,
     "input-insensitive",
@@ -134,10 +143,13 @@ UPSTREAM: Final = (
     "loss-divergence",
     "update-ratio-low",
     "unchanged-parameter",
+    "loss-oscillation",
+    "amp-skip-storm",
     "loss-constant",
     "loss-stuck-at-prior",
     "initial-loss-mismatch",
     "loss-not-decreasing",
+    "plateau",
     "val-constant",
     *VALIDATION,
     *NOTES,
@@ -147,7 +159,7 @@ the same onset."""
 
 EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
     **{rule: SYMPTOMS for rule in (*DATA, *WIRED) if rule not in MEASURED},
-    "lr-out-of-family-range": tuple(rule for rule in SYMPTOMS if rule != "update-ratio-high"),
+    "lr-out-of-family-range": tuple(rule for rule in SYMPTOMS if rule not in RATE),
     "optimizer-stale-params": (*SYMPTOMS, "trainable-not-in-optimizer"),
     "unshuffled-data": (*SYMPTOMS, "single-class-batch", "same-order-every-epoch"),
     "input-constant": (*SYMPTOMS, "repeated-batch", "train-val-shift"),
@@ -164,13 +176,16 @@ EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
     "adam-eps-dominates": STANDSTILL,
     "activation-scale-depth": (*BLOW_UP, *SHUT, *STANDSTILL, *NONFINITE, "initial-loss-mismatch"),
     "gradient-exploding-depth": (*BLOW_UP, *SHUT, *STANDSTILL, *NONFINITE, "initial-loss-mismatch"),
-    "update-ratio-high": (
-        "lr-out-of-family-range",
-        *BLOW_UP,
-        *SHUT,
-        *STANDSTILL,
-        *NONFINITE,
-        *VALIDATION,
+    **dict.fromkeys(
+        RATE,
+        (
+            "lr-out-of-family-range",
+            *BLOW_UP,
+            *SHUT,
+            *STANDSTILL,
+            *NONFINITE,
+            *VALIDATION,
+        ),
     ),
     "saturated-activation": (
         "gradient-vanishing-depth",
@@ -179,6 +194,7 @@ EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
         *STANDSTILL,
     ),
     "dead-relu-units": (
+        "dead-units-growing",
         "gradient-vanishing-depth",
         "activation-scale-depth",
         "activation-drift",
@@ -187,6 +203,15 @@ EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
         "loss-spike",
         *STANDSTILL,
     ),
+    "dead-units-growing": ("dead-relu-units", "input-insensitive", *STANDSTILL),
+    "amp-skip-storm": (
+        "gradient-exploding",
+        "loss-divergence",
+        "loss-spike",
+        *STANDSTILL,
+        *VALIDATION,
+    ),
+    "loss-oscillation": ("plateau", "loss-not-decreasing", "loss-spike"),
     "gradient-vanishing-depth": (
         "input-insensitive",
         "saturated-activation",
@@ -216,8 +241,10 @@ EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
     "loss-divergence": ("gradient-exploding", "loss-spike", *STANDSTILL, *NONFINITE),
     "update-ratio-low": ("lr-out-of-family-range", *STANDSTILL),
     "unchanged-parameter": STANDSTILL,
-    "loss-constant": ("loss-stuck-at-prior", "loss-not-decreasing"),
-    "loss-stuck-at-prior": ("loss-not-decreasing",),
+    "loss-constant": ("loss-stuck-at-prior", "loss-not-decreasing", "plateau"),
+    "loss-stuck-at-prior": ("loss-not-decreasing", "plateau"),
+    "plateau": ("loss-not-decreasing", "lr-schedule-mismatch", "val-constant"),
+    "overfitting": ("generalisation-gap",),
     **dict.fromkeys(NONFINITE, (*NONFINITE, *BLOW_UP, *SHUT, *STANDSTILL, *VALIDATION)),
 }
 """For each rule those that it may bring about."""
@@ -275,12 +302,13 @@ def _explains(cause: Finding, effect: Finding) -> bool:
         return _names(cause) == cause.rule
     if cause.rule == "trainable-not-in-optimizer" and effect.rule == "unchanged-parameter":
         return bool(set(cause.layers) & set(effect.layers))
-    if {cause.rule, effect.rule} in (
-        {"update-ratio-high", "gradient-exploding"},
-        {"update-ratio-high", "loss-spike"},
-    ):
+    signs = cause.evidence.get("signs", []), effect.evidence.get("signs", [])
+    if effect.rule in signs[0] or cause.rule in signs[1]:
+        return effect.rule in signs[0]  # what it was composed of does not explain it
+    pair = {cause.rule, effect.rule}
+    if pair & {*RATE} and pair & {"gradient-exploding", "loss-spike"}:
         # Updates are sampled, norms are not, so their onsets cannot decide; the rate can.
-        rate = cause if cause.rule == "update-ratio-high" else effect
+        rate = cause if cause.rule in RATE else effect
         return bool(rate.evidence.get("rate_rose")) == (rate is cause)
     if cause.rule in EXPLAINS.get(effect.rule, ()):  # either way round: the earlier one
         return (cause.first_step, _rank(cause)) < (effect.first_step, _rank(effect))

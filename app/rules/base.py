@@ -30,7 +30,7 @@ class Rule(msgspec.Struct):
         """The process has ended in good order; `context.message` is what it said."""
 
     def findings(self, context: Context) -> list[Finding]:
-        """What the rule has found so far, each as if it were a root."""
+        """What the rule has found so far, each as if it were a root. Every rule has its own."""
         raise NotImplementedError
 
     def state(self, context: Context) -> RuleState:
@@ -41,7 +41,7 @@ class Rule(msgspec.Struct):
         return self._without_finding(context)
 
     def _without_finding(self, context: Context) -> RuleState:
-        """Where it stands while there is none."""
+        """Where it stands while there is none. Every rule has its own, or a `state` of its own in its place."""
         raise NotImplementedError
 
     def _report(

@@ -10,6 +10,7 @@ from trainvitals.app.rules.about import about
 from trainvitals.app.rules.arbitration import arbitrate
 from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.blinkers import Blinkers
+from trainvitals.app.rules.composite import CompositeRule
 from trainvitals.app.rules.context import Context, Group, StepView, Table
 from trainvitals.app.rules.finding import Finding, RuleState
 from trainvitals.app.rules.policy import DEFAULTS, Policy
@@ -141,36 +142,50 @@ class Engine:
                     context.project,
                     context.time,
                 )
-                for rule in self._rules
-                for found in self._found(rule)
+                for rule, found in self._all_found()[0]
             ]
         )
 
-    def _found(self, rule: Rule) -> list[Finding]:
-        if rule.id in self.broken:
-            return []
-        try:
-            return rule.findings(self._context)
-        except Exception:  # told by `states`
-            return []
+    def _all_found(self) -> tuple[list[tuple[Rule, Finding]], dict[str, str]]:
+        """What each rule has found, the composite ones last, and what went wrong in those that raised."""
+        found: list[tuple[Rule, Finding]] = []
+        errors = dict(self.broken)
+        for rule in sorted(self._rules, key=lambda rule: isinstance(rule, CompositeRule)):
+            if rule.id in errors:
+                continue
+            try:
+                told = (
+                    rule.combine(self._context, [one for _, one in found])
+                    if isinstance(rule, CompositeRule)
+                    else rule.findings(self._context)
+                )
+                found += [(rule, one) for one in told]
+            except Exception as raised:  # a fault in one rule, whatever it is
+                errors[rule.id] = _said(raised)
+        return found, errors
 
     def states(self) -> list[RuleState]:
         """Where each rule stands, in the order of the rules."""
         rules = {rule.id: rule for rule in self._rules}
-        return [self._state(known.id, rules.get(known.id)) for known in self._known]
+        found, errors = self._all_found()
+        told = [one for _, one in found]
+        return [self._state(known.id, rules.get(known.id), told, errors) for known in self._known]
 
-    def _state(self, name: str, rule: Rule | None) -> RuleState:
+    def _state(
+        self, name: str, rule: Rule | None, found: Sequence[Finding], errors: dict[str, str]
+    ) -> RuleState:
         if rule is None:
             reason = self.policy.of(name).reason
             why = f"Switched off by the policy{f': {reason}' if reason else '.'}"
             return RuleState(rule=name, state="not applicable", reason=why)
-        error = self.broken.get(name)
+        error = errors.get(name)
         if error is None:
             try:
-                rule.findings(self._context)
+                if isinstance(rule, CompositeRule):
+                    return rule.standing(self._context, found)
                 return rule.state(self._context)
             except Exception as raised:  # a fault in one rule, whatever it is
-                error = f"{type(raised).__name__}: {str(raised)[:500]}"
+                error = _said(raised)
         return RuleState(rule=name, state="error", reason=f"The rule failed: {error}")
 
     def save(self) -> bytes:
@@ -220,6 +235,10 @@ def states_of(data: bytes) -> list[RuleState]:
     except msgspec.DecodeError as error:
         raise StateError(f"The saved state cannot be read: {error}.") from error
     raise StateError("The saved state is of another version of the rules.")
+
+
+def _said(raised: Exception) -> str:
+    return f"{type(raised).__name__}: {str(raised)[:500]}"
 
 
 def _unless(rule: type[Rule]) -> list[str]:

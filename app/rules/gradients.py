@@ -132,6 +132,7 @@ class GradientVanishingDepth(Rule):
 
 WINDOW: Final = 200
 WARM_UP: Final = 20
+APART: Final = 20
 START: Final = 3.0
 """Decades that count before there is a usual norm: no healthy start grows a thousandfold."""
 GIVEN_BACK: Final = 0.25
@@ -159,6 +160,10 @@ class GradientExploding(Rule):
     baseline: float = math.nan
     hurt: bool = False
     fatal: bool = False
+    windows: int = 0
+    """Stretches of `APART` steps with a norm over the limit."""
+    window: int = -1
+    """Number of the last of them."""
 
     def on_step(self, context: Context, view: StepView) -> None:
         norm = view.scalars.get("tv/grad_norm")
@@ -176,6 +181,8 @@ class GradientExploding(Rule):
         self.held.update(view.step, over, calm=calm, k=3, n=20)
         if over:
             self.strangers += 1
+            self.windows += view.step // APART != self.window
+            self.window = view.step // APART
             self.baseline = usual if math.isnan(self.baseline) else self.baseline
             self.peak = max(self.peak, level)
             hurt = context.loss.regained > GIVEN_BACK
@@ -210,6 +217,7 @@ class GradientExploding(Rule):
                 where="the whole model",
                 peak=number(10**self.peak),
                 usual=number(10**self.baseline),
+                windows=self.windows,
                 curve=self.curve.evidence(
                     "log10 of the gradient norm",
                     None,

@@ -5,8 +5,8 @@ from typing import ClassVar
 from trainvitals.app.rules.base import listing
 from trainvitals.app.rules.context import Context, StepView
 from trainvitals.app.rules.finding import Severity
-from trainvitals.app.rules.observed import FINE, SKIP, Looked, ObservedRule, wrong
-from trainvitals.app.rules.thresholds import Count, Share
+from trainvitals.app.rules.observed import FINE, SKIP, EvaluationRule, Looked, ObservedRule, wrong
+from trainvitals.app.rules.thresholds import Count
 from trainvitals.hooks.wire.observed import Observed
 
 
@@ -55,15 +55,12 @@ class TrainModeMissing(ObservedRule):
         )
 
 
-class EvalModeLeak(ObservedRule):
+class EvalModeLeak(EvaluationRule):
     """The model is evaluated with dropout and batch norm in training mode."""
 
     id: ClassVar[str] = "eval-mode-leak"
     leaks: ClassVar[Count] = 5
     """Calls without gradients in training mode, at least: one may be a dry run."""
-    seldom: ClassVar[Share] = 0.5
-    """Share of the steps with calls without gradients up to which these are evaluations: a GAN has them at every
-    step."""
     k: ClassVar[int] = 1
     n: ClassVar[int] = 1
     expected: ClassVar[str] = "model.eval() before an evaluation, model.train() after it"
@@ -80,7 +77,7 @@ class EvalModeLeak(ObservedRule):
         if told is None:
             return SKIP
         leaks = told.training >= self.leaks and told.training > 0.5 * told.forwards
-        if not leaks or told.training_phases > max(self.seldom * context.steps, 1):
+        if not leaks or not self._between_steps(context, told.training_phases):
             return FINE
         return wrong(
             f"{told.training} evaluations of the model ran in training mode: {listing(told.names)}",

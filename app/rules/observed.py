@@ -8,6 +8,7 @@ from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.context import Context, StepView
 from trainvitals.app.rules.finding import Finding, RuleState, Severity
 from trainvitals.app.rules.statistics import Persistence
+from trainvitals.app.rules.thresholds import Share
 from trainvitals.hooks.wire.observed import Observed
 
 
@@ -57,7 +58,7 @@ class ObservedRule(Rule):
     sight: Sight | None = None
 
     def look(self, context: Context, view: StepView, seen: Observed) -> Looked:
-        """Judge one look."""
+        """Judge one look. Every rule of this kind has its own."""
         raise NotImplementedError
 
     def on_step(self, context: Context, view: StepView) -> None:
@@ -95,3 +96,15 @@ class ObservedRule(Rule):
         if not self.held.fired and self.held.over:
             return self._state("not enough data", f"Seen {len(self.held.over)} of {self.k} times.")
         return self._held(self.held, f"As expected in {self.held.count} looks.")
+
+
+class EvaluationRule(ObservedRule):
+    """A rule about evaluations: calls without gradients between two steps, now and then."""
+
+    seldom: ClassVar[Share] = 0.5
+    """Share of the steps with calls without gradients up to which these are evaluations: a GAN has them at every
+    step."""
+
+    def _between_steps(self, context: Context, phases: int) -> bool:
+        """Whether so many spans with such calls are few enough to be evaluations."""
+        return phases <= max(self.seldom * context.steps, 1)

@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 
 from trainvitals.app.rules.context import Context, StepView
-from trainvitals.app.rules.observed import FINE, SKIP, Looked, ObservedRule, wrong
-from trainvitals.app.rules.thresholds import Count, Positive, Share
+from trainvitals.app.rules.observed import FINE, SKIP, EvaluationRule, Looked, wrong
+from trainvitals.app.rules.thresholds import Count, Positive
 from trainvitals.app.rules.validation import is_validation_loss
 from trainvitals.hooks.wire.observed import BatchSeen, Observed
 
@@ -16,7 +16,7 @@ KEPT: Final = 50
 """Batches of the training that are compared with."""
 
 
-class TrainValShift(ObservedRule):
+class TrainValShift(EvaluationRule):
     """The inputs of an evaluation have another mean or size than the training's, and its loss is the higher for it."""
 
     id: ClassVar[str] = "train-val-shift"
@@ -30,9 +30,6 @@ class TrainValShift(ObservedRule):
     """Standard deviations from batch to batch of the training: both must be exceeded."""
     least: ClassVar[Count] = 8
     """Samples of an evaluation's batch, and batches of the training, to judge by."""
-    seldom: ClassVar[Share] = 0.5
-    """Share of the steps with calls without gradients up to which these are evaluations: a GAN has them at every
-    step."""
     k: ClassVar[int] = 2
     n: ClassVar[int] = 2
     expected: ClassVar[str] = "Inputs of the same mean and size in training and evaluation"
@@ -67,7 +64,7 @@ class TrainValShift(ObservedRule):
             return SKIP
         if len(self.means) < self.least or inputs.shape[0] < self.least:
             return SKIP
-        if told.phases > max(self.seldom * context.steps, 1):
+        if not self._between_steps(context, told.phases):
             return SKIP
         difference = self._difference(inputs.mean, inputs.std, inputs.shape[0])
         if not difference:

@@ -25,7 +25,7 @@ class FactsRule(ObservedRule):
         return SKIP if seen.facts is None else self.judge(seen.facts)
 
     def judge(self, facts: Facts) -> Looked:
-        """Judge the models and optimizers."""
+        """Judge the models and optimizers. Every rule of this kind has its own."""
         raise NotImplementedError
 
 

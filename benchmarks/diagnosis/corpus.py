@@ -7,6 +7,7 @@ from benchmarks.diagnosis import (
     odd_loops,
     other_goals,
     schedules,
+    trends,
     wiring,
 )
 from benchmarks.diagnosis.bases import BASES
@@ -15,7 +16,7 @@ from benchmarks.diagnosis.healthy import HEALTHY
 
 __all__ = ["CASES", "REGISTERED"]
 
-REGISTERED = (learning, odd_loops, other_goals, schedules)
+REGISTERED = (learning, odd_loops, other_goals, schedules, trends)
 """Modules that add to the registers of others as they are imported."""
 
 _FAULTS = (*dynamic.FAULTS.cases, *nonfinite.FAULTS.cases, *wiring.FAULTS.cases)

@@ -13,6 +13,7 @@ into = FAULTS.into
 
 RATE = ("update-ratio-high", "lr-too-high", "lr-out-of-family-range")
 SLOW = ("update-ratio-low", "lr-too-low", "lr-out-of-family-range")
+DYING = ("dead-relu-units", "dead-units-growing")
 STUCK = ("loss-stuck-at-prior", "loss-not-decreasing")
 
 
@@ -178,7 +179,7 @@ def dead_from_the_start(t):
     nn.init.constant_(layer.bias, -50.0)
 
 
-@into("mlp-adam", "regression", "mlp-sgd", roots=("dead-relu-units",), places=("act1",), onset=120)
+@into("mlp-adam", "regression", "mlp-sgd", roots=DYING, places=("act1",), onset=120)
 def dead_later(t):
     def kill():
         with torch.no_grad():
@@ -198,7 +199,7 @@ def half_dead(t):
     "mlp-adam",
     "mlp-sgd",
     "tabular",
-    roots=("dead-relu-units",),
+    roots=DYING,
     places=("act*",),
     onset=150,
     steps=800,

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from trainvitals.hooks.checks import fitting, loading, outputs, wiring
+from trainvitals.hooks.checks import fitting, loading, outputs, sweep, wiring
 from trainvitals.hooks.checks.report import PreflightError, Report
 from trainvitals.hooks.checks.subject import Subject, random_state_kept
 from trainvitals.hooks.checks.verdicts import failed, skipped
@@ -27,6 +27,7 @@ FAMILIES: tuple[tuple[str, Family], ...] = (
     ("init-scale", outputs.depth),
     ("overfit-one-batch", fitting.overfit_one_batch),
     ("input-dependence", fitting.input_dependence),
+    ("lr-range", sweep.learning_rate),
 )
 _LABELS = ("out of bounds", "n_classes", "out of range in self")
 """What PyTorch says of a label that is no class."""

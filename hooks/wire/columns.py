@@ -81,6 +81,10 @@ SCALARS = (
     Column("tv/loss", "Loss of the watched criterion"),
     # 1.0 when gradients of the step before were still there at every backward of this step, else 0.0.
     Column("tv/grad_carried", "Gradient carried over", "", "linear"),
+    # Cosine between the gradients and the mean of those before that the optimizer keeps: below 0 they turn back.
+    Column("tv/grad_along", "Gradient along its past", "", "linear"),
+    # Of a `GradScaler`, whenever it changes: each skipped step halves it.
+    Column("tv/amp_scale", "Gradient scale"),
     # Labels seen so far by `tv.batch` or the criterion: entropy of the classes in nats, their number, how
     # many labels were counted; for real-valued targets their variance.
     Column("tv/label_entropy", "Label entropy", "nats", "linear"),

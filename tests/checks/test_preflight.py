@@ -124,6 +124,28 @@ def test_a_learning_rate_that_is_far_too_low_is_named():
     assert found["overfit-one-batch"] in ("warning", "critical")
 
 
+def line(rate):
+    """Of a regression: its loss is a parabola, which a step of more than 2 / curvature climbs."""
+    torch.manual_seed(0)
+    x, y = blobs()
+    model = nn.Linear(12, 1)
+    data = DataLoader(TensorDataset(x, y[:, None].float()), 32, shuffle=True)
+    return outcomes(model, data, F.mse_loss, SGD(model.parameters(), rate))["lr-range"]
+
+
+def test_a_learning_rate_is_compared_with_a_sweep_over_rates():
+    x = torch.cat([blobs()[0], torch.ones(256, 1)], 1)
+    bound = 2 / float(torch.linalg.eigvalsh(2 * x.T @ x / len(x))[-1])
+    assert line(bound) == line(1e-6 * bound) == "warning"
+    assert line(bound / 10) == "pass"
+
+
+def test_a_sweep_is_left_out_where_a_rate_means_something_else():
+    model = mlp()
+    found = outcomes(model, optimizer=torch.optim.LBFGS(model.parameters(), lr=1.0))
+    assert found["lr-range"] == "skipped"
+
+
 def test_softmax_before_cross_entropy_is_found():
     assert outcomes(mlp(nn.Softmax(1)))["loss-call"] == "critical"
 

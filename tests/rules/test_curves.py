@@ -66,7 +66,8 @@ def test_a_validation_that_rises_beyond_its_noise_is_overfitting_from_its_best_o
 def test_a_noisy_validation_that_falls_is_healthy(script):
     generator = random.Random(3)
     values = [2.0 * 0.95**i * (1 + generator.gauss(0, 0.05)) for i in range(40)]
-    assert validated(script, values).findings() == {}
+    # A gap to the training opens, which is worth a note and no more.
+    assert set(validated(script, values).findings()) <= {"generalisation-gap"}
 
 
 def test_the_fifth_equal_validation_is_critical(script):

@@ -44,7 +44,7 @@ def test_an_exponentially_distributed_loss_of_single_samples_is_healthy(script):
 
 def test_a_loss_near_zero_may_double(script):
     losses = [2.3 * 0.97**step for step in range(400)] + [0.004] * 300
-    assert run_of(script, losses, LABELS).findings() == {}
+    assert set(run_of(script, losses, LABELS).findings()) <= {"plateau"}
 
 
 def test_a_slow_divergence_is_found_from_its_beginning(script):
@@ -61,7 +61,7 @@ def test_a_fast_divergence_is_found_within_a_short_run(script):
 
 def test_a_spike_that_comes_back_is_no_divergence(script):
     losses = [2.3 * 0.99**step for step in range(200)] + [2.0] * 15 + [0.3] * 200
-    assert run_of(script, losses, LABELS).findings() == {}
+    assert set(run_of(script, losses, LABELS).findings()) <= {"plateau"}
 
 
 def test_a_negative_loss_that_falls_is_healthy(script):
@@ -126,7 +126,7 @@ def test_without_labels_the_width_of_the_last_layer_tells(script):
         run.step(step, {"loss": loss})
     found = run.findings()["loss-stuck-at-prior"]
     assert found.evidence["prior"] == pytest.approx(math.log(64), rel=1e-5)
-    assert run_of(script, stuck(600)).findings() == {}
+    assert set(run_of(script, stuck(600)).findings()) <= {"plateau"}
 
 
 def test_a_loss_that_leaves_the_prior_resolves(script):

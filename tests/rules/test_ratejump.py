@@ -31,7 +31,7 @@ def root(engine):
 def test_a_rate_that_jumps_before_the_loss_runs_away_is_the_root_from_the_jump_on():
     losses = [*falling(200), 0.3, 5.0, 9.0, *([20.0] * 97)]
     found = root(judge([1e-3] * 200 + [1.0] * 100, losses))
-    assert found.rule == "update-ratio-high"
+    assert found.rule == "lr-too-high"
     assert (found.first_step, found.state, found.severity) == (200, "firing", "critical")
     assert "0.001 to 1" in found.title
     assert "Go back to 0.001" in found.remedy
@@ -76,4 +76,4 @@ def test_a_jump_that_triples_a_tiny_loss_is_no_finding():
 def test_a_run_that_recovered_from_the_jump_is_told_so():
     losses = [*falling(200), 0.3, 5.0, 9.0, *([20.0] * 20), *falling(400, start=2.0, end=0.2)]
     found = root(judge([1e-3] * 200 + [1.0] * 423, losses))
-    assert (found.rule, found.state) == ("update-ratio-high", "resolved")
+    assert (found.rule, found.state) == ("lr-too-high", "resolved")
