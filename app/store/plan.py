@@ -170,7 +170,7 @@ def _changed(connection: sqlite3.Connection, part: Reach, count: int, width: int
 def _step(connection: sqlite3.Connection, part: Reach, record: int) -> int:
     group = part.group
     if record >= group.compacted:
-        return int(part.tail[record - group.compacted])
+        return int(part.tail[record - part.tail_first])
     return int(block_steps(connection, group, 0, record // group.block)[record % group.block])
 
 
@@ -184,7 +184,7 @@ def _segments(
         for span in spans(part, pyramid.level_for(width)):
             nodes.append((span, *_nodes_of(connection, part, span, width)))
         if part.tail_kept.any():
-            numbers = part.group.compacted + np.flatnonzero(part.tail_kept)
+            numbers = part.tail_first + np.flatnonzero(part.tail_kept)
             nodes.append((None, numbers // width, part.tail[part.tail_kept]))
         if nodes:
             segments.append(_segment(part, nodes))

@@ -90,9 +90,9 @@ def test_a_live_page_gets_the_last_buckets_alone(store, sender):
         if step % 10 == 9:
             stream.send()
             scalars.take(store.series_news("run-1", ["loss"], scalars.cursor, points=400))
-            news = store.matrix_news("run-1", "activation", "std", cursor, buckets=400)
+            news = store.matrices_news("run-1", "activation", ["std", "rms"], cursor, buckets=400)
             cursor = news.cursor
-            columns.append((news.whole, len(news.data.steps)))
+            columns.append((news.whole, len(news.data["std"].steps)))
     for answers in (scalars.answers, columns):
         assert (
             sum(whole for whole, _ in answers) == 4
@@ -111,4 +111,4 @@ def test_what_is_no_cursor_of_the_question_gets_the_whole_answer(store, sender, 
 def test_there_is_no_news_of_a_run_that_is_not_there(store):
     assert store.series_news("nope", ["loss"], "").data == {}
     assert store.row_news("nope", "activation", "fc1", "").data == {}
-    assert store.matrix_news("nope", "activation", "std", "").data.rows == []
+    assert store.matrices_news("nope", "activation", ["std"], "").data["std"].rows == []

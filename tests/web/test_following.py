@@ -44,12 +44,17 @@ def test_curves_and_matrices_that_are_followed_are_those_of_the_store(followed):
             kept = shown.series("run-1", names, points=points)
             assert list(kept) == list(whole)
             assert all(same(kept[name], whole[name]) for name in whole)
-        for kind, key in (("activation", "std"), ("parameter", "grad_rms")):
-            whole = store.matrix("run-1", kind, key, buckets=50)
-            kept = shown.matrix("run-1", kind, key, buckets=50)
-            assert kept.rows == whole.rows
-            assert same(kept, whole)
-            seen = max(seen, len(whole.steps))
+        for kind, keys in (
+            ("activation", ["std", "rms", "nothing"]),
+            ("parameter", ["grad_rms"]),
+        ):
+            kept = shown.matrices("run-1", kind, keys, buckets=50)
+            assert list(kept) == keys
+            for key in keys:
+                whole = store.matrix("run-1", kind, key, buckets=50)
+                assert kept[key].rows == whole.rows
+                assert same(kept[key], whole)
+                seen = max(seen, len(whole.steps))
     assert seen >= 25
 
 
