@@ -68,16 +68,16 @@ def matrices(
     rows = {statistic: _rows(layouts, statistic) for statistic in statistics}
     answer = plan(connection, run, kind, start, stop, buckets, since)
     edges = answer.edges
-    gathered = {
-        key: Buckets(len(own), edges if own else edges[:0]) for key, own in rows.items()
-    }
+    gathered = {key: Buckets(len(own), edges if own else edges[:0]) for key, own in rows.items()}
     for segment in answer.segments:
         layout = segment.reach.group.layout
         held = [statistic for statistic in rows if statistic in layout.columns]
         if not held:
             continue
         places = {key: {name: index for index, name in enumerate(rows[key])} for key in held}
-        targets = {key: np.array([of[row.name] for row in layout.rows]) for key, of in places.items()}
+        targets = {
+            key: np.array([of[row.name] for row in layout.rows]) for key, of in places.items()
+        }
         columns = [layout.columns.index(statistic) for statistic in held]
         for part, found in Reader(connection, segment).columns(columns):
             for statistic, nodes in zip(held, found, strict=True):

@@ -51,9 +51,7 @@ def _grown(known: Series, more: Series) -> Series:
     )
 
 
-def grow_matrices(
-    known: dict[str, Matrix], news: dict[str, Matrix]
-) -> dict[str, Matrix] | None:
+def grow_matrices(known: dict[str, Matrix], news: dict[str, Matrix]) -> dict[str, Matrix] | None:
     """`known` with the buckets of `news` in place of its own from the first new one on; None when rows have changed."""
     if any(known[key].rows != more.rows for key, more in news.items()):
         return None

@@ -57,9 +57,7 @@ class Values(Part):
     ) -> dict[str, Matrix]:
         """Some statistics at once, each as `matrix` gives it, for little more than the time of one."""
         with self._database.read() as connection:
-            return read.matrices(
-                connection, run, kind, statistics, start, stop, buckets, ""
-            ).data
+            return read.matrices(connection, run, kind, statistics, start, stop, buckets, "").data
 
     def row(
         self,
