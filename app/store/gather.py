@@ -21,13 +21,24 @@ class Buckets:
 
     def __init__(self, rows: int, edges: Steps) -> None:
         self.edges = edges
-        self.nodes = pyramid.empty(rows, len(edges))
+        self._rows = rows
+        self._nodes: Nodes | None = None
+
+    @property
+    def nodes(self) -> Nodes:
+        """What was gathered."""
+        return self._nodes or pyramid.empty(self._rows, len(self.edges))
 
     def add(self, rows: npt.NDArray[np.intp], steps: Steps, nodes: Nodes) -> None:
         """Add `nodes` of shape (rows, n), which come after those that were added to the same rows before.
 
         steps: of each node; those of a bucket go from its edge to before the next one.
         """
+        all_rows = len(rows) == self._rows and _in_order(rows)
+        if self._nodes is None and all_rows and np.array_equal(steps, self.edges):
+            self._nodes = nodes  # as it mostly is for a curve
+            return
+        self._nodes = gathered = pyramid.writable(self.nodes)
         bucket = np.searchsorted(self.edges, steps, side="right") - 1
         if (bucket[1:] < bucket[:-1]).any():  # steps that went back
             order = np.argsort(bucket, kind="stable")
@@ -38,14 +49,14 @@ class Buckets:
         place: Any = np.ix_(rows, where)
         if _in_order(rows) and _in_order(where):  # as they mostly are: many times as fast
             place = slice(rows[0], rows[-1] + 1), slice(where[0], where[-1] + 1)
-        held = self.nodes[place]
+        held = gathered[place]
         both = np.flatnonzero((held.finite | held.nonfinite).any(axis=0))
         if len(both):  # mostly the one bucket that two pieces share
             shared = pyramid.combine(held[:, both], new[:, both])
-            self.nodes.put(place, new)
-            self.nodes.put(np.ix_(rows, where[both]), shared)
+            gathered.put(place, new)
+            gathered.put(np.ix_(rows, where[both]), shared)
         else:
-            self.nodes.put(place, new)
+            gathered.put(place, new)
 
 
 def _in_order(numbers: npt.NDArray[np.integer]) -> bool:
@@ -63,13 +74,17 @@ class Reader:
         self._tail: groups.Tail | None = None
         self._tail_columns: npt.NDArray[np.float32] | None = None
 
-    def row(self, columns: Sequence[int], row: int) -> Nodes:
-        """One row of some columns (scalars by the keys of their names): shape (columns, runs of the segment)."""
+    def row(self, columns: Sequence[int], row: int) -> tuple[Steps, Nodes]:
+        """One row of some columns (scalars by the keys of their names): the step of each bucket, and its nodes.
+
+        They have shape (columns, buckets).
+        """
         tile, place = divmod(row, tiles.TILE_ROWS)
-        return self._read(columns, tile, tile, place)
+        nodes, firsts = self._read(columns, tile, tile, place), self._segment.firsts
+        return self._segment.steps[firsts], pyramid.merge(nodes, firsts)
 
     def columns(self, columns: Sequence[int]) -> Iterator[tuple[slice, list[Nodes]]]:
-        """All rows of some columns: which of the rows, and their nodes of each column, shape (rows, runs)."""
+        """All rows of some columns, some at a time: which, and their nodes of each column, shape (rows, runs)."""
         rows = self._group.rows
         widest = max(self._nodes(piece) for piece in self._segment.pieces)
         many = max(1, CELLS // widest // tiles.TILE_ROWS // len(columns))

@@ -39,6 +39,8 @@ class Segment:
     pieces: list[Piece]
     steps: Steps
     """The lowest step of the bucket of each run of nodes, of all pieces."""
+    firsts: npt.NDArray[np.intp]
+    """The first run of each bucket: one may go over several pieces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +208,7 @@ def _nodes_of(
             "ORDER BY block",
             (group.key, level, span.first, span.last),
         )
-        steps = np.concatenate([tiles.unpack_steps(row[0]) for row in rows])
+        steps = tiles.unpack_all_steps(tuple(body for (body,) in rows.fetchall()))
     else:
         steps = part.partial[span.first][0]
     if span.fresh:
@@ -225,6 +227,8 @@ def _segment(part: Reach, nodes: Sequence[tuple[Span | None, Steps, Steps]]) -> 
         numbers.append(own[starts])
         lows.append(np.minimum.reduceat(steps, starts))
     number, low = np.concatenate(numbers), np.concatenate(lows)
-    starts = pyramid.run_starts(number)  # a bucket may go over several pieces
-    runs = np.diff(np.concatenate((starts, [len(number)])))
-    return Segment(part, pieces, np.repeat(np.minimum.reduceat(low, starts), runs))
+    firsts = pyramid.run_starts(number)
+    if len(firsts) < len(number):
+        runs = np.diff(np.concatenate((firsts, [len(number)])))
+        low = np.repeat(np.minimum.reduceat(low, firsts), runs)
+    return Segment(part, pieces, low, firsts)

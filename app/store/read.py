@@ -34,10 +34,11 @@ def series(
     answer = plan(connection, run, "scalar", start, stop, points, since)
     buckets = Buckets(len(wanted), answer.edges)
     for segment in answer.segments if wanted else ():
-        nodes = Reader(connection, segment).row([known[name] for name in wanted], 0)
-        buckets.add(np.arange(len(wanted)), segment.steps, nodes)
-    found = {name: _series(answer.edges, buckets.nodes, row) for row, name in enumerate(wanted)}
-    return News(found, answer.cursor, answer.whole)
+        found = Reader(connection, segment).row([known[name] for name in wanted], 0)
+        buckets.add(np.arange(len(wanted)), *found)
+    nodes = buckets.nodes
+    curves = {name: _series(answer.edges, nodes, row) for row, name in enumerate(wanted)}
+    return News(curves, answer.cursor, answer.whole)
 
 
 def _series(edges: Steps, nodes: Nodes, row: int) -> Series:
@@ -152,11 +153,12 @@ def row(
     position = {statistic: place for place, statistic in enumerate(statistics)}
     buckets = Buckets(len(statistics), answer.edges)
     for segment, columns, index in parts:
-        nodes = Reader(connection, segment).row(range(len(columns)), index)
+        found = Reader(connection, segment).row(range(len(columns)), index)
         targets = np.array([position[column] for column in columns])
-        buckets.add(targets, segment.steps, nodes)
-    found = {key: _series(answer.edges, buckets.nodes, place) for key, place in position.items()}
-    return News(found, answer.cursor, answer.whole)
+        buckets.add(targets, *found)
+    nodes = buckets.nodes
+    curves = {key: _series(answer.edges, nodes, place) for key, place in position.items()}
+    return News(curves, answer.cursor, answer.whole)
 
 
 def latest(
