@@ -244,8 +244,11 @@ def writable(nodes: Nodes) -> Nodes:
     """`nodes` in arrays that may be written to and hold any number."""
     if all(field.flags.writeable for field in nodes.fields) and nodes.min.dtype == np.float64:
         return nodes
-    numbers = (field.astype(np.float64) for field in nodes.fields[:4])
-    return Nodes(*numbers, nodes.finite.copy(), nodes.nonfinite.copy())
+
+    def copied(field: npt.NDArray[Any]) -> Any:
+        return np.array(field, np.float64 if field.dtype.kind == "f" else np.int64)
+
+    return Nodes(*map(copied, nodes.fields))
 
 
 def join(parts: Sequence[Nodes]) -> Nodes:
