@@ -51,6 +51,7 @@ def arrivals(draw):
     return draw(st.lists(st.tuples(sizes, st.sampled_from([False] * 6 + [True])), max_size=12))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     arrived=arrivals(),
