@@ -24,7 +24,7 @@ from trainvitals.app.web.figures_api import known_line, look_of_request, map_new
 from trainvitals.app.web.frames import IDLE_S
 from trainvitals.app.web.memory import Memory
 from trainvitals.app.web.params import choice, known_run, optional_whole
-from trainvitals.app.web.serialize import json_response
+from trainvitals.app.web.serialize import dumps
 
 bp = Blueprint("live", __name__)
 
@@ -42,6 +42,8 @@ MAX_DRAWN: Final = 64
 
 _drawn = Memory(MAX_DRAWN)
 _texts = Memory(MAX_DRAWN)
+_answers = Memory(MAX_DRAWN)
+"""Pages that were told the same ask the same."""
 
 
 @bp.get("/api/v1/runs/<run_id>/live")
@@ -57,13 +59,25 @@ def news_of_run(run_id: str) -> Response:
     known = optional_whole("version")
     store = get_store()
     shown = runview.view(store, run, time.time())
+    body = _answers.get(
+        store,
+        run,
+        (shown.status, request.full_path),
+        lambda: dumps(_answer(store, run, shown, known)),
+    )
+    # A sign of life changes the pill alone.
+    pill = render_template("_pill.html", view=shown)
+    head = dumps({"again_ms": again_ms(run_id, time.time()), "pill": pill})
+    return Response(head[:-1] + b"," + body[1:], mimetype="application/json")
+
+
+def _answer(store: Store, run: Run, shown: runview.View, known: int | None) -> dict[str, Any]:
+    """What is the same for all pages that ask the same of this version of the run."""
     answer: dict[str, Any] = {
         "version": run.version,
         "status": shown.status,
         "last_step": run.last_step,
         "changed": known is None or known != run.version,
-        "again_ms": again_ms(run_id, time.time()),
-        "pill": render_template("_pill.html", view=shown),
     }
     if answer["changed"]:
         held = dict(item.rpartition("~")[::2] for item in request.args.getlist("known"))
@@ -79,7 +93,7 @@ def news_of_run(run_id: str) -> Response:
             }
         if "map" in request.args:
             answer["map"] = map_news(run, request.args["map"])
-    return json_response(answer)
+    return answer
 
 
 def again_ms(run_id: str, now: float) -> int:

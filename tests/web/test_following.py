@@ -117,6 +117,35 @@ def test_pages_of_a_run_are_told_to_ask_at_the_same_moment():
     assert len({live.again_ms(f"run-{number}", 1e3) for number in range(20)}) > 10
 
 
+def test_pages_of_different_runs_ask_far_from_each_other_also_when_runs_come_and_go():
+    moments = live._Moments()
+    for number in range(40):  # of which ten at a time are followed
+        now = 1e3 + 4.0 * number
+        followed = [f"run-{n}" for n in range(max(number - 9, 0), number + 1)]
+        at = sorted(moments.of(run, now) for run in followed)
+        assert at == sorted(moments.of(run, now + 1) for run in followed)
+        gaps = np.diff([*at, at[0] + live.EVERY_MS])
+        assert gaps.min() >= live.EVERY_MS / 3 / len(followed)
+
+
+def test_pages_that_know_the_same_get_an_answer_that_is_made_once(client, send, clock, monkeypatch):
+    send(count=12)
+    first = client.get("/api/v1/runs/run-1/live?charts=run&map=").json
+    send(first=12, count=3)
+    clock.now += frames.FRAME_S
+    made, make = [], live._answer
+    monkeypatch.setattr(live, "_answer", lambda *given: made.append(1) or make(*given))
+    address = f"/api/v1/runs/run-1/live?version={first['version']}&charts=run&map={first['map'].get('token', '')}"
+    answers = [client.get(address).json for _ in range(3)]
+    assert len(made) == 1
+    assert all(answer.pop("again_ms") >= live.SOONEST_MS for answer in answers)
+    assert answers[0]["changed"]
+    assert answers[0]["last_step"] > first["last_step"]
+    assert answers == [answers[0]] * 3
+    assert client.get(address + "&known=loss~x").json["version"] == answers[0]["version"]
+    assert len(made) == 2
+
+
 def test_texts_that_a_page_has_do_not_come_again(client, send, clock):
     send(count=12)
     first = client.get("/api/v1/runs/run-1/live").json
