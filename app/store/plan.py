@@ -219,13 +219,20 @@ def _nodes_of(
     return numbers // width, steps
 
 
+def _lowest(steps: Steps, starts: npt.NDArray[np.intp]) -> Steps:
+    """The lowest step of each run; as they mostly rise its first, which is found many times as fast."""
+    if (steps[1:] >= steps[:-1]).all():
+        return steps[starts]
+    return np.minimum.reduceat(steps, starts)
+
+
 def _segment(part: Reach, nodes: Sequence[tuple[Span | None, Steps, Steps]]) -> Segment:
     pieces, numbers, lows = [], [], []
     for span, own, steps in nodes:
         starts = pyramid.run_starts(own)
         pieces.append(Piece(span, starts))
         numbers.append(own[starts])
-        lows.append(np.minimum.reduceat(steps, starts))
+        lows.append(_lowest(steps, starts))
     number, low = np.concatenate(numbers), np.concatenate(lows)
     firsts = pyramid.run_starts(number)
     if len(firsts) < len(number):
