@@ -16,7 +16,7 @@ from typing import Any, cast
 from trainvitals.app.store import Store
 from trainvitals.app.web.following import Followed, grow_matrices, grow_series
 
-FRAME_S = 0.3
+FRAME_S = 0.25
 """How long a frame lasts, seconds: with half a second until a training sends and a second between two questions of a
 page, what was recorded is seen within two."""
 IDLE_S = 15.0
