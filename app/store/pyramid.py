@@ -185,7 +185,7 @@ def _merge_even(nodes: Nodes, runs: "_Runs") -> Nodes:
     return Nodes(
         runs.fold(np.minimum, nodes.min),
         runs.fold(np.maximum, nodes.max),
-        runs.fold(np.add, nodes.mean * (1 / length)),
+        runs.fold(np.add, nodes.mean * np.float64(1 / length)),  # as means add up in float64
         nodes.last[:, length - 1 :: length],
         *(uniform(length * int(own[0, 0]), shape) for own in (nodes.finite, nodes.nonfinite)),
     )
