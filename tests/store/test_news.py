@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from trainvitals.app.store import Store
@@ -58,6 +58,12 @@ def arrivals(draw):
     points=st.sampled_from([1, 10, 300, 5000]),
     per_step=st.sampled_from([1, 2, 3]),
     seed=st.integers(0, 2**20),
+)
+@example(  # means that nearly cancel out, so that adding them up in float32 would show
+    arrived=[(size, False) for size in (1, 1, 1, 1, 2, 40, 255, 300, 255)],
+    points=300,
+    per_step=1,
+    seed=29186,
 )
 def test_news_add_up_to_the_whole_answer(
     tmp_path_factory, sender_to, arrived, points, per_step, seed
