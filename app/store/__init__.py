@@ -2,7 +2,7 @@
 
 All SQL of the server is in this package. Everything is reached by `Store`; what it takes and gives is in `types`.
 
-A page that follows a live run asks `series_news`, `matrix_news` and `row_news`, first with "" and then each time with
+A page that follows a live run asks `series_news`, `matrices_news` and `row_news`, first with "" and then each time with
 the cursor of the answer before, to the same question. It gets the buckets that changed: mostly the last one and new
 ones. Where an answer is not `whole`, a series keeps what lies before its first new step and takes the rest anew; a
 matrix likewise, column by column. Scalars that appeared meanwhile need a question of their own.

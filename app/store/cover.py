@@ -27,8 +27,10 @@ class Reach:
     """Blocks of records, from one to before another."""
     partial: dict[int, tuple[Steps, Mask]]
     """Blocks of which some records were asked for: their steps, and which."""
+    tail_first: int
+    """Number of the first record of the tail that is looked at."""
     tail: Steps
-    """Steps of all records of the tail."""
+    """Steps of the records of the tail from there on."""
     tail_kept: Mask
 
     @property
@@ -49,7 +51,7 @@ class Reach:
         block = self.group.block
         found = [(first * block, last * block) for first, last in self.whole]
         parts = [(number * block, kept) for number, (_, kept) in self.partial.items()]
-        parts.append((self.group.compacted, self.tail_kept))
+        parts.append((self.tail_first, self.tail_kept))
         for start, kept in parts:
             inside = np.flatnonzero(kept)
             if len(inside):
@@ -72,8 +74,9 @@ class Reach:
             self.partial[number] = (steps, kept)
             if not kept.any():
                 del self.partial[number]
-        numbers = np.arange(len(self.tail)) + self.group.compacted
-        self.tail_kept = self.tail_kept & (numbers >= record)
+        before = max(record - self.tail_first, 0)
+        self.tail_first += before
+        self.tail, self.tail_kept = self.tail[before:], self.tail_kept[before:]
 
 
 def reach(connection: sqlite3.Connection, group: Group, low: int, high: int) -> Reach:
@@ -82,7 +85,7 @@ def reach(connection: sqlite3.Connection, group: Group, low: int, high: int) -> 
     kept = (tail >= low) & (tail < high)
     if low <= -NEVER and high >= NEVER:
         blocks = group.blocks(0)
-        return Reach(group, [(0, blocks)] if blocks else [], {}, tail, kept)
+        return Reach(group, [(0, blocks)] if blocks else [], {}, group.compacted, tail, kept)
     whole: list[tuple[int, int]] = []
     partial: dict[int, tuple[Steps, Mask]] = {}
     for level, number, inside in _found(connection, group, _roots(group), low, high):
@@ -95,7 +98,7 @@ def reach(connection: sqlite3.Connection, group: Group, low: int, high: int) -> 
         if whole and whole[-1][1] == first:
             first = whole.pop()[0]
         whole.append((first, last))
-    return Reach(group, whole, partial, tail, kept)
+    return Reach(group, whole, partial, group.compacted, tail, kept)
 
 
 def _roots(group: Group) -> Iterator[tuple[int, int, int]]:

@@ -21,13 +21,24 @@ class Buckets:
 
     def __init__(self, rows: int, edges: Steps) -> None:
         self.edges = edges
-        self.nodes = pyramid.empty(rows, len(edges))
+        self._rows = rows
+        self._nodes: Nodes | None = None
+
+    @property
+    def nodes(self) -> Nodes:
+        """What was gathered."""
+        return self._nodes or pyramid.empty(self._rows, len(self.edges))
 
     def add(self, rows: npt.NDArray[np.intp], steps: Steps, nodes: Nodes) -> None:
         """Add `nodes` of shape (rows, n), which come after those that were added to the same rows before.
 
         steps: of each node; those of a bucket go from its edge to before the next one.
         """
+        all_rows = len(rows) == self._rows and _in_order(rows)
+        if self._nodes is None and all_rows and np.array_equal(steps, self.edges):
+            self._nodes = nodes  # as it mostly is for a curve
+            return
+        self._nodes = gathered = pyramid.writable(self.nodes)
         bucket = np.searchsorted(self.edges, steps, side="right") - 1
         if (bucket[1:] < bucket[:-1]).any():  # steps that went back
             order = np.argsort(bucket, kind="stable")
@@ -38,14 +49,14 @@ class Buckets:
         place: Any = np.ix_(rows, where)
         if _in_order(rows) and _in_order(where):  # as they mostly are: many times as fast
             place = slice(rows[0], rows[-1] + 1), slice(where[0], where[-1] + 1)
-        held = self.nodes[place]
+        held = gathered[place]
         both = np.flatnonzero((held.finite | held.nonfinite).any(axis=0))
         if len(both):  # mostly the one bucket that two pieces share
             shared = pyramid.combine(held[:, both], new[:, both])
-            self.nodes.put(place, new)
-            self.nodes.put(np.ix_(rows, where[both]), shared)
+            gathered.put(place, new)
+            gathered.put(np.ix_(rows, where[both]), shared)
         else:
-            self.nodes.put(place, new)
+            gathered.put(place, new)
 
 
 def _in_order(numbers: npt.NDArray[np.integer]) -> bool:
@@ -61,23 +72,29 @@ class Reader:
         self._segment = segment
         self._group = segment.reach.group
         self._tail: groups.Tail | None = None
-        self._tail_column: npt.NDArray[np.float32] | None = None
+        self._tail_columns: npt.NDArray[np.float32] | None = None
 
-    def row(self, columns: Sequence[int], row: int) -> Nodes:
-        """One row of some columns (scalars by the keys of their names): shape (columns, runs of the segment)."""
+    def row(self, columns: Sequence[int], row: int) -> tuple[Steps, Nodes]:
+        """One row of some columns (scalars by the keys of their names): the step of each bucket, and its nodes.
+
+        They have shape (columns, buckets).
+        """
         tile, place = divmod(row, tiles.TILE_ROWS)
-        return self._read(columns, tile, tile, place)
+        nodes, firsts = self._read(columns, tile, tile, place), self._segment.firsts
+        return self._segment.steps[firsts], pyramid.merge(nodes, firsts)
 
-    def column(self, column: int) -> Iterator[tuple[int, int, Nodes]]:
-        """All rows of a column, some at a time: from which row to before which, their nodes as in `row`."""
+    def columns(self, columns: Sequence[int]) -> Iterator[tuple[slice, list[Nodes]]]:
+        """All rows of some columns, some at a time: which, and their nodes of each column, shape (rows, runs)."""
         rows = self._group.rows
         widest = max(self._nodes(piece) for piece in self._segment.pieces)
-        many = max(1, CELLS // widest // tiles.TILE_ROWS)
+        many = max(1, CELLS // widest // tiles.TILE_ROWS // len(columns))
         whole = rows // tiles.TILE_ROWS  # a last tile of fewer rows goes alone
         for tile in [*range(0, whole, many), *([whole] if rows % tiles.TILE_ROWS else [])]:
             last = tile if tile == whole else min(tile + many, whole) - 1
             low, high = tile * tiles.TILE_ROWS, min((last + 1) * tiles.TILE_ROWS, rows)
-            yield low, high, self._read([column], tile, last, None)
+            nodes = self._read(columns, tile, last, None)
+            places = range(0, len(columns) * (high - low), high - low)
+            yield slice(low, high), [nodes[place : place + high - low] for place in places]
 
     def _nodes(self, piece: Piece) -> int:
         """How many nodes of a row are read for a piece."""
@@ -106,26 +123,28 @@ class Reader:
         return slice(low, min((last + 1) * tiles.TILE_ROWS, self._group.rows))
 
     def _from_tail(self, columns: Sequence[int], first: int, last: int, place: int | None) -> Nodes:
-        kept = self._segment.reach.tail_kept
+        reach = self._segment.reach
+        kept = reach.tail_kept
         if self._group.scalar:
             if self._tail is None:
-                self._tail = groups.read_tail(self._connection, self._group)
+                self._tail = groups.read_tail(self._connection, self._group, reach.tail_first)
             values: npt.NDArray[Any] = np.concatenate(
                 [self._tail.scalars_of(column) for column in columns]
             )
         else:
             rows = self._rows(first, last, place)
             if place is not None:
-                chosen = groups.tail_rows(self._connection, self._group, rows, columns)
+                chosen = self._tail_rows(rows, columns)
             else:
-                if self._tail_column is None:  # it has to be read whole, whichever rows are wanted
-                    whole = slice(0, self._group.rows)
-                    self._tail_column = groups.tail_rows(
-                        self._connection, self._group, whole, columns
-                    )
-                chosen = self._tail_column[:, rows]
+                if self._tail_columns is None:  # to be read whole, whichever rows are wanted
+                    self._tail_columns = self._tail_rows(slice(0, self._group.rows), columns)
+                chosen = self._tail_columns[:, rows]
             values = chosen.transpose(2, 1, 0).reshape(-1, len(kept))
         return self._leaves(values, kept)
+
+    def _tail_rows(self, rows: slice, columns: Sequence[int]) -> npt.NDArray[np.float32]:
+        first = self._segment.reach.tail_first
+        return groups.tail_rows(self._connection, self._group, first, rows, columns)
 
     def _leaves(self, values: npt.NDArray[Any], kept: Mask | None) -> Nodes:
         chosen = values if kept is None or kept.all() else values[:, kept]

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -22,8 +23,11 @@ _BLOCK_VALUES: Final = 4 << 20
 
 _FEW: Final = 8
 """A share of a record of less than 1 in so many is read on its own."""
+_FROM: Final = "WHERE grp = ? AND first + count > ? ORDER BY first"
+"""The pieces of a group's tail that have records from a number on."""
 
-_layout_decoder = msgspec.msgpack.Decoder(Layout)
+_decode_layout = lru_cache(16)(msgspec.msgpack.Decoder(Layout).decode)
+"""Decoding one of 2,000 layers takes longer than to read their map."""
 
 
 @dataclass(slots=True)
@@ -63,7 +67,7 @@ class Group:
     @property
     def layout(self) -> Layout:
         """The layout, of a group that is not of scalars."""
-        return _layout_decoder.decode(self.layout_bytes or b"")
+        return _decode_layout(self.layout_bytes or b"")
 
 
 FIELDS: Final = (
@@ -169,6 +173,19 @@ class Tail:
     column: npt.NDArray[np.int64]
     scalar: npt.NDArray[np.float64]
 
+    def after(self, count: int) -> "Tail":
+        """Without its first `count` records."""
+        if not count:
+            return self
+        kept = self.record >= count
+        return Tail(
+            self.steps[count:],
+            self.values[count:],
+            self.record[kept] - count,
+            self.column[kept],
+            self.scalar[kept],
+        )
+
     def scalars_of(self, column: int) -> npt.NDArray[np.float64]:
         """Values of one scalar, shape (1, n)."""
         chosen = self.column == column
@@ -186,28 +203,30 @@ def tail_steps(connection: sqlite3.Connection, group: Group) -> npt.NDArray[np.i
 
 
 def tail_rows(
-    connection: sqlite3.Connection, group: Group, rows: slice, columns: Sequence[int]
+    connection: sqlite3.Connection, group: Group, first: int, rows: slice, columns: Sequence[int]
 ) -> npt.NDArray[np.float32]:
-    """Some rows and columns of the records that are not in blocks yet; shape (n, rows, columns). Of no scalars."""
+    """Some rows and columns of the tail from record `first` on; shape (n, rows, columns). Of no scalars."""
     line = 4 * group.columns
     size, low, high = line * group.rows, line * rows.start, line * rows.stop
     parts = [np.empty((0, rows.stop - rows.start, len(columns)), np.float32)]
     chosen = list(columns)
     few = _FEW * (high - low) < size  # then read no more than them: the tail has up to some MiB
     column = "rowid" if few else "body"
-    for count, held in connection.execute(
-        f"SELECT count, {column} FROM tail WHERE grp = ? ORDER BY first", (group.key,)
+    for begin, count, held in connection.execute(
+        f"SELECT first, count, {column} FROM tail {_FROM}", (group.key, first)
     ):
+        skipped = max(first - begin, 0)
         if few:
             with connection.blobopen("tail", "body", held, readonly=True) as blob:
                 pieces = []
-                for record in range(count):
+                for record in range(skipped, count):
                     blob.seek(record * size + low)
                     pieces.append(blob.read(high - low))
                 data = b"".join(pieces)
-            values = np.frombuffer(data, "<f4").reshape(count, -1, group.columns)
+            values = np.frombuffer(data, "<f4").reshape(count - skipped, -1, group.columns)
         else:
-            values = np.frombuffer(held, "<f4").reshape(count, group.rows, group.columns)[:, rows]
+            shape = (count, group.rows, group.columns)
+            values = np.frombuffer(held, "<f4").reshape(shape)[skipped:, rows]
         parts.append(values[:, :, chosen])
     return np.concatenate(parts)
 
@@ -225,12 +244,13 @@ def newest_record(
     return int(np.frombuffer(row[0], "<i8")[-1]), values[-1]
 
 
-def read_tail(connection: sqlite3.Connection, group: Group) -> Tail:
-    """The tail of `group`."""
+def read_tail(connection: sqlite3.Connection, group: Group, first: int = 0) -> Tail:
+    """The tail of `group`, from its record `first` on."""
     rows = connection.execute(
-        "SELECT count, steps, body FROM tail WHERE grp = ? ORDER BY first", (group.key,)
+        f"SELECT first, count, steps, body FROM tail {_FROM}", (group.key, first)
     ).fetchall()
-    return parse_tail(group, rows)
+    tail = parse_tail(group, [row[1:] for row in rows])
+    return tail.after(max(first - rows[0][0], 0)) if rows else tail
 
 
 def parse_tail(group: Group, rows: list[tuple[int, bytes, bytes]]) -> Tail:

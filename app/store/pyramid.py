@@ -149,6 +149,8 @@ def merge(nodes: Nodes, starts: npt.NDArray[np.intp]) -> Nodes:
     if len(starts) == total:
         return nodes
     runs = _Runs(starts, total)
+    if runs.even and is_uniform(nodes.finite) and is_uniform(nodes.nonfinite):
+        return _merge_even(nodes, runs)
     lengths = runs.lengths
     finite, nonfinite = runs.total(nodes.finite), runs.total(nodes.nonfinite)
     # Weights first: a sum of values near the largest float would overflow where their mean does not.
@@ -177,6 +179,18 @@ def merge(nodes: Nodes, starts: npt.NDArray[np.intp]) -> Nodes:
     )
 
 
+def _merge_even(nodes: Nodes, runs: "_Runs") -> Nodes:
+    """`merge` of runs of the same length, of nodes that all sum up as many records: most of what is read."""
+    length, shape = runs.longest, (len(nodes.finite), len(runs.starts))
+    return Nodes(
+        runs.fold(np.minimum, nodes.min),
+        runs.fold(np.maximum, nodes.max),
+        runs.fold(np.add, nodes.mean * np.float64(1 / length)),  # as means add up in float64
+        nodes.last[:, length - 1 :: length],
+        *(uniform(length * int(own[0, 0]), shape) for own in (nodes.finite, nodes.nonfinite)),
+    )
+
+
 class _Runs:
     """Runs of consecutive nodes that become one each."""
 
@@ -184,6 +198,7 @@ class _Runs:
         self.starts = starts
         self.lengths = np.concatenate((starts[1:], [total])) - starts
         self.longest = int(self.lengths.max())
+        self.even = self.longest * len(starts) == total
 
     @cached_property
     def _later(self) -> list[npt.NDArray[np.intp]]:
@@ -202,7 +217,7 @@ class _Runs:
         starts, longest = self.starts, self.longest
         if longest * _STEP_COST > len(values) * len(starts):
             folded = operation.reduceat(values, starts, axis=1)
-        elif longest * len(starts) == values.shape[1]:  # all are as long
+        elif self.even:
             folded = operation(values[:, ::longest], values[:, 1::longest])
             for place in range(2, longest):
                 operation(folded, values[:, place::longest], out=folded)
@@ -223,6 +238,17 @@ def empty(rows: int, count: int) -> Nodes:
     nothing = np.full((4, rows, count), np.nan)
     zero = np.zeros((2, rows, count), np.int64)
     return Nodes(*nothing, *zero)
+
+
+def writable(nodes: Nodes) -> Nodes:
+    """`nodes` in arrays that may be written to and hold any number."""
+    if all(field.flags.writeable for field in nodes.fields) and nodes.min.dtype == np.float64:
+        return nodes
+
+    def copied(field: npt.NDArray[Any]) -> Any:
+        return np.array(field, np.float64 if field.dtype.kind == "f" else np.int64)
+
+    return Nodes(*map(copied, nodes.fields))
 
 
 def join(parts: Sequence[Nodes]) -> Nodes:

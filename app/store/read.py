@@ -1,6 +1,7 @@
 """Answers for the charts."""
 
 import sqlite3
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -33,10 +34,11 @@ def series(
     answer = plan(connection, run, "scalar", start, stop, points, since)
     buckets = Buckets(len(wanted), answer.edges)
     for segment in answer.segments if wanted else ():
-        nodes = Reader(connection, segment).row([known[name] for name in wanted], 0)
-        buckets.add(np.arange(len(wanted)), segment.steps, nodes)
-    found = {name: _series(answer.edges, buckets.nodes, row) for row, name in enumerate(wanted)}
-    return News(found, answer.cursor, answer.whole)
+        found = Reader(connection, segment).row([known[name] for name in wanted], 0)
+        buckets.add(np.arange(len(wanted)), *found)
+    nodes = buckets.nodes
+    curves = {name: _series(answer.edges, nodes, row) for row, name in enumerate(wanted)}
+    return News(curves, answer.cursor, answer.whole)
 
 
 def _series(edges: Steps, nodes: Nodes, row: int) -> Series:
@@ -48,33 +50,41 @@ def _series(edges: Steps, nodes: Nodes, row: int) -> Series:
     return Series(edges[kept], own.min, own.max, own.mean, own.last, own.nonfinite)
 
 
-def matrix(
+def matrices(
     connection: sqlite3.Connection,
     run_id: str,
     kind: GroupKind,
-    statistic: str,
+    statistics: Sequence[str],
     start: int | None,
     stop: int | None,
     buckets: int,
     since: str,
-) -> News[Matrix]:
-    """One statistic of all rows over the steps; see `Store.matrix`."""
+) -> News[dict[str, Matrix]]:
+    """Some statistics of all rows over the steps; see `Store.matrices`."""
     run = catalog.find_key(connection, run_id)
-    rows = {} if run is None else _rows(connection, run, kind, statistic)
-    position = {name: index for index, name in enumerate(rows)}
-    if run is None or not rows:
-        return News(_matrix([], Buckets(0, np.empty(0, np.int64))), "", True)
+    if run is None:
+        nothing = _matrix([], Buckets(0, np.empty(0, np.int64)))
+        return News(dict.fromkeys(statistics, nothing), "", True)
+    layouts = _layouts(connection, run, kind)
+    rows = {statistic: _rows(layouts, statistic) for statistic in statistics}
     answer = plan(connection, run, kind, start, stop, buckets, since)
-    gathered = Buckets(len(rows), answer.edges)
+    edges = answer.edges
+    gathered = {key: Buckets(len(own), edges if own else edges[:0]) for key, own in rows.items()}
     for segment in answer.segments:
         layout = segment.reach.group.layout
-        if statistic not in layout.columns:
+        held = [statistic for statistic in rows if statistic in layout.columns]
+        if not held:
             continue
-        column = layout.columns.index(statistic)
-        targets = np.array([position[row.name] for row in layout.rows])
-        for low, high, nodes in Reader(connection, segment).column(column):
-            gathered.add(targets[low:high], segment.steps, nodes)
-    return News(_matrix(list(rows.values()), gathered), answer.cursor, answer.whole)
+        places = {key: {name: index for index, name in enumerate(rows[key])} for key in held}
+        targets = {
+            key: np.array([of[row.name] for row in layout.rows]) for key, of in places.items()
+        }
+        columns = [layout.columns.index(statistic) for statistic in held]
+        for part, found in Reader(connection, segment).columns(columns):
+            for statistic, nodes in zip(held, found, strict=True):
+                gathered[statistic].add(targets[statistic][part], segment.steps, nodes)
+    made = {key: _matrix(list(rows[key].values()), own) for key, own in gathered.items()}
+    return News(made, answer.cursor, answer.whole)
 
 
 def _matrix(rows: list[Row], gathered: Buckets) -> Matrix:
@@ -91,10 +101,8 @@ def _matrix(rows: list[Row], gathered: Buckets) -> Matrix:
         )
 
 
-def _rows(
-    connection: sqlite3.Connection, run: int, kind: GroupKind, statistic: str
-) -> dict[str, Row]:
-    """Rows by name: those of the newest layouts in their order, then those that are gone since."""
+def _layouts(connection: sqlite3.Connection, run: int, kind: GroupKind) -> list[Layout]:
+    """The newest layouts in their order, then those that are gone since."""
     found = connection.execute(
         f"SELECT {groups.FIELDS}, s.attempt FROM groups g JOIN streams s ON s.key = g.stream "
         "WHERE s.run = ? AND s.rank = 0 AND g.kind = ? ORDER BY s.attempt DESC, g.key DESC",
@@ -107,9 +115,13 @@ def _rows(
         if attempt == layouts[0][0] and layout.group in newest:
             current.setdefault(layout.group, layout)
     ordered = [current[number] for number in sorted(current)]
-    ordered += [layout for _, layout in layouts if layout not in ordered]
+    return ordered + [layout for _, layout in layouts if layout not in ordered]
+
+
+def _rows(layouts: Sequence[Layout], statistic: str) -> dict[str, Row]:
+    """The rows that have a statistic, by name."""
     rows: dict[str, Row] = {}
-    for layout in ordered:
+    for layout in layouts:
         if statistic in layout.columns:
             for row in layout.rows:
                 rows.setdefault(row.name, row)
@@ -141,11 +153,12 @@ def row(
     position = {statistic: place for place, statistic in enumerate(statistics)}
     buckets = Buckets(len(statistics), answer.edges)
     for segment, columns, index in parts:
-        nodes = Reader(connection, segment).row(range(len(columns)), index)
+        found = Reader(connection, segment).row(range(len(columns)), index)
         targets = np.array([position[column] for column in columns])
-        buckets.add(targets, segment.steps, nodes)
-    found = {key: _series(answer.edges, buckets.nodes, place) for key, place in position.items()}
-    return News(found, answer.cursor, answer.whole)
+        buckets.add(targets, *found)
+    nodes = buckets.nodes
+    curves = {key: _series(answer.edges, nodes, place) for key, place in position.items()}
+    return News(curves, answer.cursor, answer.whole)
 
 
 def latest(

@@ -27,6 +27,8 @@ MISSING: Final[dict[str, np.floating[Any]]] = {
 _LENGTH: Final = struct.Struct("<I")
 _STEPS_HELD: Final = 4096
 """Blocks whose steps are held in memory, 0.5 to 2 KiB each."""
+_SPANS_HELD: Final = 256
+"""Consecutive blocks whose steps are held together, up to some 50 KiB each: what a chart asks again and again."""
 
 
 def pack_values(values: npt.NDArray[Any]) -> list[bytes]:
@@ -167,6 +169,8 @@ def unpack_plain(bodies: Sequence[bytes], dtype: str, rows: int, count: int, lev
 
 def some_lines(rows: int, chosen: slice) -> str:
     """SQL for the `chosen` lines of a `body` of `rows` rows that `pack_plain` made, so that no more is copied."""
+    if chosen.stop - chosen.start == rows:
+        return "body"
     line = f"LENGTH(body) / {rows}"
     return f"SUBSTR(body, {chosen.start} * {line} + 1, {chosen.stop - chosen.start} * {line})"
 
@@ -191,6 +195,14 @@ def unpack_steps(body: bytes) -> npt.NDArray[np.int64]:
     """The inverse of `pack_steps`; not to be written to, as runs with the same steps share it."""
     data = decompress(body)
     steps = np.cumsum(_unshuffle(data, "<i8", (len(data) // 8,)), dtype=np.int64)
+    steps.setflags(write=False)
+    return steps
+
+
+@lru_cache(_SPANS_HELD)
+def unpack_all_steps(bodies: tuple[bytes, ...]) -> npt.NDArray[np.int64]:
+    """The steps of consecutive blocks as `unpack_steps` gives those of each."""
+    steps = np.concatenate([unpack_steps(body) for body in bodies])
     steps.setflags(write=False)
     return steps
 

@@ -159,9 +159,8 @@ def _cells(
     store = get_store()
     kind = STATISTICS[key]
     names = (key, *_COUNTS[kind])
-    matrices = [
-        store.matrix(run, kind, name, start=start, stop=stop, buckets=BUCKETS) for name in names
-    ]
+    read = store.matrices(run, kind, names, start=start, stop=stop, buckets=BUCKETS)
+    matrices = [read[name] for name in names]
     steps = grid(matrices)
     cells = [_gather(matrix, steps, lines, kind, key) for matrix in matrices]
     return cells[0], np.logical_or.reduce([np.nan_to_num(item.max) > 0 for item in cells[1:]])

@@ -61,7 +61,9 @@ class _Trace:
         if not self._is_curve:
             self.mark = f"w.{_sum(_encode(trace))}"
             return
-        self._x, self._y = unpacked(trace["x"]), unpacked(trace["y"])
+        self._x, self._y = (
+            np.ascontiguousarray(unpacked(trace[key]), np.float64) for key in ("x", "y")
+        )
         look = {key: value for key, value in trace.items() if key not in ("x", "y")}
         self._look = _sum(_encode(look))
         count = len(self._x)
@@ -81,8 +83,7 @@ class _Trace:
 
     def _points(self, count: int) -> str:
         """Checksum of the first `count` points, of all but the last for -1."""
-        points = self._x[:count].astype(np.float64), self._y[:count].astype(np.float64)
-        return _sum(points[0].tobytes() + points[1].tobytes())
+        return f"{zlib.crc32(self._y[:count].data, zlib.crc32(self._x[:count].data)):x}"
 
 
 def _sum(data: bytes) -> str:

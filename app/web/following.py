@@ -51,10 +51,14 @@ def _grown(known: Series, more: Series) -> Series:
     )
 
 
-def grow_matrix(known: Matrix, news: Matrix) -> Matrix | None:
+def grow_matrices(known: dict[str, Matrix], news: dict[str, Matrix]) -> dict[str, Matrix] | None:
     """`known` with the buckets of `news` in place of its own from the first new one on; None when rows have changed."""
-    if known.rows != news.rows:
+    if any(known[key].rows != more.rows for key, more in news.items()):
         return None
+    return {key: _widened(known[key], more) for key, more in news.items()}
+
+
+def _widened(known: Matrix, news: Matrix) -> Matrix:
     if not len(news.steps):
         return known
     kept = int(np.searchsorted(known.steps, news.steps[0]))

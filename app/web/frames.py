@@ -14,9 +14,9 @@ from functools import partial
 from typing import Any, cast
 
 from trainvitals.app.store import Store
-from trainvitals.app.web.following import Followed, grow_matrix, grow_series
+from trainvitals.app.web.following import Followed, grow_matrices, grow_series
 
-FRAME_S = 0.4
+FRAME_S = 0.25
 """How long a frame lasts, seconds: with half a second until a training sends and a second between two questions of a
 page, what was recorded is seen within two."""
 IDLE_S = 15.0
@@ -29,7 +29,7 @@ _READS = frozenset(
 """Methods of the store whose first argument is the run that they read."""
 _GROWING: dict[str, tuple[str, int, Callable[..., Any]]] = {
     "series": ("series_news", 1, grow_series),
-    "matrix": ("matrix_news", 2, grow_matrix),
+    "matrices": ("matrices_news", 2, grow_matrices),
     "row": ("row_news", 2, grow_series),
 }
 """Of methods whose answers grow: the one that tells what is new, where its cursor stands after the run, and how to put

@@ -4,6 +4,8 @@ Texts, charts and map are made once for each version of a run, whoever asks, and
 one run are told to ask at the same moment, so that what is new then serves them all.
 """
 
+import itertools
+import threading
 import time
 import zlib
 from dataclasses import dataclass
@@ -19,9 +21,10 @@ from trainvitals.app.web import deltas, runview
 from trainvitals.app.web.charts import FORMS, HISTOGRAMS, Chart, Charts, Form
 from trainvitals.app.web.db import get_store, show_frames
 from trainvitals.app.web.figures_api import known_line, look_of_request, map_news
+from trainvitals.app.web.frames import IDLE_S
 from trainvitals.app.web.memory import Memory
 from trainvitals.app.web.params import choice, known_run, optional_whole
-from trainvitals.app.web.serialize import json_response
+from trainvitals.app.web.serialize import dumps
 
 bp = Blueprint("live", __name__)
 
@@ -32,11 +35,15 @@ EVIDENCE_S: Final = 1.5
 """How often the evidence of findings that stay is brought, seconds."""
 REASONS_S: Final = 10.0
 """How often the rules' reasons are brought, seconds. They count samples, so that they change with every record."""
+_APART: Final = (5**0.5 - 1) / 2
+"""Multiples of it, as parts of a second, keep apart however many there are."""
 MAX_DRAWN: Final = 64
 """Runs' charts that a worker keeps, under the looks that were asked for: about 300 KB each."""
 
 _drawn = Memory(MAX_DRAWN)
 _texts = Memory(MAX_DRAWN)
+_answers = Memory(MAX_DRAWN)
+"""Pages that were told the same ask the same."""
 
 
 @bp.get("/api/v1/runs/<run_id>/live")
@@ -52,13 +59,25 @@ def news_of_run(run_id: str) -> Response:
     known = optional_whole("version")
     store = get_store()
     shown = runview.view(store, run, time.time())
+    body = _answers.get(
+        store,
+        run,
+        (shown.status, request.full_path),
+        lambda: dumps(_answer(store, run, shown, known)),
+    )
+    # A sign of life changes the pill alone.
+    pill = render_template("_pill.html", view=shown)
+    head = dumps({"again_ms": again_ms(run_id, time.time()), "pill": pill})
+    return Response(head[:-1] + b"," + body[1:], mimetype="application/json")
+
+
+def _answer(store: Store, run: Run, shown: runview.View, known: int | None) -> dict[str, Any]:
+    """What is the same for all pages that ask the same of this version of the run."""
     answer: dict[str, Any] = {
         "version": run.version,
         "status": shown.status,
         "last_step": run.last_step,
         "changed": known is None or known != run.version,
-        "again_ms": again_ms(run_id, time.time()),
-        "pill": render_template("_pill.html", view=shown),
     }
     if answer["changed"]:
         held = dict(item.rpartition("~")[::2] for item in request.args.getlist("known"))
@@ -74,14 +93,39 @@ def news_of_run(run_id: str) -> Response:
             }
         if "map" in request.args:
             answer["map"] = map_news(run, request.args["map"])
-    return json_response(answer)
+    return answer
 
 
 def again_ms(run_id: str, now: float) -> int:
     """In how many milliseconds from `now` (Unix seconds) pages of the run ask again: all of them at one moment."""
-    phase = zlib.crc32(run_id.encode()) % 1000
-    left = (phase - int(now * 1e3)) % EVERY_MS
+    left = (_moments.of(run_id, now) - int(now * 1e3)) % EVERY_MS
     return left if left >= SOONEST_MS else left + EVERY_MS
+
+
+class _Moments:
+    """At which moment of a second pages of each run ask, milliseconds: those of different runs far from each other."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs: dict[str, tuple[int, float]] = {}
+        """The number of each run that is followed, and when it was asked for."""
+
+    def of(self, run_id: str, now: float) -> int:
+        """That of a run, which stays as long as the run is followed."""
+        with self._lock:
+            if run_id not in self._runs:
+                for other, (_, asked) in list(self._runs.items()):
+                    if asked < now - IDLE_S:
+                        del self._runs[other]
+                taken = {number for number, _ in self._runs.values()}
+                number = next(number for number in itertools.count() if number not in taken)
+            else:
+                number, _ = self._runs[run_id]
+            self._runs[run_id] = number, now
+        return int(number * _APART * EVERY_MS) % EVERY_MS
+
+
+_moments = _Moments()
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,10 +58,19 @@ def matrices(
 ) -> dict[str, Matrix]:
     """What a map of that statistic, of so many layers, is made from."""
     buckets = max(min(BUCKETS, CELLS // max(rows, 1)), FEWEST)
-    return {
-        key: store.matrix(run.id, kind(key), key, start=start, stop=stop, buckets=buckets)
-        for key in dict.fromkeys((*_keys(statistic), *judged.BREAKS))
-    }
+    wanted = dict.fromkeys((*_keys(statistic), *judged.BREAKS))
+    return _read(store, run, list(wanted), start, stop, buckets)
+
+
+def _read(
+    store: Store, run: Run, keys: Sequence[str], start: int | None, stop: int | None, buckets: int
+) -> dict[str, Matrix]:
+    """Statistics by key, in that order."""
+    found: dict[str, Matrix] = {}
+    for group in dict.fromkeys(map(kind, keys)):
+        own = [key for key in keys if kind(key) == group]
+        found |= store.matrices(run.id, group, own, start=start, stop=stop, buckets=buckets)
+    return {key: found[key] for key in keys}
 
 
 def levels(
@@ -76,11 +85,10 @@ def levels(
     if start is None and stop is None:
         return {}
     found: dict[str, bands.Levels] = {}
-    for key in keys:
-        if key in ("std", "grad_rms"):
-            matrix = store.matrix(run.id, kind(key), key, buckets=BUCKETS)
-            of = judged.levels(key, _gather(key, matrix, grid([matrix]), lines))
-            found |= {} if of is None else {key: of}
+    wanted = [key for key in keys if key in ("std", "grad_rms")]
+    for key, matrix in _read(store, run, wanted, None, None, BUCKETS).items():
+        of = judged.levels(key, _gather(key, matrix, grid([matrix]), lines))
+        found |= {} if of is None else {key: of}
     return found
 
 

@@ -1,16 +1,16 @@
 """The list of runs as data: a card of each run, made once for each of its versions."""
 
-import math
 import threading
 import time
 from typing import Any
 
+import numpy as np
 from flask import Blueprint, Response
 
 from trainvitals.app.figures.sparkline import spark
 from trainvitals.app.rules.finding import SEVERITIES
 from trainvitals.app.store import Store
-from trainvitals.app.store.types import SHELVES, Card, Run, Shelf
+from trainvitals.app.store.types import SHELVES, Card, Run, Series, Shelf
 from trainvitals.app.web import runview
 from trainvitals.app.web.db import get_framed, get_store
 from trainvitals.app.web.params import choice, whole
@@ -31,10 +31,11 @@ LIVE_S = 5.0
 MAX_FIELDS = 40
 """Metrics, and configuration values, of a card: what the list is searched by."""
 MAX_TEXT = 120
+LATE_STEPS = 200
+"""Steps that tell how fast a run is, or the last point's, where that has more."""
 OVERLAP_S = 2.0
 """Cards made so long before the last answer come again: another process may have been writing them."""
 _making = threading.Lock()
-_OWN = "tv/"
 _DELETED = Verdict("wait", "Deleted.", "What was recorded of it can be seen once it is restored.")
 
 
@@ -81,10 +82,11 @@ def card(store: Store, run: Run, now: float) -> Card:
     judged = shown.verdict if run.deleted is None else _DELETED
     names = store.scalar_names(run.id)
     loss = runview.training_loss(names)
-    values, last = runview.loss_curve(store, run)
-    metrics = _last_values(store, run, names)
+    read = runview.outline(store, run, names)
+    last = {name: float(series.last[-1]) for name, series in read.items()}
+    others = [name for name in runview.logged(names) if name in last and name != loss]
     firing = [item for item in shown.roots if item.state == "firing" and item.severity != "info"]
-    curve = spark(values)
+    curve = spark(_curve(read.get(loss)) if loss else [])
     body = {
         "id": run.id,
         "project": run.project,
@@ -102,29 +104,32 @@ def card(store: Store, run: Run, now: float) -> Card:
         "rules": sorted({item.rule for item in firing}),
         "layers": [name[:MAX_TEXT] for item in firing for name in item.layers[:2]][:6],
         "spark": None if curve is None else {"path": curve.path, "broken": curve.broken},
-        "loss": number(last),
-        "rate": _rate(store, run),
-        "metrics": {name: number(value) for name, value in metrics.items() if name != loss},
+        "loss": number(last.get(loss) if loss else None),
+        "rate": _rate(run, read.get(runview.STEP_TIME)),
+        "metrics": {name: number(last[name]) for name in others[:MAX_FIELDS]},
         "config": _flat(run.config),
     }
     return Card(run=run.id, version=run.version, body=dumps(body))
 
 
-def _last_values(store: Store, run: Run, names: list[str]) -> dict[str, float]:
-    wanted = [name for name in names if not name.startswith(_OWN)][:MAX_FIELDS]
-    read = store.series(run.id, wanted, points=1) if wanted else {}
-    return {name: float(series.last[-1]) for name, series in read.items() if len(series.last)}
+def _curve(loss: Series | None) -> list[float]:
+    """The training loss for a sparkline."""
+    if loss is None:
+        return []
+    curve: list[float] = np.where(np.asarray(loss.nonfinite) > 0, np.nan, loss.mean).tolist()
+    return curve
 
 
-def _rate(store: Store, run: Run) -> float | None:
+def _rate(run: Run, step_time: Series | None) -> float | None:
     """Steps per second of late: by the step time that was measured, else over the whole run; None if unknown."""
     step = runview.last_step(run)
-    start = max(0, step - 200)
-    series = store.series(run.id, ["tv/step_time"], start=start, points=8).get("tv/step_time")
-    if series is not None and len(series.mean):
-        means = [float(value) for value in series.mean if math.isfinite(value) and value > 0]
-        if means:
-            return len(means) / sum(means)
+    if step_time is not None:
+        late = step_time.mean[
+            step_time.steps > min(step - LATE_STEPS, int(step_time.steps[-1]) - 1)
+        ]
+        late = late[np.isfinite(late) & (late > 0)]
+        if len(late):
+            return float(1 / late.mean())
     lasted = run.last_seen - run.created
     return step / lasted if step > 0 and lasted > 1 else None
 

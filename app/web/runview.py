@@ -19,7 +19,7 @@ from trainvitals.app.rules.engine import StateError, states_of
 from trainvitals.app.rules.finding import Finding, RuleState, RuleStateName
 from trainvitals.app.store import Store
 from trainvitals.app.store.status import status
-from trainvitals.app.store.types import Handling, Run
+from trainvitals.app.store.types import Handling, Run, Series
 from trainvitals.app.web.memory import Memory
 from trainvitals.app.web.verdict import Verdict, verdict
 from trainvitals.hooks.wire.records import Layout
@@ -28,6 +28,12 @@ T = TypeVar("T")
 
 MAX_REMEMBERED = 2_000
 """Entries of texts kept for unchanged runs, for each store."""
+
+MAX_OUTLINED = 40
+"""Scalars of the training's own that are told of in words and in the list."""
+OUTLINE_POINTS = 60
+"""Of a sparkline."""
+STEP_TIME = "tv/step_time"
 
 _memory = Memory(MAX_REMEMBERED)
 
@@ -223,18 +229,14 @@ def lines(layouts: Sequence[Layout]) -> list[Line]:
 
 def facts(store: Store, run: Run, names: Sequence[str]) -> list[Fact]:
     """Four numbers that people look for first: losses, accuracy or gradient norm, the step."""
-    loss = training_loss(names)
-    validation = validation_losses(names)[:1]
-    accuracy = [name for name in names if "acc" in name.lower() and not name.startswith("tv/")]
-    accuracy.sort(key=lambda name: not name.lower().startswith("val"))
-    wanted = [name for name in (loss, *validation, *accuracy[:1]) if name]
-    rest = ["tv/lr/0", "tv/grad_norm"]
-    wanted += [name for name in rest if name in names][: max(3 - len(wanted), 0)]
-    read = store.series(run.id, wanted, points=120) if wanted else {}
+    loss, validation, accuracy, rest = _looked_for(names)
+    wanted = [name for name in (loss, *validation, *accuracy) if name]
+    wanted += rest[: max(3 - len(wanted), 0)]
+    read = outline(store, run, names)
     result = []
     for name in wanted:
         series = read.get(name)
-        if series is None or not len(series.steps):
+        if series is None:
             continue
         last = float(series.last[-1])
         more = ""
@@ -250,20 +252,29 @@ def facts(store: Store, run: Run, names: Sequence[str]) -> list[Fact]:
     return result[-4:]
 
 
-def loss_curve(store: Store, run: Run) -> tuple[list[float], float | None]:
-    """The training loss for a sparkline, and its last value; ([], None) without one."""
-    return remembered(store, run, "curve", lambda: _loss_curve(store, run))
+def _looked_for(names: Sequence[str]) -> tuple[str | None, list[str], list[str], list[str]]:
+    """Training loss, validation loss, accuracy, and what stands in for them."""
+    accuracy = [name for name in logged(names) if "acc" in name.lower()]
+    accuracy.sort(key=lambda name: not name.lower().startswith("val"))
+    rest = [name for name in ("tv/lr/0", "tv/grad_norm") if name in names]
+    return training_loss(names), validation_losses(names)[:1], accuracy[:1], rest
 
 
-def _loss_curve(store: Store, run: Run, points: int = 60) -> tuple[list[float], float | None]:
-    name = training_loss(store.scalar_names(run.id))
-    if name is None:
-        return [], None
-    series = store.series(run.id, [name], points=points).get(name)
-    if series is None or not len(series.steps):
-        return [], None
-    values = np.where(np.asarray(series.nonfinite) > 0, np.nan, series.mean)
-    return values.tolist(), float(series.last[-1])
+def logged(names: Sequence[str]) -> list[str]:
+    """Scalars that the training's own code logs."""
+    return [name for name in names if not name.startswith("tv/")]
+
+
+def outline(store: Store, run: Run, names: Sequence[str]) -> dict[str, Series]:
+    """What words, the list and its sparkline tell of scalars: those that have a value, by few points.
+
+    One question for all who ask for some of it.
+    """
+    loss, validation, accuracy, rest = _looked_for(names)
+    first = [*([loss] if loss else []), *validation, *accuracy, *rest, STEP_TIME]
+    wanted = list(dict.fromkeys([*first, *logged(names)[:MAX_OUTLINED]]))
+    read = store.series(run.id, wanted, points=OUTLINE_POINTS)
+    return {name: series for name, series in read.items() if len(series.steps)}
 
 
 def layer_address(run: str, name: str) -> str:
@@ -282,7 +293,7 @@ def unit_series(store: Store, run: Run, unit: str) -> tuple[list[int], list[floa
     """
     names = store.scalar_names(run.id)
     if unit == "time":
-        wanted, needed = ["tv/step_time"], "Step times come with the first samples."
+        wanted, needed = [STEP_TIME], "Step times come with the first samples."
     else:
         words = {"epoch": ("epoch",), "tokens": ("tokens", "tokens_seen", "n_tokens")}[unit]
         wanted = [name for name in names if name.rsplit("/", 1)[-1].lower() in words]

@@ -47,7 +47,7 @@ class Load:
     cpu: dict[str, float]
     """Processor seconds by role."""
     memory: list[tuple[float, int]]
-    """Seconds since the start, and resident bytes of all workers together (what they share counted once)."""
+    """Seconds since the start, and bytes of memory of all workers; of what processes share, each has its part."""
     sent: list[Sent]
 
     @property
@@ -151,5 +151,5 @@ def _watch(server: Server, clients, counters, seconds):  # type: ignore[no-untyp
 
 
 def resident(members: list[psutil.Process]) -> int:
-    """Bytes of memory that these processes hold."""
-    return sum(member.memory_info().rss for member in members)
+    """Bytes of memory that these processes hold; of what processes share, each has its part."""
+    return sum(member.memory_full_info().pss for member in members)

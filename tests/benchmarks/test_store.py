@@ -94,6 +94,7 @@ def test_a_filled_store_is_asked_again_unless_another_size_is_wanted(tmp_path):
         assert store.latest("main", "activation")[1] == 309
 
 
+@pytest.mark.slow
 def test_several_stores_are_asked_in_turn(filled, capfd):
     path = Path(filled.path)
     first, second = queries.measure([path, path], repeats=3, cold=1, progress=Progress())

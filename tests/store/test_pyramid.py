@@ -46,6 +46,7 @@ def summed(values, edges):
     return np.array(found).T
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     steps=st.sampled_from([300, 1100, 4200]),

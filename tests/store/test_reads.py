@@ -87,6 +87,7 @@ def fill(store, make, attempts, seed, every):
     return losses, stds
 
 
+@pytest.mark.slow
 @settings(
     max_examples=25,
     deadline=None,

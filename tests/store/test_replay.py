@@ -54,6 +54,7 @@ def fill(stream, count, seed=0):
     return stream.make(End, step=count, status="finished")
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(
     count=st.integers(1, 1100),

@@ -44,12 +44,17 @@ def test_curves_and_matrices_that_are_followed_are_those_of_the_store(followed):
             kept = shown.series("run-1", names, points=points)
             assert list(kept) == list(whole)
             assert all(same(kept[name], whole[name]) for name in whole)
-        for kind, key in (("activation", "std"), ("parameter", "grad_rms")):
-            whole = store.matrix("run-1", kind, key, buckets=50)
-            kept = shown.matrix("run-1", kind, key, buckets=50)
-            assert kept.rows == whole.rows
-            assert same(kept, whole)
-            seen = max(seen, len(whole.steps))
+        for kind, keys in (
+            ("activation", ["std", "rms", "nothing"]),
+            ("parameter", ["grad_rms"]),
+        ):
+            kept = shown.matrices("run-1", kind, keys, buckets=50)
+            assert list(kept) == keys
+            for key in keys:
+                whole = store.matrix("run-1", kind, key, buckets=50)
+                assert kept[key].rows == whole.rows
+                assert same(kept[key], whole)
+                seen = max(seen, len(whole.steps))
     assert seen >= 25
 
 
@@ -123,6 +128,35 @@ def test_pages_of_a_run_are_told_to_ask_at_the_same_moment():
         for now in asked
     )
     assert len({live.again_ms(f"run-{number}", 1e3) for number in range(20)}) > 10
+
+
+def test_pages_of_different_runs_ask_far_from_each_other_also_when_runs_come_and_go():
+    moments = live._Moments()
+    for number in range(40):  # of which ten at a time are followed
+        now = 1e3 + 4.0 * number
+        followed = [f"run-{n}" for n in range(max(number - 9, 0), number + 1)]
+        at = sorted(moments.of(run, now) for run in followed)
+        assert at == sorted(moments.of(run, now + 1) for run in followed)
+        gaps = np.diff([*at, at[0] + live.EVERY_MS])
+        assert gaps.min() >= live.EVERY_MS / 3 / len(followed)
+
+
+def test_pages_that_know_the_same_get_an_answer_that_is_made_once(client, send, clock, monkeypatch):
+    send(count=12)
+    first = client.get("/api/v1/runs/run-1/live?charts=run&map=").json
+    send(first=12, count=3)
+    clock.now += frames.FRAME_S
+    made, make = [], live._answer
+    monkeypatch.setattr(live, "_answer", lambda *given: made.append(1) or make(*given))
+    address = f"/api/v1/runs/run-1/live?version={first['version']}&charts=run&map={first['map'].get('token', '')}"
+    answers = [client.get(address).json for _ in range(3)]
+    assert len(made) == 1
+    assert all(answer.pop("again_ms") >= live.SOONEST_MS for answer in answers)
+    assert answers[0]["changed"]
+    assert answers[0]["last_step"] > first["last_step"]
+    assert answers == [answers[0]] * 3
+    assert client.get(address + "&known=loss~x").json["version"] == answers[0]["version"]
+    assert len(made) == 2
 
 
 def test_texts_that_a_page_has_do_not_come_again(client, send, clock):
