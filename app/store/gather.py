@@ -226,9 +226,12 @@ def _in_rows(
     """
     cells, blocks, rows, count = shape
     whole = field
-    if len(field) == cells * blocks and pyramid.is_uniform(field):
-        return pyramid.uniform(int(field[0, 0, 0]), (cells * rows, blocks * count))
-    if len(field) < cells * blocks:
+    if len(field) == cells * blocks:
+        if pyramid.is_uniform(field):
+            return pyramid.uniform(int(field[0, 0, 0]), (cells * rows, blocks * count))
+        if rows == 1:
+            return field.reshape(cells, blocks * count)
+    else:
         whole = np.full((cells * blocks, rows, count), missing, field.dtype)
         whole[places] = field
     return whole.reshape(shape).transpose(0, 2, 1, 3).reshape(cells * rows, blocks * count)

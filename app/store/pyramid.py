@@ -7,7 +7,7 @@ blocks, of 64 as a rule: one of level 1 sums up 8 blocks of records, one of any 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ FIRST_SPAN = 8
 FAN = 4
 """Nodes of a level in one node of the next, and blocks in one block."""
 
+_UNIFORMS_HELD = 1_024
 _STEP_COST = 400
 """Runs that `reduceat` folds in the time that one place of all runs takes, however few they are."""
 
@@ -122,6 +123,7 @@ def leaves(values: Numbers, missing: np.floating[Any]) -> Nodes:
     return Nodes(shown, shown, shown, last, count, (present & ~finite).astype(np.int64))
 
 
+@lru_cache(_UNIFORMS_HELD)
 def uniform(number: int, shape: tuple[int, ...]) -> Counts:
     """One number everywhere, not to be written to: `np.broadcast_to`, at a tenth of its time."""
     return np.ndarray(shape, np.int64, np.int64(number).tobytes(), strides=(0,) * len(shape))
@@ -196,8 +198,10 @@ class _Runs:
 
     def __init__(self, starts: npt.NDArray[np.intp], total: int) -> None:
         self.starts = starts
-        self.lengths = np.concatenate((starts[1:], [total])) - starts
-        self.longest = int(self.lengths.max())
+        self.lengths = np.empty_like(starts)
+        self.lengths[:-1], self.lengths[-1] = starts[1:], total
+        self.lengths -= starts
+        self.longest = int(np.maximum.reduce(self.lengths))
         self.even = self.longest * len(starts) == total
 
     @cached_property
