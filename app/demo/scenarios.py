@@ -17,9 +17,9 @@ class Scenario:
 
 SCENARIOS = {
     "healthy": Scenario("healthy-cnn", root=None),
-    "blow-up": Scenario("learning-rate-x20", root="update-ratio-high"),
+    "blow-up": Scenario("learning-rate-x20", root="lr-too-high"),
     "vanishing": Scenario(
         "deep-sigmoid", root="gradient-vanishing-depth", layers=("fc1", "fc2", "fc3")
     ),
-    "dying": Scenario("dying-relu", root="dead-relu-units", layers=("relu2",)),
+    "dying": Scenario("dying-relu", root="dead-units-growing", layers=("relu2",)),
 }

@@ -29,6 +29,9 @@ class DeadUnitsGrowing(LayerRule):
     count: healthy layers begin with up to 13 % on small batches, those of language models with 70 %."""
     after: ClassVar[Count] = 100
     """Steps after the warm-up before which units may come and go: the first steps sort out who is needed."""
+    many: ClassVar[Share] = 0.3
+    """Dead units from which the growth is a warning, as with `dead-relu-units`: in small healthy networks a fifth of a
+    layer may die as they learn, and they learn on."""
     least: ClassVar[Count] = 200
     """Steps that growth is measured over at least, in the beginning of a training."""
 
@@ -78,11 +81,12 @@ class DeadUnitsGrowing(LayerRule):
             return []
         name, row = shown[0]
         start, top = self.shares[name]
+        most = max(self.shares[name][1] for name, _ in shown)
         layers = layers_of(shown)
         span = self._span(shown)
         return [
             self._report(
-                severity="warning",
+                severity="warning" if most >= self.many else "info",
                 during=span,
                 layers=layers,
                 title=f"{name}: its dead units have grown from {100 * start:.3g} % to {100 * top:.3g} %, since step "
