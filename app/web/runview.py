@@ -123,7 +123,7 @@ def _judged(store: Store, run: Run) -> tuple[list[Finding], list[RuleState]]:
     state = store.evaluation(run.id).state
     try:
         states = [] if state is None else states_of(state)
-    except StateError:  # of another release; a run that goes on is judged anew
+    except StateError:  # of another release; the evaluator judges the run anew
         states = []
     return findings_of(store, run.id), states
 
