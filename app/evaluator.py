@@ -99,7 +99,7 @@ class Evaluator:
         return judged
 
     def _check(self, run: str) -> None:
-        """Let a run be judged anew whose state cannot be read: one that has ended would be told as not judged for good."""
+        """Let a run be judged anew whose state cannot be read: one that has ended would stay "not judged yet"."""
         state = self._store.evaluation(run).state
         try:
             if state is not None:

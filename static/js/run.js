@@ -113,13 +113,13 @@ async function ask() {
     if (mine === look()) {
       takeCharts(news.charts);
       if (news.map) map.take(news.map);
-      version = news.version;
+      version = news.more ? "" : news.version;
     }
     showReach();
     document.body.dataset.drawn = String(news.version);
   }
   localTimes();
-  return (news.status === "running" || news.status === "lost contact") && news.again_ms;
+  return (news.more || news.status === "running" || news.status === "lost contact") && news.again_ms;
 }
 
 function chooseStatistic(next) {

@@ -112,7 +112,9 @@ def test_an_ended_run_whose_state_is_of_another_version_is_judged_anew_once_and_
         store.mark_delivered(told.row.id, "slack", 1000.0)
         findings = store.findings("run-1")
     monkeypatch.setattr("trainvitals.app.rules.engine.VERSION", 99)
-    monkeypatch.setattr("trainvitals.app.evaluator.BATCH", 15)  # its findings stay until all is read
+    monkeypatch.setattr(
+        "trainvitals.app.evaluator.BATCH", 15
+    )  # its findings stay until all is read
     for expected in (len(sick.records), 0):
         evaluator = Evaluator(path, Settings(database=path))
         judged = 0
