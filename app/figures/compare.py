@@ -69,19 +69,19 @@ def curves(
     data, crosses, ends = [], [], []
     for run, item in shown.items():
         smoothed = smooth(item.mean)
-        line = style(order.index(run)) | {"width": 1.8}
+        own = style(order.index(run))
         data.append(
             {
                 "type": "scatter",
                 "mode": "lines",
                 "x": array(item.steps),
                 "y": array(smoothed),
-                "line": line,
+                "line": own | {"width": 1.8},
                 "name": hover(names[run], 40),
                 "hovertemplate": f"{hover(names[run], 30)} %{{y:.3g}}<extra></extra>",
             }
         )
-        crosses += broken_marks(item, f"{hover(names[run], 30)} NaN or Inf", line["color"])
+        crosses += broken_marks(item, f"{hover(names[run], 30)} NaN or Inf", own["color"])
         finite = smoothed[np.isfinite(smoothed)]
         end = number(float(finite[-1])) if finite.size else "NaN"
         ends.append(f"{names[run][:60]} ends at {end}")
