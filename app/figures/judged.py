@@ -168,7 +168,7 @@ def packed(made: Picture, first: int = 0) -> dict[str, Any]:
 
 def told(lines: Sequence[Line], codes: Codes, steps: Ints, shares: bool) -> str:
     """The map in words."""
-    text = f"{number(len(lines))} layers up to step {number(int(steps[-1]))}"
+    text = f"{number(len(lines))} layer{'s' if len(lines) != 1 else ''}"
     broken: Flags = codes >= GRADIENT_NONFINITE
     parts = []
     if broken.any():
