@@ -98,15 +98,17 @@ def _answer(store: Store, run: Run, shown: runview.View, known: int | None) -> d
         answer |= {"texts": tokens, "title": shown.verdict.state}
         which = choice("charts", ("none", "run", "layer"), "none")
         charts = {} if which == "none" else _charts_of(store, run, which)
+        picture: dict[str, Any] | None = None
         news: dict[str, object] = {
             key: new for key, of in charts.items() if (new := _news(of, held.get(key)))
         }
         if "map" in request.args:
-            news[_MAP] = map_news(run, request.args["map"])
+            picture = map_news(run, request.args["map"])
+            news[_MAP] = picture
         brought = {key: msgspec.Raw(dumps(new)) for key, new in news.items()}
         if charts.keys() & held.keys():
             brought = _in_turns(brought, run.version)
-        answer["more"] = len(brought) < len(news)
+        answer["more"] = len(brought) < len(news) or bool(picture and picture.get("part"))
         if "map" in request.args:
             answer["map"] = brought.pop(_MAP, None)
         if which != "none":

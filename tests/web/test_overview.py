@@ -32,7 +32,7 @@ def test_a_card_tells_what_the_list_shows(site):
     assert (sick["id"], sick["level"], sick["reported"]) == ("sick", "crit", "failed")
     assert sick["findings"]["critical"] >= 1
     assert sick["loss"] == "nan"
-    assert "update-ratio-high" in sick["rules"]
+    assert "lr-too-high" in sick["rules"]
     assert (healthy["state"], healthy["step"], healthy["tags"]) == ("Healthy.", 299, ["resnet"])
     assert healthy["config"]["lr"] == 0.001
     assert 0.1 < healthy["metrics"]["val/accuracy"] <= 0.97

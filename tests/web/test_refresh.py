@@ -3,12 +3,15 @@
 import gzip
 import json
 
+import msgspec
+import numpy as np
 import pytest
 
 from benchmarks.ui.data import Shape, Stream
 from trainvitals.app.figures.base import unpacked
 from trainvitals.app.web import frames
-from trainvitals.hooks.wire.codec import encode_batch
+from trainvitals.hooks.wire.codec import encode_batch, pack_floats
+from trainvitals.hooks.wire.columns import ACTIVATION, PARAMETER
 
 MOST = 20_000
 """Bytes of a refresh at 200 layers."""
@@ -61,7 +64,7 @@ def opened(trace):
 
 
 def grown(held, news):
-    codes = unpacked(news["codes"]).tolist()
+    codes = unpacked(news["codes"]).astype(int).tolist()
     first = news["first"]
     if first:
         codes = [[*row[:first], *more] for row, more in zip(held["codes"], codes, strict=True)]
@@ -69,11 +72,26 @@ def grown(held, news):
     return {**news, "codes": codes, "first": 0}
 
 
+class Sick(Stream):
+    """All layers are sick, each at each step in another way: the largest map there is."""
+
+    def _samples(self, step):
+        made = []
+        for sample, columns in zip(super()._samples(step), (ACTIVATION, PARAMETER), strict=True):
+            values = np.frombuffer(sample.values, np.float32).reshape(-1, len(columns)).copy()
+            for place, column in enumerate(columns):
+                if column.key == "update_ratio":
+                    values[:, place] = self._random.lognormal(1.0, 1.0, len(values))
+            made.append(msgspec.structs.replace(sample, values=pack_floats(values)))
+        return made
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", [Stream, Sick])
 def test_a_refresh_stays_small_where_buckets_become_wider_and_the_page_is_then_as_a_new_one(
-    client, clock
+    client, clock, kind
 ):
-    stream = Stream(Shape(200, 100_000), run="run-1")
+    stream = kind(Shape(200, 100_000), run="run-1")
 
     def send(batch):
         body = encode_batch(batch)
@@ -109,5 +127,6 @@ def test_a_refresh_stays_small_where_buckets_become_wider_and_the_page_is_then_a
         assert repr(held["data"]) == repr(chart["data"])
     assert page.charts.keys() == fresh.charts.keys()
     assert page.map["edges"] == fresh.map["edges"]
-    assert page.map["codes"] == fresh.map["codes"]
+    apart = np.abs(np.array(page.map["codes"]) - np.array(fresh.map["codes"]))
+    assert apart.max() <= 10, "levels settle: see livemap"
     assert page.map["token"] == fresh.map["token"]
