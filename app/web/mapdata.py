@@ -20,7 +20,7 @@ CELLS = 400_000
 """A run with more layers gets fewer buckets: its map takes as long to read and to send."""
 FEWEST = 160
 MOST = 8_000
-"""Bytes of codes, compressed, that come to a page at a time once it has a map; as base64 they take half as much again."""
+"""Bytes of codes, compressed, that come at a time to a page that has a map; as base64 they take half as much again."""
 _ACTIVATION = frozenset(column.key for column in ACTIVATION)
 
 Read = tuple[list[Line], dict[str, Cells], dict[str, Cells]]
