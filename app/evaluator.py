@@ -23,7 +23,7 @@ from trainvitals.app.alerts.watchman import Watchman
 from trainvitals.app.garbage import collect_seldom
 from trainvitals.app.janitor import Janitor
 from trainvitals.app.policyfile import PolicyFile
-from trainvitals.app.rules.engine import Engine, StateError
+from trainvitals.app.rules.engine import Engine, StateError, states_of
 from trainvitals.app.settings import Settings
 from trainvitals.app.store import Conflict, NotFound, Store, StoreError
 from trainvitals.app.store.types import Evaluation
@@ -64,6 +64,8 @@ class Evaluator:
         )
         self._watchman = Watchman(self._store, time.time())
         self._skip_until: dict[str, float] = {}
+        self._unchecked = self._store.evaluated()
+        """Runs whose saved state may be of an earlier release; the newest last."""
 
     def close(self) -> None:
         """Close the database."""
@@ -92,7 +94,18 @@ class Evaluator:
                 logger.exception("Run %s could not be judged; the next try is in 60 s.", run)
                 self._forget(run)
                 self._skip_until[run] = now + 60.0
+        if judged < BATCH and self._unchecked:
+            self._check(self._unchecked.pop())
         return judged
+
+    def _check(self, run: str) -> None:
+        """Let a run be judged anew whose state cannot be read: one that has ended would stay "not judged yet"."""
+        state = self._store.evaluation(run).state
+        try:
+            if state is not None:
+                states_of(state)
+        except StateError:
+            self._store.judge_again(run)
 
     def _judge(self, run: str, now: float) -> int:
         store = self._store
@@ -112,7 +125,8 @@ class Evaluator:
             return len(records)
         self._anew.pop(run, None)
         before, after = store.findings(run), engine.findings()
-        alerts = plan(run, before, after, now)
+        # What is said anew of records that were judged before is no news.
+        alerts = plan(run, before, after, now) if cursor != stored.cursor else []
         store.commit_evaluation(run, self._owner, cursor, engine.save(), after, alerts, now)
         self._engines[run] = (cursor, engine)
         self._engines.move_to_end(run)

@@ -16,9 +16,10 @@ from trainvitals.app.figures.base import (
     wants_log,
 )
 from trainvitals.app.figures.cells import Cells, Line
+from trainvitals.app.figures.series import broken as broken_marks
 from trainvitals.app.figures.series import smooth
 from trainvitals.app.figures.text import hover, number
-from trainvitals.app.figures.types import Figure, Flags, Floats, SeriesLike
+from trainvitals.app.figures.types import Figure, Flags, Floats, Mark, SeriesLike
 from trainvitals.app.figures.vitals import DIVERGING, TITLES, rows_axis
 
 COLORS = ("--run1", "--run2", "--run3", "--run4", "--run5", "--run6", "--run7")
@@ -50,37 +51,47 @@ def style(index: int) -> dict[str, str]:
     }
 
 
-def curves(series: Mapping[str, SeriesLike | None], names: Mapping[str, str], what: str) -> Figure:
-    """One scalar of several runs (by id), smoothed; `names` are the runs' names. A run without it is left out."""
+def curves(
+    series: Mapping[str, SeriesLike | None],
+    names: Mapping[str, str],
+    what: str,
+    marks: Sequence[Mark] = (),
+) -> Figure:
+    """One scalar of several runs (by id), smoothed; `names` are the runs' names. A run without it is left out.
+
+    Where a run's values are NaN or infinite its curve has crosses. marks: what happened in the runs.
+    """
     shown = {run: item for run, item in series.items() if item is not None and len(item.steps)}
     if not shown:
         return empty(f"None of these runs recorded {what}.")
     order = list(series)
     values = np.concatenate([item.mean for item in shown.values()])
-    data, ends = [], []
+    data, crosses, ends = [], [], []
     for run, item in shown.items():
         smoothed = smooth(item.mean)
-        line = style(order.index(run)) | {"width": 1.8}
+        own = style(order.index(run))
         data.append(
             {
                 "type": "scatter",
                 "mode": "lines",
                 "x": array(item.steps),
                 "y": array(smoothed),
-                "line": line,
+                "line": own | {"width": 1.8},
                 "name": hover(names[run], 40),
                 "hovertemplate": f"{hover(names[run], 30)} %{{y:.3g}}<extra></extra>",
             }
         )
+        crosses += broken_marks(item, f"{hover(names[run], 30)} NaN or Inf", own["color"])
         finite = smoothed[np.isfinite(smoothed)]
         end = number(float(finite[-1])) if finite.size else "NaN"
         ends.append(f"{names[run][:60]} ends at {end}")
     axis = log_axis(values) if wants_log(values) else linear_axis(values)
-    made = layout(yaxis=axis, summary=f"{what}: {'; '.join(ends[:20])}.")
-    made["margin"] = MARGIN | {"t": 10, "r": 20}
+    summary = f"{what}: {'; '.join(ends[:20])}."
+    made = layout(yaxis=axis, marks=marks, numbers=True, summary=summary)
+    made["margin"] = MARGIN | {"t": 22 if marks else 10, "r": 20}
     last = max(int(item.steps[-1]) for item in shown.values())
     made["xaxis"]["range"] = [min(int(item.steps[0]) for item in shown.values()), max(last, 1)]
-    return {"data": data, "layout": made}
+    return {"data": data + crosses, "layout": made}
 
 
 def log_ratio(first: Cells, second: Cells) -> Floats:
@@ -131,11 +142,18 @@ def _lasting(apart: Flags, seen: Flags) -> int | None:
 
 
 def difference(
-    lines: Sequence[Line], ratio: Floats, broken: Flags, steps: Any, stop: int, told: str, key: str
+    lines: Sequence[Line],
+    ratio: Floats,
+    broken: Flags,
+    steps: Any,
+    stop: int,
+    told: str,
+    key: str,
+    marks: Sequence[Mark] = (),
 ) -> Figure:
     """The map of `ratio`: layers x steps, blue where the first run is smaller, orange where it is larger.
 
-    broken: where one run has NaN and the other doesn't. told: the picture in words.
+    broken: where one run has NaN and the other doesn't. told: the picture in words. marks: what happened in the runs.
     """
     if not len(lines) or not len(steps) or not (np.isfinite(ratio).any() or broken.any()):
         return empty(f"These two runs have no layer in common that recorded {TITLES[key]}.")
@@ -155,7 +173,11 @@ def difference(
         "ratio": array(ratio.astype(np.float32)),
     }
     made = layout(
-        yaxis=rows_axis(lines, np.zeros(0, int), []), summary=told, hovermode="closest", meta=meta
+        yaxis=rows_axis(lines, np.zeros(0, int), []),
+        marks=marks,
+        summary=told,
+        hovermode="closest",
+        meta=meta,
     )
     made["plot_bgcolor"] = "--unseen"
     made["margin"] = MARGIN | {"r": 20}

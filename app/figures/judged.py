@@ -149,12 +149,18 @@ def ill(codes: Codes) -> Flags:
     return flags
 
 
-def packed(made: Picture, first: int = 0) -> dict[str, Any]:
-    """`made` as the browser takes it; with `first`, only its buckets from there on, without the rows."""
+def packed(made: Picture, first: int = 0, stop: int | None = None) -> dict[str, Any]:
+    """`made` as the browser takes it; with `first`, only its buckets from there on, without the rows.
+
+    stop: the bucket before which a part of it ends, None for all; what the browser has of later steps stays then.
+    """
+    end = made.codes.shape[1] if stop is None else stop
+    codes = made.codes[:, first:end]
     answer: dict[str, Any] = {
         "first": first,
-        "edges": made.edges[first:].tolist(),
-        "codes": array(made.codes[:, first:]) if made.codes[:, first:].size else [],
+        "part": stop is not None,
+        "edges": made.edges[first : end + 1].tolist(),
+        "codes": array(codes) if codes.size else [],
         "shares": made.shares,
         "summary": made.summary,
     }
@@ -168,7 +174,7 @@ def packed(made: Picture, first: int = 0) -> dict[str, Any]:
 
 def told(lines: Sequence[Line], codes: Codes, steps: Ints, shares: bool) -> str:
     """The map in words."""
-    text = f"{number(len(lines))} layers up to step {number(int(steps[-1]))}"
+    text = f"{number(len(lines))} layer{'s' if len(lines) != 1 else ''}"
     broken: Flags = codes >= GRADIENT_NONFINITE
     parts = []
     if broken.any():

@@ -68,7 +68,7 @@ def loss(
         data.append(curve | {"name": label(key, 40)})
         ends.append(_end(series, series.mean, _short(key), color))
     best = _best(validation)
-    data += _spikes(training) + _broken(training) + best
+    data += _spikes(training) + broken(training) + best
     bounds = np.concatenate([everything, training.min, training.max])
     style = log_axis(everything) if logarithmic else linear_axis(bounds)
     made = layout(yaxis=style, marks=marks, numbers=True, summary=_told(name, training, validation))
@@ -110,7 +110,7 @@ def small(
             )
             | {"name": label(key, 40)}
         )
-    data += _broken(series)
+    data += broken(series)
     values = np.concatenate([series.mean, *(other.mean for other in (others or {}).values())])
     share = _is_share(title, values)
     logarithmic = scale == "log" and not share and wants_log(values)
@@ -176,8 +176,10 @@ def _curve(
     }
 
 
-def _broken(series: SeriesLike) -> list[dict[str, Any]]:
-    """Marks on a second, hidden axis at the top where a bucket holds NaN or infinity."""
+def broken(
+    series: SeriesLike, name: str = "NaN or Inf", color: str = "--nan"
+) -> list[dict[str, Any]]:
+    """Marks at the curve's height where a bucket holds NaN or infinity."""
     steps = series.steps[np.asarray(series.nonfinite) > 0]
     if not len(steps):
         return []
@@ -189,9 +191,9 @@ def _broken(series: SeriesLike) -> list[dict[str, Any]]:
             "mode": "markers",
             "x": array(steps),
             "y": [height] * len(steps),
-            "name": "NaN or Inf",
-            "marker": {"symbol": "x-thin", "size": 7, "line": {"width": 1.6, "color": "--nan"}},
-            "hovertemplate": "NaN or Inf<extra></extra>",
+            "name": name,
+            "marker": {"symbol": "x-thin", "size": 7, "line": {"width": 1.6, "color": color}},
+            "hovertemplate": f"{name}<extra></extra>",
         }
     ]
 

@@ -51,6 +51,14 @@ def shorten(name: str, length: int = MAX_LABEL) -> str:
     return f"{name[:head]}…{name[-(length - 1 - head) :]}"
 
 
+def opening(text: str, length: int) -> str:
+    """`text` up to the last word that fits into `length` characters."""
+    if len(text) <= length:
+        return text
+    head = text[: length - 1]
+    return f"{head.rpartition(' ')[0] or head}…"
+
+
 def label(name: str, length: int = MAX_LABEL) -> str:
     """`name` for a Plotly text, which reads `<b>`, `<a href>` and entities: here they are characters.
 

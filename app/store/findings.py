@@ -51,6 +51,22 @@ def evaluation(connection: sqlite3.Connection, run_id: str) -> Evaluation:
     return Evaluation(_cursor_decoder.decode(row[0]), row[1])
 
 
+def evaluated(connection: sqlite3.Connection) -> list[str]:
+    """Runs that were evaluated, the newest last."""
+    rows = connection.execute(
+        "SELECT r.id FROM evaluations e JOIN runs r ON r.key = e.run "
+        "WHERE r.deleted IS NULL AND e.state IS NOT NULL ORDER BY r.key"
+    )
+    return [run_id for (run_id,) in rows]
+
+
+def judge_again(connection: sqlite3.Connection, run_id: str) -> None:
+    """Have no record of a run count as read."""
+    connection.execute(
+        "UPDATE streams SET read = 0 WHERE run = (SELECT key FROM runs WHERE id = ?)", (run_id,)
+    )
+
+
 def commit(
     connection: sqlite3.Connection,
     run_id: str,

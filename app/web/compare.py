@@ -10,7 +10,8 @@ from flask import Blueprint, Response, render_template, request
 
 from trainvitals.app.figures import compare as figures
 from trainvitals.app.figures.cells import Cells, Line, gather, grid
-from trainvitals.app.figures.text import evidence, number
+from trainvitals.app.figures.text import evidence, number, shorten
+from trainvitals.app.figures.types import Mark
 from trainvitals.app.figures.vitals import TITLES
 from trainvitals.app.store.types import Matrix, Run
 from trainvitals.app.web import runview
@@ -83,7 +84,8 @@ def curves() -> Response:
         read = store.series(run.id, [name], start=start, stop=stop, points=POINTS) if name else {}
         series[run.id] = read.get(name) if name else None
     labels = {run.id: run.name or run.id for run in chosen}
-    return json_response(figures.curves(series, labels, wanted or "the training loss"))
+    marks = _marks(chosen)
+    return json_response(figures.curves(series, labels, wanted or "the training loss", marks))
 
 
 @bp.get("/api/v1/compare/layers")
@@ -102,7 +104,9 @@ def layers() -> Response:
     words = _told(first, second, lines, found)
     end = min(runview.last_step(first), runview.last_step(second)) + 1
     end = end if stop is None else min(stop, end)
-    figure = figures.difference(lines, ratio, broken, steps, end, words, key)
+    store = get_store()
+    marks = [mark for run in (first, second) for mark in runview.happened(store, run)]
+    figure = figures.difference(lines, ratio, broken, steps, end, words, key, marks)
     if figure["data"]:  # as the curves above it
         last = max(runview.last_step(first), runview.last_step(second), 1)
         figure["layout"]["xaxis"]["range"] = [start or 0, last if stop is None else stop]
@@ -110,6 +114,18 @@ def layers() -> Response:
     answer["parting"] = words
     answer["most"] = _most(first, lines, ratio, broken, cells)
     return json_response(answer)
+
+
+def _marks(chosen: Sequence[Run]) -> list[Mark]:
+    """What happened in the runs, in their colours."""
+    store = get_store()
+    marks = [
+        Mark(mark.step, f"{mark.label}: {shorten(run.name or run.id, 12)}", style["color"])
+        for run, style in zip(chosen, map(figures.style, range(len(chosen))), strict=True)
+        for mark in runview.happened(store, run)
+    ]
+    marks.sort(key=lambda mark: "NaN" not in mark.label)  # there is room for some
+    return runview.thinned(marks, max(map(runview.last_step, chosen)))
 
 
 def _runs() -> list[Run]:

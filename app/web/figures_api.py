@@ -95,16 +95,17 @@ def vitals_map(run_id: str) -> Response:
 
 
 def map_news(run: Run, known: str) -> dict[str, Any] | None:
-    """What is new of the map for a page that has `known`: None for nothing, its last buckets, or all."""
+    """What is new of the map for a page that has `known`: None for nothing, its last buckets, all, or a part."""
     statistic = choice("statistic", judged.STATISTICS, "vitals")
     start, stop = step_range()
     made = livemap.picture(get_store(), run, statistic, start, stop)
     if made is None:
         return {"rows": [], "summary": "No layer was measured yet. The first sample comes soon."}
-    token = mapdata.token(made)
-    if token == known:
+    if mapdata.token(made) == known:
         return None
-    return judged.packed(made, mapdata.kept(made, known)) | {"token": token}
+    first = mapdata.kept(made, known)
+    stop = mapdata.fitting(made, first) if known else None
+    return judged.packed(made, first, stop) | {"token": mapdata.token(made, stop)}
 
 
 @bp.get("/api/v1/runs/<run_id>/map/row")

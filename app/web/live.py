@@ -8,9 +8,11 @@ import itertools
 import threading
 import time
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 from flask import Blueprint, Response, render_template, request
 
 from trainvitals.app.figures.cells import Line
@@ -35,10 +37,18 @@ EVIDENCE_S: Final = 1.5
 """How often the evidence of findings that stay is brought, seconds."""
 REASONS_S: Final = 10.0
 """How often the rules' reasons are brought, seconds. They count samples, so that they change with every record."""
+REFRESH_BYTES: Final = 14_000
+"""What charts and map take of one answer to a page that has them, compressed, beside texts and small patches. Once a
+run is twice as long all of its buckets are wider, and all curves come anew: one after another, each whole."""
+PATCH_BYTES: Final = 2_000
+"""Up to which JSON of a chart is a patch, which never waits."""
 _APART: Final = (5**0.5 - 1) / 2
 """Multiples of it, as parts of a second, keep apart however many there are."""
 MAX_DRAWN: Final = 64
 """Runs' charts that a worker keeps, under the looks that were asked for: about 300 KB each."""
+
+_MAP: Final = ""
+"""The map among the charts' keys."""
 
 _drawn = Memory(MAX_DRAWN)
 _texts = Memory(MAX_DRAWN)
@@ -52,7 +62,8 @@ def news_of_run(run_id: str) -> Response:
 
     `known` names, as often as wanted, what the page has and its token ("loss~TOKEN", "findings~TOKEN"); of
     `charts` ("run", "layer") all are answered, those that are not known whole. `layer` names the layer. `map` is the
-    token of the map. Everything is made once for each version of the run; an answer is cut out of it.
+    token of the map. Everything is made once for each version of the run; an answer is cut out of it. `more` says that
+    some of it has to be asked for again, without `version`.
     """
     show_frames()
     run = known_run(run_id)
@@ -86,14 +97,36 @@ def _answer(store: Store, run: Run, shown: runview.View, known: int | None) -> d
         answer |= {name: text for name, text in texts.items() if held.get(name) != tokens[name]}
         answer |= {"texts": tokens, "title": shown.verdict.state}
         which = choice("charts", ("none", "run", "layer"), "none")
-        if which != "none":
-            charts = _charts_of(store, run, which)
-            answer["charts"] = {
-                key: new for key, of in charts.items() if (new := _news(of, held.get(key)))
-            }
+        charts = {} if which == "none" else _charts_of(store, run, which)
+        picture: dict[str, Any] | None = None
+        news: dict[str, object] = {
+            key: new for key, of in charts.items() if (new := _news(of, held.get(key)))
+        }
         if "map" in request.args:
-            answer["map"] = map_news(run, request.args["map"])
+            picture = map_news(run, request.args["map"])
+            news[_MAP] = picture
+        brought = {key: msgspec.Raw(dumps(new)) for key, new in news.items()}
+        if charts.keys() & held.keys():
+            brought = _in_turns(brought, run.version)
+        answer["more"] = len(brought) < len(news) or bool(picture and picture.get("part"))
+        if "map" in request.args:
+            answer["map"] = brought.pop(_MAP, None)
+        if which != "none":
+            answer["charts"] = brought
     return answer
+
+
+def _in_turns(news: Mapping[str, msgspec.Raw], version: int) -> dict[str, msgspec.Raw]:
+    """What of `news` fits into one answer, at least one that is large; each has another place in another version."""
+    kept, room = {}, REFRESH_BYTES
+    for key in sorted(news, key=lambda key: zlib.crc32(f"{version} {key}".encode())):
+        if len(news[key]) > PATCH_BYTES:
+            size = len(zlib.compress(news[key], 1))
+            if size > room < REFRESH_BYTES:
+                continue
+            room -= size
+        kept[key] = news[key]
+    return kept
 
 
 def again_ms(run_id: str, now: float) -> int:

@@ -19,6 +19,8 @@ BUCKETS = 400
 CELLS = 400_000
 """A run with more layers gets fewer buckets: its map takes as long to read and to send."""
 FEWEST = 160
+MOST = 8_000
+"""Bytes of codes, compressed, that come at a time to a page that has a map; as base64 they take half as much again."""
 _ACTIVATION = frozenset(column.key for column in ACTIVATION)
 
 Read = tuple[list[Line], dict[str, Cells], dict[str, Cells]]
@@ -108,10 +110,21 @@ def _gather(key: str, matrix: Matrix, steps: Ints, lines: Sequence[Line]) -> Cel
     return gather(matrix, steps, [runview.indices(places, names) for names in groups])
 
 
-def token(made: judged.Picture) -> str:
-    """What a browser has when it has `made`: how many buckets, of which rows and steps, and a sum of all codes."""
-    count = made.codes.shape[1]
-    return f"{count}.{_shape(made, count)}.{zlib.crc32(made.codes.tobytes()):x}"
+def token(made: judged.Picture, stop: int | None = None) -> str:
+    """What a browser has when it has `made`: how many buckets, of which rows and steps, and a sum of all codes.
+
+    stop: the bucket before which it ends, None for all of it.
+    """
+    count = made.codes.shape[1] if stop is None else stop
+    return f"{count}.{_shape(made, count)}.{zlib.crc32(made.codes[:, :count].tobytes()):x}"
+
+
+def fitting(made: judged.Picture, first: int) -> int | None:
+    """The bucket before which an answer from bucket `first` on has to end to be small enough; None if all fits."""
+    stop = count = made.codes.shape[1]
+    while stop > first + 2 and len(zlib.compress(made.codes[:, first:stop].tobytes(), 1)) > MOST:
+        stop = (first + stop + 1) // 2
+    return stop if stop < count else None
 
 
 def kept(made: judged.Picture, known: str) -> int:

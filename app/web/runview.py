@@ -123,7 +123,7 @@ def _judged(store: Store, run: Run) -> tuple[list[Finding], list[RuleState]]:
     state = store.evaluation(run.id).state
     try:
         states = [] if state is None else states_of(state)
-    except StateError:  # of another release; a run that goes on is judged anew
+    except StateError:  # of another release; the evaluator judges the run anew
         states = []
     return findings_of(store, run.id), states
 
@@ -163,13 +163,20 @@ def is_dated(title: str, step: int) -> bool:
 
 
 def marks(store: Store, run: Run, findings: Sequence[Finding]) -> list[Mark]:
-    """Event lines: root findings by their number, the first NaN, jumps of the learning rate, resumes."""
-    result = []
-    for index, item in enumerate((item for item in findings if item.root), start=1):
-        result.append(
-            Mark(item.first_step, f"{index} {rule_words(item.rule)}", COLORS[item.severity])
-        )
-    taken = {mark.step for mark in result}
+    """Event lines: root findings by their number, and what `happened`."""
+    result = [
+        Mark(item.first_step, f"{index} {rule_words(item.rule)}", COLORS[item.severity])
+        for index, item in enumerate((item for item in findings if item.root), start=1)
+    ]
+    told = {mark.step for mark in result}
+    result += [mark for mark in happened(store, run) if mark.step not in told]
+    return thinned(result, last_step(run))
+
+
+def happened(store: Store, run: Run) -> list[Mark]:
+    """Event lines of the first NaN, jumps of the learning rate, resumes: one a step."""
+    result: list[Mark] = []
+    taken: set[int] = set()
     seen = set()
     for event in store.events(run.id, limit=500):
         text, color = {"nonfinite": ("first NaN/Inf", "--nan"), "lr": ("lr change", "--muted")}.get(
@@ -183,10 +190,10 @@ def marks(store: Store, run: Run, findings: Sequence[Finding]) -> list[Mark]:
     result += [
         Mark(step, "resumed", "--accent") for step in store.resumes(run.id) if step not in taken
     ]
-    return _thinned(result, last_step(run))
+    return result
 
 
-def _thinned(found: list[Mark], last: int) -> list[Mark]:
+def thinned(found: list[Mark], last: int) -> list[Mark]:
     """Marks whose label would run into an earlier one keep only its first word, which may be a number."""
     kept: list[Mark] = []
     labelled: list[int] = []

@@ -34,15 +34,27 @@ function grown(held, at, more) {
   return all;
 }
 
-/** The map's codes, a row each, after an answer that begins at bucket `first`. */
-export function grownCodes(rows, answer) {
+/**
+ * Codes (a row each) and edges of the map after an answer, which stands for its buckets from `first` on. Where it is but
+ * a `part`, what was held of later steps stays until it comes.
+ */
+export function grownMap({ codes, edges }, answer) {
   const news = answer.codes.length === 0 ? [] : unpack(answer.codes);
-  if (!answer.first) return news.map((row) => Int8Array.from(row));
-  return rows.map((row, index) => {
-    const more = news[index];
-    const all = new Int8Array(answer.first + more.length);
-    all.set(row.subarray(0, answer.first));
-    all.set(more, answer.first);
-    return all;
-  });
+  const { first, edges: added } = answer;
+  const later = answer.part ? edges.findIndex((edge) => edge >= added.at(-1)) : -1;
+  const rest = later < 0 || !codes.length ? Infinity : later;
+  return {
+    codes: news.map((row, index) => joined(first ? codes[index].subarray(0, first) : [], row, codes[index]?.subarray(rest) ?? [])),
+    edges: [...edges.slice(0, first), ...added, ...edges.slice(rest + 1)],
+  };
+}
+
+function joined(...parts) {
+  const all = new Int8Array(parts.reduce((length, part) => length + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
 }

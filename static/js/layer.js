@@ -107,11 +107,11 @@ async function ask() {
     lastStep = news.last_step;
     if (mine === asked && now === question()) {
       take(news.charts);
-      version = news.version;
+      version = news.more ? "" : news.version;
     }
     document.body.dataset.drawn = String(news.version);
   }
-  return (news.status === "running" || news.status === "lost contact") && news.again_ms;
+  return (news.more || news.status === "running" || news.status === "lost contact") && news.again_ms;
 }
 
 function chooseForm(next) {

@@ -101,7 +101,7 @@ export function paintUnsampled(context, left, { right, top, bottom }) {
   context.fillStyle = colour("--muted");
   context.textAlign = "center";
   context.textBaseline = "middle";
-  context.fillText("not sampled yet", (left + right) / 2, (top + bottom) / 2);
+  context.fillText("not sampled", (left + right) / 2, (top + bottom) / 2);
 }
 
 function hatch(context, from, y, to, height) {

@@ -59,10 +59,10 @@ async function showMap() {
   try {
     const answer = await getJson(`${base}/map?statistic=${statistic}${lookQuery()}`);
     if (mine === showMap.turn) map.take(answer);
-    showReach();
   } catch (error) {
     if (!map.token) fail(map.element, `${error.message} The map comes as soon as the server answers.`);
   }
+  showReach();
 }
 
 async function showCharts() {
@@ -81,8 +81,9 @@ async function showAll() {
   document.body.dataset.drawn ??= "0";
 }
 
-/** How far the map goes: samples come later than the steps they are of. */
+/** The map in words, and how far it goes: samples come later than the steps they are of. */
 function showReach() {
+  document.getElementById("map-told").textContent = map.summary ?? "";
   if (!map.rows.length) return;
   const count = `${number(map.rows.length)} layer${map.rows.length === 1 ? "" : "s"}`;
   const end = lastStep >= map.sampled ? `, sampled up to step ${number(map.edges.at(-2))} of ${number(lastStep)}` : "";
@@ -113,13 +114,13 @@ async function ask() {
     if (mine === look()) {
       takeCharts(news.charts);
       if (news.map) map.take(news.map);
-      version = news.version;
+      version = news.more ? "" : news.version;
     }
     showReach();
     document.body.dataset.drawn = String(news.version);
   }
   localTimes();
-  return (news.status === "running" || news.status === "lost contact") && news.again_ms;
+  return (news.more || news.status === "running" || news.status === "lost contact") && news.again_ms;
 }
 
 function chooseStatistic(next) {

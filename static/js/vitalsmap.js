@@ -4,7 +4,7 @@
 import { getJson } from "./api.js";
 import { axis, fitted, follow, moveCursor, picked, showTip } from "./charts.js";
 import { colour } from "./colours.js";
-import { grownCodes } from "./deltas.js";
+import { grownMap } from "./deltas.js";
 import { bucketOf, number } from "./format.js";
 import { about, printable, tableOf, wordOf } from "./mapabout.js";
 import { fit, paintCells, paintColumns, paintMarks, paintUnsampled, palette } from "./mappaint.js";
@@ -55,15 +55,13 @@ export class VitalsMap {
   /** Take an answer of /map: all of it, or its last buckets. */
   take(answer) {
     if (answer.rows) {
+      const same = answer.rows.length === this.rows.length && answer.rows.every((row, k) => row.name === this.rows[k].name);
+      if (!same) Object.assign(this, { codes: [], edges: [] });
       this.rows = answer.rows;
       this.tree = tree(this.rows);
-      this.codes = answer.rows.length ? grownCodes([], answer) : [];
-      this.edges = answer.edges ?? [];
       if (this.shares !== answer.shares) this.colours = null;
-    } else {
-      this.codes = grownCodes(this.codes, answer);
-      this.edges = [...this.edges.slice(0, answer.first), ...answer.edges];
     }
+    if (this.rows.length) Object.assign(this, grownMap(this, answer));
     this.sampled = sampledUpTo(this.edges);
     this.shares = answer.shares;
     this.token = answer.token;

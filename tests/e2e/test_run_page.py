@@ -252,6 +252,8 @@ def test_a_healthy_run_says_so_in_a_line_and_shows_its_charts(open_page):
     assert page.locator("#findings").bounding_box()["height"] < 60
     assert page.locator("[data-figure=loss]").bounding_box()["width"] > 1200
     assert "checks found nothing wrong" in page.inner_text(".verdict h1")
+    told = page.inner_text("#map-told")
+    assert told == "12 layers: all within their healthy bands."
     assert not page.locator("details.checked").evaluate("e => e.open")
 
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from trainvitals.app.evaluator import LEASE_S, Evaluator
-from trainvitals.app.rules.engine import Engine
+from trainvitals.app.rules.engine import Engine, states_of
 from trainvitals.app.settings import Settings
 from trainvitals.app.store import Store
 from trainvitals.hooks.wire.limits import VERSION
@@ -98,6 +98,51 @@ def test_a_state_of_another_version_is_judged_anew(path, sick, monkeypatch):
     assert drain(evaluator, 100.0) == len(sick.records)
     evaluator.close()
     assert stored(path) == sick.engine().findings()
+
+
+def test_an_ended_run_whose_state_is_of_another_version_is_judged_anew_once_and_alerts_nobody(
+    path, sick, monkeypatch
+):
+    send(path, sick)
+    evaluator = Evaluator(path, Settings(database=path))
+    drain(evaluator, 10.0)
+    evaluator.close()
+    with Store.open(path) as store:
+        told = store.take_alert("slack", 1000.0)
+        store.mark_delivered(told.row.id, "slack", 1000.0)
+        findings = store.findings("run-1")
+    monkeypatch.setattr("trainvitals.app.rules.engine.VERSION", 99)
+    monkeypatch.setattr(
+        "trainvitals.app.evaluator.BATCH", 15
+    )  # its findings stay until all is read
+    for expected in (len(sick.records), 0):
+        evaluator = Evaluator(path, Settings(database=path))
+        judged = 0
+        for _ in range(10):
+            judged += evaluator.evaluate(100.0)
+            assert stored(path) == findings
+        evaluator.close()
+        assert judged == expected
+    with Store.open(path) as store:
+        assert states_of(store.evaluation("run-1").state) == sick.engine().states()
+        assert store.take_alert("slack", 2000.0) is None
+
+
+def test_an_ended_run_is_not_told_of_by_what_later_rules_find(path, sick, monkeypatch):
+    monkeypatch.setattr("trainvitals.app.evaluator.Engine.findings", lambda self: [])
+    send(path, sick)
+    evaluator = Evaluator(path, Settings(database=path))
+    drain(evaluator, 10.0)
+    evaluator.close()
+    monkeypatch.undo()
+    monkeypatch.setattr("trainvitals.app.rules.engine.VERSION", 99)
+    evaluator = Evaluator(path, Settings(database=path))
+    assert drain(evaluator, 100.0) == 0
+    assert drain(evaluator, 100.0) == len(sick.records)
+    evaluator.close()
+    assert [finding.rule for finding in stored(path)] == ["grad-not-zeroed"]
+    with Store.open(path) as store:
+        assert store.take_alert("slack", 2000.0) is None
 
 
 def test_one_runs_trouble_is_not_the_others(path, sick, monkeypatch):

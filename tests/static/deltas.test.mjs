@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { layerAddress, withView } from "../../static/js/address.js";
-import { grownCodes, opened, patched } from "../../static/js/deltas.js";
+import { grownMap, opened, patched } from "../../static/js/deltas.js";
 import { between, rangeOf, roundTicks, scaleOf } from "../../static/js/scale.js";
 
 test("points are added from a place on, the rest stays the very same", () => {
@@ -16,10 +16,21 @@ test("points are added from a place on, the rest stays the very same", () => {
   assert.equal(news.token, "t2");
 });
 
-test("codes of the map grow by their last buckets", () => {
-  const held = [Int8Array.of(1, 2, 3), Int8Array.of(4, 5, 6)];
-  const made = grownCodes(held, { first: 2, codes: [[9, 7], [8, -128]] });
-  assert.deepEqual(made.map((row) => [...row]), [[1, 2, 9, 7], [4, 5, 8, -128]]);
+const held = { codes: [Int8Array.of(1, 2, 3), Int8Array.of(4, 5, 6)], edges: [0, 10, 20, 25] };
+const plain = ({ codes, edges }) => [codes.map((row) => [...row]), edges];
+
+test("the map grows by its last buckets", () => {
+  const made = grownMap(held, { first: 2, codes: [[9, 7], [8, -128]], edges: [20, 30, 35] });
+  assert.deepEqual(plain(made), [[[1, 2, 9, 7], [4, 5, 8, -128]], [0, 10, 20, 30, 35]]);
+});
+
+test("a map of wider buckets takes the place of the old one part by part", () => {
+  const part = grownMap(held, { first: 0, part: true, codes: [[2], [5]], edges: [0, 20] });
+  assert.deepEqual(plain(part), [[[2, 3], [5, 6]], [0, 20, 25]]);
+  const whole = grownMap(part, { first: 0, codes: [[2, 7], [5, 8]], edges: [0, 20, 40] });
+  assert.deepEqual(plain(whole), [[[2, 7], [5, 8]], [0, 20, 40]]);
+  const other = grownMap({ codes: [], edges: [] }, { first: 0, part: true, codes: [[2]], edges: [0, 20] });
+  assert.deepEqual(plain(other), [[[2]], [0, 20]]);
 });
 
 test("ticks are round and few", () => {

@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
+from trainvitals.app.figures.base import unpacked
 from trainvitals.app.figures.compare import parting, style
 from trainvitals.hooks.wire.records import Step
+
+FIRST_NAN = 352
+"""The first step at which the sick run's loss is NaN."""
 
 
 @pytest.fixture
@@ -70,11 +74,22 @@ def test_training_losses_are_compared_whatever_runs_call_them(site, tmp_path, fi
 
 def test_curves_lie_over_each_other_and_a_run_without_one_is_left_out(site):
     figure = site.get("/api/v1/compare/curves?runs=healthy,sick,bare").json
-    assert [trace["name"] for trace in figure["data"]] == [
-        "steady",
-        "&lt;b>sick&lt;/b>".replace(">", "&gt;"),
-    ]
-    assert len({(t["line"]["color"], t["line"]["dash"]) for t in figure["data"]}) == 2
+    lines = [trace for trace in figure["data"] if trace["mode"] == "lines"]
+    assert [trace["name"] for trace in lines] == ["steady", "&lt;b&gt;sick&lt;/b&gt;"]
+    assert len({(trace["line"]["color"], trace["line"]["dash"]) for trace in lines}) == 2
+
+
+def test_what_happened_in_runs_is_marked_in_their_colours_and_nan_at_its_own_steps(site):
+    figure = site.get("/api/v1/compare/curves?runs=healthy,sick").json
+    color = style(1)["color"]
+    (crosses,) = [trace for trace in figure["data"] if trace["mode"] == "markers"]
+    assert crosses["marker"]["line"]["color"] == color
+    assert list(unpacked(crosses["x"])) == list(range(FIRST_NAN, 420))
+    lines = {(shape["x0"], shape["line"]["color"]) for shape in figure["layout"]["shapes"]}
+    assert (FIRST_NAN, color) in lines
+    texts = [note["text"] for note in figure["layout"]["annotations"]]
+    assert any(text.startswith("first NaN/Inf: ") for text in texts)
+    assert FIRST_NAN in [shape["x0"] for shape in layers(site, "sick,healthy")["layout"]["shapes"]]
 
 
 def test_settings_that_differ_come_first_and_the_same_are_counted(site):

@@ -12,7 +12,7 @@ from trainvitals.app.figures.distribution import histogram
 from trainvitals.app.figures.layer import activation, lines
 from trainvitals.app.figures.series import loss, small, smooth
 from trainvitals.app.figures.sparkline import spark
-from trainvitals.app.figures.text import evidence, hover, label, number, seconds, shorten
+from trainvitals.app.figures.text import evidence, hover, label, number, opening, seconds, shorten
 from trainvitals.app.figures.vitals import worst
 from trainvitals.hooks.wire.bins import BINS, bin_of
 from trainvitals.hooks.wire.records import Start, Step
@@ -68,6 +68,12 @@ def test_labels_can_t_carry_markup():
     assert "%{" not in hover("%{y}")
     assert label("\u202eevil") == " evil"
     assert len(shorten("x" * 500, 24)) == 24
+
+
+def test_a_sentence_that_is_too_long_ends_after_a_word():
+    assert opening("One step changed weights.", 25) == "One step changed weights."
+    assert opening("One step changed weights.", 24) == "One step changed…"
+    assert opening("x" * 500, 24) == "x" * 23 + "…"
     assert label("") == "(root)"
 
 

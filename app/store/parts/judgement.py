@@ -18,6 +18,16 @@ class Judgement(Part):
         """
         return findings.claim(self._database, owner, ttl_s, now)
 
+    def evaluated(self) -> list[str]:
+        """The runs that were evaluated so far, but for deleted ones; the newest last."""
+        with self._database.read() as connection:
+            return findings.evaluated(connection)
+
+    def judge_again(self, run: str) -> None:
+        """Let `claim` offer all records of a run once more; its last evaluation stays until the next commit."""
+        with self._database.write() as connection:
+            findings.judge_again(connection, run)
+
     def evaluation(self, run: str) -> Evaluation:
         """The last evaluation of a run."""
         with self._database.read() as connection:
