@@ -72,6 +72,7 @@ from trainvitals.app.rules.schedule import LrScheduleMismatch
 from trainvitals.app.rules.shift import TrainValShift
 from trainvitals.app.rules.updates import UpdateRatioHigh
 from trainvitals.app.rules.validation import Overfitting, ValConstant
+from trainvitals.app.rules.waiting import InputBound, LoaderWorkersZero
 from trainvitals.app.rules.wiring import (
     AdamWithL2,
     BiasBeforeNorm,
@@ -162,6 +163,8 @@ RULES: tuple[type[Rule], ...] = (
     InputConstant,
     InputScale,
     ClassImbalance,
+    InputBound,
+    LoaderWorkersZero,
     # notes on structure and settings
     DeepSigmoidStack,
     WeightDecayOnNormBias,

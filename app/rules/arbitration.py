@@ -59,6 +59,8 @@ NOTES: Final = (
     "multilabel-loss-mismatch",
     "loss-reduction-sum",
     "class-imbalance",
+    "input-bound",
+    "loader-workers-zero",
     "deep-sigmoid-stack",
     "weight-decay-on-norm-bias",
     "adam-with-l2",

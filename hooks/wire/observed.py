@@ -134,6 +134,10 @@ class LoaderSeen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Passes, one after the other, that began with the very batch of the pass before."""
     shared: float | None = None
     """Share of the samples of an evaluation's data set that are in the training's; None where it is not known."""
+    workers: int = -1
+    """Processes that prepare its batches; -1 where it is not known."""
+    in_memory: bool = False
+    """Whether its data are tensors in memory (`TensorDataset`, or a part of one)."""
 
 
 class GroupFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
