@@ -10,6 +10,7 @@ from trainvitals.app.rules.batches import (
     TrainValOverlap,
     UnshuffledData,
 )
+from trainvitals.app.rules.collapse import PredictionCollapse
 from trainvitals.app.rules.deadgrowth import DeadUnitsGrowing
 from trainvitals.app.rules.gap import GeneralisationGap
 from trainvitals.app.rules.gradients import GradientExploding, GradientVanishingDepth
@@ -40,6 +41,7 @@ from trainvitals.app.rules.lossvalues import (
     LossNegative,
     LossReductionSum,
 )
+from trainvitals.app.rules.memory import GpuMemoryGrowth
 from trainvitals.app.rules.mobility import OverRegularised, UpdateRatioLow
 from trainvitals.app.rules.modes import (
     BnSmallBatch,
@@ -117,6 +119,7 @@ RULES: tuple[type[Rule], ...] = (
     LossConstant,
     LossStuckAtPrior,
     LossNotDecreasing,
+    PredictionCollapse,
     LossOscillation,
     Plateau,
     ResumeDiscontinuity,
@@ -165,6 +168,7 @@ RULES: tuple[type[Rule], ...] = (
     ClassImbalance,
     InputBound,
     LoaderWorkersZero,
+    GpuMemoryGrowth,
     # notes on structure and settings
     DeepSigmoidStack,
     WeightDecayOnNormBias,

@@ -22,8 +22,8 @@ class WaitRule(Rule):
     """
 
     window: ClassVar[Count] = 100
-    """Steps of which a median is taken, again and again: the first batch of an epoch, which waits for the workers to start, is one of
-    many."""
+    """Steps of which a median is taken, again and again: the first batch of an epoch, which waits for the workers to
+    start, is one of many."""
     skipped: ClassVar[Count] = 20
     """First steps, which are not judged: caches are cold, kernels are chosen, workers start."""
     note: ClassVar[Share] = 0.05

@@ -38,6 +38,11 @@ class LossCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Smallest and largest prediction."""
     excess: float | None = None
     """"nll": median of |logsumexp| over rows, which is 0 for log-probabilities."""
+    predicted: dict[str, int] = {}
+    """How often each class was the likeliest, where there is one label a sample; of 4,096 samples at most. Of a
+    single output "0" or "1"."""
+    spread: float | None = None
+    """"mse": standard deviation of the predictions."""
     targets: "Targets | None" = None
 
 
