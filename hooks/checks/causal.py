@@ -34,7 +34,9 @@ def causal_leak(subject: Subject) -> Iterator[Checked]:
     batch = subject.batches[0]
     found = _next_token(batch)
     if found is None:
-        yield skipped("causal-leak", "known for tokens whose targets are the tokens one further only")
+        yield skipped(
+            "causal-leak", "known for tokens whose targets are the tokens one further only"
+        )
         return
     model = subject.copied().model.eval().float()
     with torch.no_grad():
@@ -56,11 +58,11 @@ def causal_leak(subject: Subject) -> Iterator[Checked]:
         failed(
             "causal-leak",
             "critical",
-            f"outputs of {int((each > LEAK).sum())} of {found.middle} tokens change by up to {gap:.2g} of their size when "
-            "tokens after them do",
+            f"outputs of {int((each > LEAK).sum())} of {found.middle} tokens change by up to {gap:.2g} of their size "
+            "when tokens after them do",
             "an output depends on the tokens up to its own, as it has to predict the next one",
-            "Mask attention to later tokens (is_causal=True, or an upper triangular mask), pad convolutions on the left "
-            "only, use no bidirectional recurrent layer and no norm or mean over the sequence.",
+            "Mask attention to later tokens (is_causal=True, or an upper triangular mask), pad convolutions on the "
+            "left only, use no bidirectional recurrent layer and no norm or mean over the sequence.",
         )
         if gap > max(LEAK, 10 * noise)
         else passed("causal-leak", f"no output depends on later tokens ({gap:.2g})")
@@ -118,7 +120,9 @@ def _with_others(tokens: Tensor, middle: int) -> Tensor | None:
 
 def _by_position(output: Any, tokens: Tensor) -> Tensor | None:
     """Values of each token, `(samples, length, values)`; None where the output is not made like that."""
-    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    logits = (
+        output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    )
     tensor = logits if isinstance(logits, Tensor) else next(tensors_in(output, limit=1), None)
     if tensor is None or not tensor.is_floating_point():
         return None
