@@ -13,8 +13,6 @@ from benchmarks.diagnosis.healthy import healthy
 from benchmarks.diagnosis.training import Training
 from benchmarks.diagnosis.wiring import into
 
-# Written down before any of them was trained, on 2026-11-22, after the rules that they are about.
-
 
 class Slow(Dataset):
     """Samples that take a while to decode."""
@@ -54,11 +52,18 @@ def samples_decoded_between_the_steps(t):
     feed(t, Slow(t.data, 0.02 / t.batch))
 
 
-@into("mlp-sgd", "mlp-adam", "cnn-sgd", roots=("prediction-collapse",), onset=100, also=STUCK)
-def weights_of_one_class(t):
-    weights = torch.full((10,), 1e-6)
-    weights[3] = 1.0
-    t.loss = lambda model, x, y: F.cross_entropy(model(x), y, weight=weights)
+@into("mlp-sgd", "cnn-sgd", "tabular", roots=("prediction-collapse",), onset=100, also=STUCK)
+def one_class_outweighs_all(t):
+    if t.data.classes == 2:
+        weight = torch.tensor(1e4)
+        t.loss = lambda model, x, y: F.binary_cross_entropy_with_logits(
+            model(x), y, pos_weight=weight
+        )
+        return
+    weights = torch.ones(t.data.classes)
+    weights[3] = 1e3
+    weights /= weights.mean()
+    t.loss = lambda m, x, y: (weights[y] * F.cross_entropy(m(x), y, reduction="none")).mean()
 
 
 @healthy

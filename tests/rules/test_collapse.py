@@ -51,7 +51,7 @@ EVEN = [0.25] * 4
 
 
 @pytest.mark.parametrize(
-    "steps, expected", [(150, None), (210, "info"), (400, "warning"), (900, "critical")]
+    "steps, expected", [(140, None), (210, "info"), (400, "warning"), (900, "critical")]
 )
 def test_one_class_for_all_is_the_worse_the_longer_it_lasts(steps, expected):
     assert severity(classes(lambda y: 0 * y + 2, EVEN), steps=steps) == expected
@@ -75,7 +75,7 @@ def test_labels_of_one_class_say_nothing():
 
 
 def test_few_samples_are_not_judged():
-    assert severity(classes(lambda y: 0 * y, EVEN, batch=4), steps=800) is None
+    assert severity(classes(lambda y: 0 * y, EVEN, batch=4), steps=400) is None
     assert severity(classes(lambda y: 0 * y, EVEN, batch=4), steps=8000) == "critical"
 
 
