@@ -1,7 +1,7 @@
 """Whether a model that predicts the next token has seen it: outputs must not depend on later tokens."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -98,7 +98,7 @@ def _next_token(batch: Batch) -> Tokens | None:
     return Tokens(tokens, changed, middle)
 
 
-def _are_tokens(value: Any) -> bool:
+def _are_tokens(value: Any) -> TypeGuard[Tensor]:
     return (
         isinstance(value, Tensor)
         and value.dtype in (torch.int64, torch.int32)
@@ -109,9 +109,10 @@ def _are_tokens(value: Any) -> bool:
 
 def _with_others(tokens: Tensor, middle: int) -> Tensor | None:
     """Every token from `middle` on is another one of the batch; None where there is only one."""
-    known = tokens.unique()
-    if len(known) < 2:
+    classes = sorted(set(tokens.reshape(-1).tolist()))
+    if len(classes) < 2:
         return None
+    known = tokens.new_tensor(classes)
     place = torch.searchsorted(known, tokens[:, middle:].contiguous())
     other = tokens.clone()
     other[:, middle:] = known[(place + 1) % len(known)]

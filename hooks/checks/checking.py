@@ -20,6 +20,7 @@ Family = Callable[[Subject], Iterator[Checked]]
 
 FAMILIES: tuple[tuple[str, Family], ...] = (
     ("loader", loading.scan),
+    ("device", wiring.device),
     ("structure", wiring.structure),
     ("loss", wiring.loss_call),
     ("gradients", wiring.gradients),
