@@ -254,7 +254,10 @@ EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "loss-stuck-at-prior": ("prediction-collapse", "loss-not-decreasing", "plateau"),
     "class-imbalance": ("prediction-collapse",),
-    "prediction-collapse": ("loss-not-decreasing", "plateau"),
+    "loss-not-decreasing": (
+        "prediction-collapse",
+    ),  # who learns nothing says what is most frequent
+    "prediction-collapse": ("plateau",),
     "plateau": ("loss-not-decreasing", "lr-schedule-mismatch", "val-constant"),
     "overfitting": ("generalisation-gap",),
     **dict.fromkeys(NONFINITE, (*NONFINITE, *BLOW_UP, *SHUT, *STANDSTILL, *VALIDATION)),

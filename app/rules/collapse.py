@@ -41,11 +41,11 @@ class PredictionCollapse(Rule):
     samples: ClassVar[Count] = 150
     """Behind a judgement: a model that gives one class to 90 % of the samples seems to give it to 98 % of so few three
     times in 10,000. With 500 a short training in small batches, looked at now and then, would never be judged."""
-    looks: ClassVar[Count] = 5
-    """Behind a judgement, however large the batches are."""
-    after: ClassVar[Count] = 100
-    """First steps that do not count, and those of a longer warm-up: a fresh model prefers one class, whatever it is
-    shown."""
+    looks: ClassVar[Count] = 3
+    """Behind a judgement, however large the batches are: each is half as far into the training again as the one
+    before."""
+    note_after: ClassVar[Count] = 100
+    """Steps of it that are worth a note: a fresh model prefers one class, whatever it is shown."""
     warn_after: ClassVar[Count] = 200
     """Steps of it, after which even slow starts are over."""
     critical_after: ClassVar[Count] = 500
@@ -60,8 +60,6 @@ class PredictionCollapse(Rule):
     def on_step(self, context: Context, view: StepView) -> None:
         if view.observed is None or context.several_models:
             return
-        if view.step < max(context.first_step + self.after, context.warm_up_end):
-            return
         told = next(filter(None, (_answers(view.step, c) for c in view.observed.losses)), None)
         if told is None:
             return
@@ -70,14 +68,16 @@ class PredictionCollapse(Rule):
         while len(self.recent) > self.looks and known - self.recent[0].samples >= self.samples:
             known -= self.recent.pop(0).samples
         if known >= self.samples and len(self.recent) >= self.looks:
-            self._judge(view.step)
+            self._judge(view.step, context.warm_up_end)
 
-    def _judge(self, step: int) -> None:
+    def _judge(self, step: int, warm_up_end: int) -> None:
         over = self._of_classes() if self.recent[-1].labels else self._of_numbers()
         fired = self.held.fired and not self.held.resolved
-        self.held.update(step, over, calm=not over, k=1, n=3)
+        self.held.update(step, over, calm=not over, k=1, n=1)
         if over and not fired:
             self.held.onset = self.recent[0].step
+        if over:  # a model hardly moves before the end of a warm-up
+            self.held.onset = max(self.held.onset, min(warm_up_end, step))
 
     def _of_classes(self) -> bool:
         predicted, labels = (
@@ -108,17 +108,21 @@ class PredictionCollapse(Rule):
         self.seen = f"Predictions vary by {spread:.2g} of what the targets vary by"
         return True
 
+    @property
+    def length(self) -> int:
+        """Steps of it so far."""
+        return self.held.last - self.held.onset + 1 if self.held.fired else 0
+
     def _severity(self, context: Context) -> Severity:
         if self.uneven:
             return "info"
-        length = self.held.last - self.held.onset + 1
-        whole = context.ended and length >= 0.8 * context.steps and not self.held.resolved
-        if length >= self.critical_after or whole:
+        whole = context.ended and self.length >= 0.8 * context.steps and not self.held.resolved
+        if self.length >= self.critical_after or whole:
             return "critical"
-        return "warning" if length >= self.warn_after else "info"
+        return "warning" if self.length >= self.warn_after else "info"
 
     def findings(self, context: Context) -> list[Finding]:
-        if not self.held.fired:
+        if self.length < self.note_after:
             return []
         return [
             self._report(
@@ -141,8 +145,7 @@ class PredictionCollapse(Rule):
         if not self.held.count:
             return self._state(
                 "not enough data",
-                f"Judged from {self.samples} samples in {self.looks} looks on, with one label a sample, after "
-                f"{self.after} steps.",
+                f"Judged from {self.samples} samples in {self.looks} looks on, with one label a sample.",
             )
         return self._state("ok", "Predictions differ.")
 

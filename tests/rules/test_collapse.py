@@ -51,7 +51,7 @@ EVEN = [0.25] * 4
 
 
 @pytest.mark.parametrize(
-    "steps, expected", [(140, None), (210, "info"), (400, "warning"), (900, "critical")]
+    "steps, expected", [(100, None), (150, "info"), (400, "warning"), (600, "critical")]
 )
 def test_one_class_for_all_is_the_worse_the_longer_it_lasts(steps, expected):
     assert severity(classes(lambda y: 0 * y + 2, EVEN), steps=steps) == expected
@@ -74,8 +74,14 @@ def test_labels_of_one_class_say_nothing():
     assert severity(classes(lambda y: y, [1.0])) is None
 
 
+def test_a_fresh_model_that_prefers_one_class_is_told_nothing_of():
+    right, one = classes(lambda y: y, EVEN), classes(lambda y: 0 * y, EVEN)
+    assert severity(lambda step: one(step) if step < 100 else right(step)) is None
+    assert severity(lambda step: right(step) if step < 400 else one(step)) == "warning"
+
+
 def test_few_samples_are_not_judged():
-    assert severity(classes(lambda y: 0 * y, EVEN, batch=4), steps=400) is None
+    assert severity(classes(lambda y: 0 * y, EVEN, batch=4), steps=300) is None
     assert severity(classes(lambda y: 0 * y, EVEN, batch=4), steps=8000) == "critical"
 
 
