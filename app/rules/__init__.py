@@ -10,6 +10,7 @@ from trainvitals.app.rules.batches import (
     TrainValOverlap,
     UnshuffledData,
 )
+from trainvitals.app.rules.collapse import PredictionCollapse
 from trainvitals.app.rules.deadgrowth import DeadUnitsGrowing
 from trainvitals.app.rules.gap import GeneralisationGap
 from trainvitals.app.rules.gradients import GradientExploding, GradientVanishingDepth
@@ -40,6 +41,7 @@ from trainvitals.app.rules.lossvalues import (
     LossNegative,
     LossReductionSum,
 )
+from trainvitals.app.rules.memory import GpuMemoryGrowth
 from trainvitals.app.rules.mobility import OverRegularised, UpdateRatioLow
 from trainvitals.app.rules.modes import (
     BnSmallBatch,
@@ -72,6 +74,7 @@ from trainvitals.app.rules.schedule import LrScheduleMismatch
 from trainvitals.app.rules.shift import TrainValShift
 from trainvitals.app.rules.updates import UpdateRatioHigh
 from trainvitals.app.rules.validation import Overfitting, ValConstant
+from trainvitals.app.rules.waiting import InputBound, LoaderWorkersZero
 from trainvitals.app.rules.wiring import (
     AdamWithL2,
     BiasBeforeNorm,
@@ -116,6 +119,7 @@ RULES: tuple[type[Rule], ...] = (
     LossConstant,
     LossStuckAtPrior,
     LossNotDecreasing,
+    PredictionCollapse,
     LossOscillation,
     Plateau,
     ResumeDiscontinuity,
@@ -162,6 +166,9 @@ RULES: tuple[type[Rule], ...] = (
     InputConstant,
     InputScale,
     ClassImbalance,
+    InputBound,
+    LoaderWorkersZero,
+    GpuMemoryGrowth,
     # notes on structure and settings
     DeepSigmoidStack,
     WeightDecayOnNormBias,

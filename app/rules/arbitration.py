@@ -59,6 +59,9 @@ NOTES: Final = (
     "multilabel-loss-mismatch",
     "loss-reduction-sum",
     "class-imbalance",
+    "input-bound",
+    "loader-workers-zero",
+    "gpu-memory-growth",
     "deep-sigmoid-stack",
     "weight-decay-on-norm-bias",
     "adam-with-l2",
@@ -73,6 +76,7 @@ STANDSTILL: Final = (
     "loss-stuck-at-prior",
     "loss-not-decreasing",
     "loss-constant",
+    "prediction-collapse",
     "plateau",
 )
 """Signs that nothing is learned."""
@@ -148,6 +152,7 @@ UPSTREAM: Final = (
     "loss-constant",
     "loss-stuck-at-prior",
     "initial-loss-mismatch",
+    "prediction-collapse",
     "loss-not-decreasing",
     "plateau",
     "val-constant",
@@ -241,8 +246,18 @@ EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
     "loss-divergence": ("gradient-exploding", "loss-spike", *STANDSTILL, *NONFINITE),
     "update-ratio-low": ("lr-out-of-family-range", *STANDSTILL),
     "unchanged-parameter": STANDSTILL,
-    "loss-constant": ("loss-stuck-at-prior", "loss-not-decreasing", "plateau"),
-    "loss-stuck-at-prior": ("loss-not-decreasing", "plateau"),
+    "loss-constant": (
+        "loss-stuck-at-prior",
+        "prediction-collapse",
+        "loss-not-decreasing",
+        "plateau",
+    ),
+    "loss-stuck-at-prior": ("prediction-collapse", "loss-not-decreasing", "plateau"),
+    "class-imbalance": ("prediction-collapse",),
+    "loss-not-decreasing": (
+        "prediction-collapse",
+    ),  # who learns nothing says what is most frequent
+    "prediction-collapse": ("plateau",),
     "plateau": ("loss-not-decreasing", "lr-schedule-mismatch", "val-constant"),
     "overfitting": ("generalisation-gap",),
     **dict.fromkeys(NONFINITE, (*NONFINITE, *BLOW_UP, *SHUT, *STANDSTILL, *VALIDATION)),

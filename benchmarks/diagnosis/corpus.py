@@ -2,6 +2,7 @@
 
 from benchmarks.diagnosis import (
     dynamic,
+    feeding,
     learning,
     nonfinite,
     odd_loops,
@@ -16,7 +17,7 @@ from benchmarks.diagnosis.healthy import HEALTHY
 
 __all__ = ["CASES", "REGISTERED"]
 
-REGISTERED = (learning, odd_loops, other_goals, schedules, trends)
+REGISTERED = (feeding, learning, odd_loops, other_goals, schedules, trends)
 """Modules that add to the registers of others as they are imported."""
 
 _FAULTS = (*dynamic.FAULTS.cases, *nonfinite.FAULTS.cases, *wiring.FAULTS.cases)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from trainvitals.hooks.checks import fitting, loading, outputs, sweep, wiring
+from trainvitals.hooks.checks import causal, fitting, loading, outputs, sweep, wiring
 from trainvitals.hooks.checks.report import PreflightError, Report
 from trainvitals.hooks.checks.subject import Subject, random_state_kept
 from trainvitals.hooks.checks.verdicts import failed, skipped
@@ -20,10 +20,12 @@ Family = Callable[[Subject], Iterator[Checked]]
 
 FAMILIES: tuple[tuple[str, Family], ...] = (
     ("loader", loading.scan),
+    ("device", wiring.device),
     ("structure", wiring.structure),
     ("loss", wiring.loss_call),
     ("gradients", wiring.gradients),
     ("evaluation", outputs.evaluation),
+    ("causal-leak", causal.causal_leak),
     ("init-scale", outputs.depth),
     ("overfit-one-batch", fitting.overfit_one_batch),
     ("input-dependence", fitting.input_dependence),

@@ -151,6 +151,25 @@ def structure(subject: Subject) -> Iterator[Checked]:
     )
 
 
+def device(subject: Subject) -> Iterator[Checked]:
+    """Whether the weights are on the CPU while a GPU of this machine is not used by the process (`device-mismatch`)."""
+    if subject.device.type != "cpu":
+        yield passed("device", f"the model is on {subject.device}")
+    elif not torch.cuda.is_available():  # also where CUDA_VISIBLE_DEVICES hides it on purpose
+        yield passed("device", "the model is on the CPU, and there is no GPU")
+    elif torch.cuda.memory_allocated():  # 0 where CUDA was never started
+        yield passed("device", "the model is on the CPU, and other tensors are on a GPU")
+    else:
+        yield failed(
+            "device",
+            "warning",
+            "the model is on the CPU, and nothing is on the GPU",
+            "the model on the accelerator that is there",
+            "model.to('cuda') before the optimizer is made, and the batches likewise. Set CUDA_VISIBLE_DEVICES to "
+            "nothing where the CPU is meant.",
+        )
+
+
 def gradients(subject: Subject) -> Iterator[Checked]:
     """Every trainable parameter gets a gradient and changes; frozen ones stay."""
     trained = subject.copied()

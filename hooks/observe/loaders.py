@@ -32,7 +32,8 @@ class Loaders:
         self._began = -1
         self._is_training = False
         self._batches = 0
-        self._sequential = False
+        self._sequential = self._in_memory = False
+        self._workers = -1
         self._restarts = self._same = 0
         self._digest = self._digest_before = ""
         self._dataset: Callable[[], Any] = lambda: None
@@ -84,6 +85,8 @@ class Loaders:
         except TypeError:  # of a stream nobody knows
             self._batches = 0
         self._sequential = isinstance(getattr(sampler, "sampler", None), SequentialSampler)
+        self._workers = iterator._num_workers
+        self._in_memory = isinstance(whole(iterator._dataset), TensorDataset)
         try:
             self._dataset = weakref.ref(iterator._dataset)
         except TypeError:  # a list
@@ -112,11 +115,20 @@ class Loaders:
             sequential=self._sequential,
             same_order=self._same,
             shared=self._shared,
+            workers=self._workers,
+            in_memory=self._in_memory,
         )
         if seen == self._told or seen == LoaderSeen():
             return None
         self._told = seen
         return seen
+
+
+def whole(dataset: Any) -> Any:
+    """The data set that this is a part of."""
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return dataset
 
 
 def shared(training: Any, other: Any) -> float | None:

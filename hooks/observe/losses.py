@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
@@ -15,6 +16,8 @@ MOST_CALLS = 8
 """Loss calls of a step that are told."""
 _ELEMENTS = 1 << 18
 _SMALL = 1e-12
+_PREDICTED = 4096
+"""Samples whose predicted classes are counted."""
 
 Made = Callable[[Values], LossCall]
 
@@ -41,6 +44,11 @@ def ask(found: graph.Found, reading: Reading, valued: bool = True) -> tuple[Made
                 numbers["value"] = reading.ask(sums)
         if found.kind == "nll" and part.dim() > 1:
             numbers["excess"] = reading.ask(part.logsumexp(1).abs().median())
+        classes = _predicted(found, part, target) if target is not None else None
+        if classes is not None:
+            numbers["classes"] = reading.ask(classes)
+        elif found.kind == "mse":
+            numbers["spread"] = reading.ask(part.var(correction=0).sqrt())
     ignored = graph.ignored_by(found.node)
     labels = targets.ask(target, reading, ignored) if target is not None else None
 
@@ -59,10 +67,30 @@ def ask(found: graph.Found, reading: Reading, valued: bool = True) -> tuple[Made
             low=low,
             high=high,
             excess=first(values, numbers.get("excess")),
+            predicted=targets.counted(np.array(values[numbers["classes"]]))
+            if "classes" in numbers
+            else {},
+            spread=first(values, numbers.get("spread")),
             targets=labels.made(values) if labels is not None else None,
         )
 
     return made, target
+
+
+def _predicted(found: graph.Found, prediction: Tensor, target: Tensor) -> Tensor | None:
+    """The class that each sample is given, shape `(n,)`, -1 where its label is to be ignored.
+
+    None where it is not one class a sample. `prediction`: of the first samples of the batch.
+    """
+    prediction = prediction[:_PREDICTED]
+    target = target[: len(prediction)]
+    if found.kind in ("cross-entropy", "nll") and prediction.dim() == 2 and target.dim() == 1:
+        ignored = graph.ignored_by(found.node)
+        classes = prediction.argmax(1)
+        return classes if ignored is None else classes.masked_fill(target == ignored, -1)
+    if found.kind in ("bce", "bce-logits") and prediction.numel() == len(prediction):
+        return (prediction > (0.5 if found.kind == "bce" else 0.0)).long().reshape(-1)
+    return None
 
 
 def _sums(found: graph.Found, prediction: Tensor, target: Tensor) -> Tensor | None:

@@ -77,19 +77,24 @@ class Asked:
     def _of_classes(self, labels: np.ndarray) -> Targets:
         left_out = labels == self._ignored if self._ignored is not None else labels < 0
         kept = labels[~left_out]
-        classes, counts = _counted(kept[kept >= 0])
-        most = np.argsort(-counts, kind="stable")[:_CLASSES]
         agreeing = int((labels[1:] == labels[:-1]).sum()) if self._single else 0
         return Targets(
             count=self._count,
             ignored=int(left_out.sum()),
-            classes={str(int(classes[i])): int(counts[i]) for i in sorted(most.tolist())},
+            classes=counted(kept),
             agreeing=agreeing,
             pairs=max(len(labels) - 1, 0) if self._single else 0,
             negative=int((kept < 0).sum()),
             low=float(kept.min()) if len(kept) else None,
             high=float(kept.max()) if len(kept) else None,
         )
+
+
+def counted(labels: np.ndarray) -> dict[str, int]:
+    """How often each class from 0 on is among whole numbers of shape `(n,)`; the 64 most frequent."""
+    classes, counts = _counted(labels[labels >= 0])
+    most = np.argsort(-counts, kind="stable")[:_CLASSES]
+    return {str(int(classes[i])): int(counts[i]) for i in sorted(most.tolist())}
 
 
 def _counted(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

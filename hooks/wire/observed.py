@@ -38,6 +38,11 @@ class LossCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Smallest and largest prediction."""
     excess: float | None = None
     """"nll": median of |logsumexp| over rows, which is 0 for log-probabilities."""
+    predicted: dict[str, int] = {}
+    """How often each class was the likeliest, where there is one label a sample; of 4,096 samples at most. Of a
+    single output "0" or "1"."""
+    spread: float | None = None
+    """"mse": standard deviation of the predictions."""
     targets: "Targets | None" = None
 
 
@@ -134,6 +139,10 @@ class LoaderSeen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Passes, one after the other, that began with the very batch of the pass before."""
     shared: float | None = None
     """Share of the samples of an evaluation's data set that are in the training's; None where it is not known."""
+    workers: int = -1
+    """Processes that prepare its batches; -1 where it is not known."""
+    in_memory: bool = False
+    """Whether its data are tensors in memory (`TensorDataset`, or a part of one)."""
 
 
 class GroupFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

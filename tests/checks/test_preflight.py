@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import trainvitals.hooks as tv
 from trainvitals.app.diagnose import diagnose
+from trainvitals.hooks.checks.subject import Subject
+from trainvitals.hooks.checks.wiring import device
 
 SGD = torch.optim.SGD
 
@@ -44,6 +46,19 @@ def test_a_sound_training_passes_every_check():
     found = outcomes()
     assert set(found.values()) <= {"pass", "skipped"}
     assert found["overfit-one-batch"] == found["batch-independence"] == found["loss-call"] == "pass"
+
+
+@pytest.mark.parametrize(
+    "there, allocated, expected", [(False, 0, "pass"), (True, 0, "warning"), (True, 512, "pass")]
+)
+def test_a_model_beside_a_gpu_that_does_nothing_is_a_warning(
+    there, allocated, expected, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: allocated)
+    model = mlp()
+    (result,) = device(Subject(model, blobs(), F.cross_entropy, SGD(model.parameters(), 0.1)))
+    assert result.outcome == expected
 
 
 class Mixing(nn.Module):

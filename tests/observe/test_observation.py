@@ -47,6 +47,49 @@ def test_the_loss_call_is_seen_with_its_value_and_labels(tmp_path):
         assert call.targets.agreeing == int((y[1:] == y[:-1]).sum())
 
 
+def test_predicted_classes_are_counted_without_ignored_labels(tmp_path):
+    said = []
+
+    def loss(out, y):
+        target = torch.where(torch.arange(len(y)) < 5, -100, y)
+        said.append(out.detach().argmax(1)[5:])
+        return F.cross_entropy(out, target)
+
+    judge(Loop(loss=loss, steps=1), tmp_path, interval=1)
+    call = looked(tmp_path)[0][1].losses[0]
+    assert call.predicted == {str(int(c)): int((said[0] == c).sum()) for c in said[0].unique()}
+    assert call.spread is None
+
+
+@pytest.mark.parametrize("given", ["logits", "probabilities"])
+def test_a_single_output_predicts_one_of_two_classes(given, tmp_path):
+    said = []
+
+    def loss(out, y):
+        score, target = out[:, :1], (y > 1).float()[:, None]
+        said.append(int((score > 0).sum()))
+        if given == "logits":
+            return F.binary_cross_entropy_with_logits(score, target)
+        return F.binary_cross_entropy(score.sigmoid(), target)
+
+    judge(Loop(loss=loss, steps=1), tmp_path, interval=1)
+    call = looked(tmp_path)[0][1].losses[0]
+    assert call.predicted.get("1", 0) == said[0]
+    assert sum(call.predicted.values()) == call.targets.count
+
+
+def test_the_spread_of_predicted_numbers_is_measured(tmp_path):
+    spread = []
+
+    def loss(out, y):
+        spread.append(float(out[:, 0].detach().std(correction=0)))
+        return F.mse_loss(out[:, 0], y.float())
+
+    judge(Loop(loss=loss, steps=1), tmp_path, interval=1)
+    call = looked(tmp_path)[0][1].losses[0]
+    assert (call.spread, call.predicted) == (pytest.approx(spread[0], rel=1e-5), {})
+
+
 @pytest.mark.parametrize(
     ("loss", "kind", "value"),
     [
@@ -222,6 +265,11 @@ def test_shared_samples_are_known_by_index_and_by_content():
     assert loaders.shared(subset(whole, range(80)), subset(whole, range(80, 100))) == 0.0
     assert loaders.shared(tensors(x[:80], y[:80]), tensors(x[75:].clone(), y[75:])) == 0.2
     assert loaders.shared(whole, whole) is None
+
+
+def test_the_data_of_a_part_are_those_of_the_whole():
+    whole, subset = data(100), torch.utils.data.Subset
+    assert loaders.whole(subset(subset(whole, range(80)), range(40))) is whole
 
 
 class OldStep(msgspec.Struct, tag="step", frozen=True, kw_only=True, omit_defaults=True):
