@@ -50,7 +50,7 @@ def test_the_demo_finds_what_is_wrong_and_says_it_once(receiver, tmp_path):
 
 
 def test_a_healthy_run_must_have_no_root_and_a_sick_one_the_right_root_in_the_right_layer():
-    root = {"rule": "dead-relu-units", "layers": ["relu2"], "title": "dead", "first_step": 7}
+    root = {"rule": "dead-units-growing", "layers": ["relu2"], "title": "dead", "first_step": 7}
     assert is_right(SCENARIOS["healthy"], [])
     assert not is_right(SCENARIOS["healthy"], [root])
     assert is_right(SCENARIOS["dying"], [root])
