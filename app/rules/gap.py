@@ -87,17 +87,16 @@ class GeneralisationGap(Rule):
         if not fired:
             return []
         name, ahead = min(fired.items(), key=lambda item: (item[1].held.onset, item[0]))
-        loss = is_validation_loss(name)
-        scale, unit = (100.0, " % of the first loss") if loss else (100.0, " points")
+        unit = " % of the first loss" if is_validation_loss(name) else " points"
         return [
             self._report(
                 severity="info",
                 during=ahead.held.span,
                 where=name,
-                title=f"The training is ahead of {name} by {scale * ahead.widest:.3g}{unit}, and more each "
+                title=f"The training is ahead of {name} by {100 * ahead.widest:.3g}{unit}, and more each "
                 f"time, since step {ahead.held.onset}",
-                seen=f"{scale * ahead.start:.3g}{unit} at first, then {scale * ahead.widest:.3g}",
-                expected=f"Up to {scale * self.gap:g}{unit}, or a gap that stays as it is",
+                seen=f"{100 * ahead.start:.3g}{unit} at first, then {100 * ahead.widest:.3g}",
+                expected=f"Up to {100 * self.gap:g}{unit}, or a gap that stays as it is",
                 remedy="More data or augmentation first; then weight decay, dropout, a smaller model, smaller batches. "
                 "While the validation itself still gets better, nothing needs to be done.",
                 gap=number(ahead.widest),
