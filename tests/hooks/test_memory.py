@@ -25,7 +25,10 @@ def nowhere() -> Iterator[str]:
 
 
 def held(run: Any) -> int:
-    """Bytes that Python holds, with nothing waiting to be written and after the sender has tried in vain."""
+    """Bytes that Python holds, with nothing waiting to be written and after the sender has tried in vain.
+
+    The least of some looks: while the sender packs a batch, zlib holds 300 KB, and a look may come just then.
+    """
     run._recorder.flush()
     deadline = time.monotonic() + 20
     while (
@@ -33,8 +36,12 @@ def held(run: Any) -> int:
     ):  # it loads what it needs at the first try
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    gc.collect()
-    return tracemalloc.get_traced_memory()[0]
+    looks = []
+    for _ in range(20):
+        gc.collect()
+        looks.append(tracemalloc.get_traced_memory()[0])
+        time.sleep(0.01)
+    return min(looks)
 
 
 @pytest.mark.parametrize("mode", ["offline", "online"])
