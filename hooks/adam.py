@@ -10,42 +10,51 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
-from trainvitals.hooks.memory import Memory
+from trainvitals.hooks.memory import SAMPLE, Memory
 from trainvitals.hooks.plain import flat, plain, stride
 from trainvitals.hooks.readout import Number, number
 
-SUBSAMPLE = 1 << 10
-"""Elements of a larger parameter that are looked at.
-
-The factor's relative standard error is at most sqrt((k - 1) / (4 n)) for n elements whose update has kurtosis k:
-2.2 % for k = 3. A share p has sqrt(p (1 - p) / n), at most 1.6 points.
-"""
 _FEW_EPS = 10.0
 """Multiples of eps below which the root of the second moment does not rule the update any more."""
 NOTHING: tuple[Number, Number] = (math.nan, math.nan)
 
 
 class AdamUpdate:
-    """Reads what Adam and AdamW (and optimizers derived from them) keep for each parameter."""
+    """Reads what Adam and AdamW (and optimizers derived from them) keep of `SAMPLE` elements of each parameter.
+
+    The factor's relative standard error is at most sqrt((k - 1) / (4 n)) for n elements whose update has kurtosis k:
+    2.2 % for k = 3. A share p has sqrt(p (1 - p) / n), at most 1.6 points.
+    """
 
     def __init__(self, optimizer: Optimizer | None, memory: Memory) -> None:
         self._memory = memory
-        self._state: Any = {}
+        self._optimizer = optimizer if isinstance(optimizer, Adam) else None  # AdamW is one
         self._groups: dict[int, dict[str, Any]] = {}
-        if isinstance(optimizer, Adam):  # AdamW is one
-            self._state = optimizer.state
-            for group in optimizer.param_groups:
-                self._groups.update((id(parameter), group) for parameter in group["params"])
+        """By the id of a parameter."""
+        self._known: list[Any] = []
+        """The groups and how many parameters each had when they were looked up."""
+
+    def _follow(self, optimizer: Optimizer) -> None:
+        """Look the groups up again where there are others, as after `load_state_dict` and `add_param_group`."""
+        groups = optimizer.param_groups
+        known = [(id(group), len(group["params"])) for group in groups]
+        if known != self._known:
+            self._known = known
+            self._groups = {id(p): group for group in groups for p in group["params"]}
 
     def of(self, parameters: Sequence[Tensor]) -> list[tuple[Number, Number]]:
         """Update factor and share of elements ruled by eps after a step; NaN where there is no such thing."""
         found = [NOTHING] * len(parameters)
-        if not self._groups:
+        if self._optimizer is None or not parameters:
             return found
+        self._follow(self._optimizer)
+        states = self._optimizer.state
         together: dict[tuple[float, ...], list[tuple[int, Any, Any]]] = {}
         for index, parameter in enumerate(parameters):
-            group, state = self._groups.get(id(parameter)), self._state.get(parameter)
-            if group is None or not state or parameter.dim() < 2 or parameter.grad is None:
+            if parameter.dim() < 2 or parameter.grad is None:
+                continue
+            group, state = self._groups.get(id(parameter)), states.get(parameter)
+            if group is None or not state:
                 continue
             if "exp_avg" not in state or "exp_avg_sq" not in state or "step" not in state:
                 continue
@@ -68,11 +77,11 @@ class AdamUpdate:
 
     def _part(self, tensor: Tensor) -> Any:
         """Some of the elements: numpy on the CPU, else a tensor."""
-        sample = self._memory.sample(tensor, SUBSAMPLE)
+        sample = self._memory.sample(tensor)
         if sample is not None:
             return sample
         dense = plain(tensor)
-        return None if dense is None else flat(dense)[:: stride(dense, SUBSAMPLE)].float()
+        return None if dense is None else flat(dense)[:: stride(dense, SAMPLE)].float()
 
 
 def _here(

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,14 +65,17 @@ class Draft:
         self.blocks: dict[tuple[GroupKind, int], Block] = {}
         """By group and first column; what is in no block was not recorded."""
         self.late: list[Late] = []
-        self.patterns: dict[HistogramKind, list[tuple[int, histogram.Counts]]] = {}
-        """Rows and their counts from `histogram.count_patterns`."""
+        self.patterns: dict[HistogramKind, list[tuple[list[int], histogram.Counts]]] = {}
+        """Rows and their counts, of shape `(rows, PATTERNS)`; of one row whose counts are on a device `(PATTERNS,)`."""
+        self.here = True
+        """Whether no number of it is still on a device."""
         self.observed: Reading | None = None
         """What was seen of the loop itself."""
 
     def put(self, kind: GroupKind, column: int, row: int, values: Sequence[Number]) -> None:
         """Note neighbouring columns of a row; all values are numbers, or the first one is on a device."""
         if isinstance(values[0], Tensor):
+            self.here = False
             self.late.append(Late(kind, column, row, list(values)))
             return
         self.put_all(kind, column, (row,), (values,))  # type: ignore[arg-type]
@@ -93,15 +97,18 @@ class Draft:
         block.values.extend(values)
 
     def count_all(
-        self, kind: HistogramKind, rows: Sequence[int], counts: Sequence[histogram.Counts]
+        self, kind: HistogramKind, rows: list[int], counts: npt.NDArray[np.int64]
     ) -> None:
-        """Note the histograms of several rows."""
-        if rows:
-            self.patterns.setdefault(kind, []).extend(zip(rows, counts, strict=True))
+        """Note the histograms of several rows, at least one; `counts`: shape `(rows, PATTERNS)`."""
+        self.patterns.setdefault(kind, []).append((rows, counts))
 
     def count(self, kind: HistogramKind, row: int, counts: histogram.Counts) -> None:
-        """Note a row's histogram."""
-        self.patterns.setdefault(kind, []).append((row, counts))
+        """Note a row's histogram from `histogram.count_patterns`."""
+        if isinstance(counts, Tensor):
+            self.here = False
+            self.patterns.setdefault(kind, []).append(([row], counts))
+        else:
+            self.count_all(kind, [row], counts[None])
 
 
 class _Waiting:
@@ -132,10 +139,10 @@ class _Waiting:
         for kind, column, row, values in draft.late:
             here = [next(arrived)[0] if isinstance(value, Tensor) else value for value in values]
             draft.put(kind, column, row, here)
-        for rows in draft.patterns.values():
-            for index, (row, counts) in enumerate(rows):
+        for chunks in draft.patterns.values():
+            for index, (rows, counts) in enumerate(chunks):
                 if isinstance(counts, Tensor):
-                    rows[index] = row, np.array(next(arrived), dtype=np.int64)
+                    chunks[index] = rows, np.array([next(arrived)], dtype=np.int64)
         if draft.observed is not None:
             draft.observed.arrived([next(arrived) for _ in range(self._asked)])
         return draft
@@ -160,13 +167,7 @@ class Emitter:
 
     def emit(self, draft: Draft) -> None:
         """Send a draft, at once when all of it is here."""
-        here = not draft.late and not any(
-            isinstance(value, Tensor) for value in draft.scalars.values()
-        )
-        for (
-            rows
-        ) in draft.patterns.values():  # those of a device come with late moments, but for no others
-            here = here and not any(isinstance(counts, Tensor) for _, counts in rows)
+        here = draft.here and Tensor not in map(type, draft.scalars.values())
         here = here and (draft.observed is None or draft.observed.on_host)
         if here and not self._waiting:
             self._send(draft)
@@ -193,52 +194,75 @@ class Emitter:
             )
 
     def _send(self, draft: Draft) -> None:
-        samples: list[Sample] = []
         for kind in _GROUP:
-            blocks = {place[1]: block for place, block in draft.blocks.items() if place[0] == kind}
-            if blocks:
+            if any(group == kind for group, _ in draft.blocks):
                 self.send_layout(kind, draft.step)
-                values = codec.pack_floats(self._matrix(kind, blocks))
-                samples.append(Sample(group=_GROUP[kind], values=values))
-        fields: dict[str, Any] = {"samples": samples} if samples else {}
-        if draft.patterns:
-            fields["histograms"] = self._histograms(draft.patterns)
+        fields: dict[str, Any] = {}
         observed = draft.observed.finish() if draft.observed is not None else None
         if observed is not None:
             fields["observed"] = observed
         scalars: dict[str, Any] = draft.scalars
-        if len(scalars) <= limits.MAX_SCALARS:
-            self._recorder.step(step=draft.step, scalars=scalars, **fields)
-            return
-        keys = list(scalars)
-        for begin in range(0, len(keys), limits.MAX_SCALARS):
-            part = {key: scalars[key] for key in keys[begin : begin + limits.MAX_SCALARS]}
-            self._recorder.step(step=draft.step, scalars=part, **fields)
-            fields = {}
+        parts = [scalars]
+        if len(scalars) > limits.MAX_SCALARS:
+            keys, most = list(scalars), limits.MAX_SCALARS
+            some = (keys[begin : begin + most] for begin in range(0, len(keys), most))
+            parts = [{key: scalars[key] for key in part} for part in some]
+        if draft.blocks or draft.patterns:
+            sizes = {kind: len(self.rows[kind].rows) for kind in _GROUP}
+            self._recorder.statistics(
+                step=draft.step,
+                scalars=parts[0],
+                statistics=partial(encoded, draft.blocks, draft.patterns, sizes),
+                **fields,
+            )
+        else:
+            self._recorder.step(step=draft.step, scalars=parts[0], **fields)
+        for part in parts[1:]:
+            self._recorder.step(step=draft.step, scalars=part)
 
-    def _matrix(self, kind: GroupKind, blocks: dict[int, Block]) -> npt.NDArray[np.float32]:
-        shape = (len(self.rows[kind].rows), len(_COLUMNS[kind]))
-        bits = np.full(shape, MISSING_BITS, dtype=np.uint32)
-        matrix = bits.view(np.float32)
-        with np.errstate(over="ignore"):
-            for column, block in blocks.items():
-                values = np.array(block.values, dtype=np.float64)
-                matrix[block.rows, column : column + values.shape[1]] = values
-        bits[np.isnan(matrix) & _NAN_IS_MISSING[kind]] = MISSING_BITS
-        return matrix
 
-    def _histograms(
-        self, patterns: dict[HistogramKind, list[tuple[int, histogram.Counts]]]
-    ) -> list[Histograms]:
-        folded = histogram.fold(
-            np.stack([counts for rows in patterns.values() for _, counts in rows])
-        )
-        found, begin = [], 0
-        for kind, rows in patterns.items():
-            group = _KIND[kind]
-            counts = np.zeros((len(self.rows[group].rows), BINS), dtype=np.int64)
-            counts[[row for row, _ in rows]] = folded[begin : begin + len(rows)]
-            begin += len(rows)
-            packed = codec.pack_counts(counts)
-            found.append(Histograms(group=_GROUP[group], kind=kind, counts=packed))
-        return found
+def encoded(
+    blocks: dict[tuple[GroupKind, int], Block],
+    patterns: dict[HistogramKind, list[tuple[list[int], histogram.Counts]]],
+    sizes: dict[GroupKind, int],
+) -> dict[str, Any]:
+    """The fields of a step's record that hold its statistics; `sizes`: rows of each group when they were taken."""
+    samples: list[Sample] = []
+    for kind in _GROUP:
+        columns = {place[1]: block for place, block in blocks.items() if place[0] == kind}
+        if columns:
+            values = codec.pack_floats(_matrix(kind, columns, sizes[kind]))
+            samples.append(Sample(group=_GROUP[kind], values=values))
+    fields: dict[str, Any] = {"samples": samples} if samples else {}
+    if patterns:
+        fields["histograms"] = _histograms(patterns, sizes)
+    return fields
+
+
+def _matrix(kind: GroupKind, blocks: dict[int, Block], rows: int) -> npt.NDArray[np.float32]:
+    bits = np.full((rows, len(_COLUMNS[kind])), MISSING_BITS, dtype=np.uint32)
+    matrix = bits.view(np.float32)
+    with np.errstate(over="ignore"):
+        for column, block in blocks.items():
+            values = np.array(block.values, dtype=np.float64)
+            matrix[block.rows, column : column + values.shape[1]] = values
+    bits[np.isnan(matrix) & _NAN_IS_MISSING[kind]] = MISSING_BITS
+    return matrix
+
+
+def _histograms(
+    patterns: dict[HistogramKind, list[tuple[list[int], histogram.Counts]]],
+    sizes: dict[GroupKind, int],
+) -> list[Histograms]:
+    parts = [counts for chunks in patterns.values() for _, counts in chunks]
+    folded = histogram.fold(np.concatenate(parts))
+    found, begin = [], 0
+    for kind, chunks in patterns.items():
+        group = _KIND[kind]
+        counts = np.zeros((sizes[group], BINS), dtype=np.int64)
+        rows = [row for chunk, _ in chunks for row in chunk]
+        counts[rows] = folded[begin : begin + len(rows)]
+        begin += len(rows)
+        packed = codec.pack_counts(counts)
+        found.append(Histograms(group=_GROUP[group], kind=kind, counts=packed))
+    return found

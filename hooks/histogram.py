@@ -55,11 +55,20 @@ def count_patterns(
     return _count(values)
 
 
-def count_values(values: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """Count the elements of an array of one dimension, of a large one every k-th; k is odd."""
-    if len(values) > SUBSAMPLE_ABOVE:
-        values = values[:: -(-len(values) // SUBSAMPLE_ABOVE) | 1]
-    return _count(values)
+def distance(size: int) -> int:
+    """Of a packed tensor of `size` elements, every how many of them one is counted: an odd number."""
+    return -(-size // SUBSAMPLE_ABOVE) | 1 if size > SUBSAMPLE_ABOVE else 1
+
+
+def count_together(
+    values: npt.NDArray[np.float32], offsets: npt.NDArray[np.int32], tensors: int
+) -> npt.NDArray[np.int64]:
+    """Count the elements of several tensors end to end; shape `(tensors, PATTERNS)`.
+
+    `offsets`: `PATTERNS` times the number of the tensor that each element belongs to.
+    """
+    places = offsets + (values.view(np.uint32) >> _TO_PATTERN)
+    return np.bincount(places, minlength=tensors * PATTERNS).reshape(tensors, PATTERNS)
 
 
 def _count(values: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
@@ -73,15 +82,26 @@ def _late(part: Tensor) -> Tensor:
     return counts.scatter_add_(0, patterns.long(), ones)
 
 
+def _bin_of_patterns() -> npt.NDArray[np.int64]:
+    """The bin of each pattern; `BINS` for those of non-finite values."""
+    exponents = np.arange(_SIGN)
+    away = np.clip(exponents, _SMALLEST - 1, _LARGEST) - (_SMALLEST - 1)
+    found: npt.NDArray[np.int64] = np.concatenate([ZERO_BIN + away, ZERO_BIN - away])
+    found[[_NONFINITE, _SIGN + _NONFINITE]] = BINS
+    return found
+
+
+_BIN = _bin_of_patterns()
+_BY_BIN = np.argsort(_BIN, kind="stable")[:-2]
+"""Patterns of finite values in the order of their bins."""
+_BIN_BEGINS = np.searchsorted(_BIN[_BY_BIN], np.arange(1, BINS))
+"""Where those of each bin begin, but for the first one, which is never filled."""
+
+
 def fold(patterns: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Counts in the fixed bins; `(rows, PATTERNS)` to `(rows, BINS)`. Non-finite values are left out."""
     folded = np.zeros((len(patterns), BINS), dtype=np.int64)
-    for begin, direction in ((0, 1), (_SIGN, -1)):
-        side = patterns[:, begin : begin + _NONFINITE]
-        folded[:, ZERO_BIN] += side[:, :_SMALLEST].sum(axis=1)
-        bins = ZERO_BIN + direction * np.arange(1, _LARGEST - _SMALLEST + 2)
-        folded[:, bins[:-1]] = side[:, _SMALLEST:_LARGEST]
-        folded[:, bins[-1]] = side[:, _LARGEST:].sum(axis=1)
+    folded[:, 1:] = np.add.reduceat(patterns[:, _BY_BIN], _BIN_BEGINS, axis=1)
     return folded
 
 

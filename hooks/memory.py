@@ -13,6 +13,9 @@ from trainvitals.hooks.plain import Array, plain, stride, values
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 
+SAMPLE = 1 << 10
+"""Elements of a matrix that the optimizer keeps of which something is judged, at most."""
+
 
 class Room:
     """Copies of arrays end to end, in memory that is used again: fresh memory costs more than the copying."""
@@ -38,12 +41,6 @@ class Memory:
     def __init__(self) -> None:
         self._views: dict[int, tuple[int, int, Array]] = {}
         self._samples: dict[int, tuple[Array, Array]] = {}
-        self.before, self.gradients, self.after = Room(), Room(), Room()
-
-    def clear(self) -> None:
-        """Let go of all views."""
-        self._views.clear()
-        self._samples.clear()
 
     def view(self, tensor: Tensor) -> Array | None:
         """The elements of a dense contiguous CPU tensor that lives as long as its model; None of any other."""
@@ -60,28 +57,12 @@ class Memory:
             self._views[id(tensor)] = (tensor.data_ptr(), tensor.numel(), found)
         return found
 
-    def sample(self, tensor: Tensor, limit: int) -> Array | None:
-        """At most `limit` elements of what `view` gives, evenly spaced; always the same limit for one tensor."""
+    def sample(self, tensor: Tensor) -> Array | None:
+        """At most `SAMPLE` elements of what `view` gives, evenly spaced."""
         view = self.view(tensor)
         if view is None:
             return None
         known = self._samples.get(id(tensor))
         if known is None or known[0] is not view:
-            known = self._samples[id(tensor)] = (view, view[:: stride(tensor, limit)])
+            known = self._samples[id(tensor)] = (view, view[:: stride(tensor, SAMPLE)])
         return known[1]
-
-
-def gradient_view(gradient: Tensor) -> Array | None:
-    """The elements of an ordinary float32 gradient on the CPU; None of any other."""
-    if (
-        type(gradient) is Tensor
-        and gradient.dtype is torch.float32
-        and readout.on_host(gradient)
-        and gradient.layout is torch.strided
-        and gradient.is_contiguous()
-        and not gradient.requires_grad
-        and not gradient.is_neg()
-    ):
-        found: Array = gradient.numpy().reshape(-1)
-        return found if len(found) else None
-    return None

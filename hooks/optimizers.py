@@ -127,6 +127,10 @@ class Optimizers:
         """Whether it was given parameters since its members were looked up."""
         return self._sizes.get(id(optimizer)) != _size(optimizer)
 
+    def have_grown(self) -> bool:
+        """Whether any was given parameters."""
+        return any(map(self.has_grown, self._known))
+
     def holding(self, gradients: Iterable[Iterable[Tensor]]) -> list[Optimizer]:
         """Those that hold a parameter with one of these gradients."""
         known = {id(gradient) for group in gradients for gradient in group}

@@ -4,9 +4,9 @@ Between two layers of a model every line of Python and numpy runs from a cold ca
 loop. So small tensors are copied only, and all of them measured together.
 """
 
-from collections.abc import Sequence
+from functools import lru_cache
 from itertools import accumulate
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from torch import Tensor
 from trainvitals.hooks import histogram, readout
 from trainvitals.hooks.memory import Floats
 from trainvitals.hooks.plain import Array
-from trainvitals.hooks.stats import CANCELLATION, Moments, sum_of_squares, sums
+from trainvitals.hooks.stats import BLAS_AT_ONCE, CANCELLATION, Moments
 
 SMALL = 1 << 15
 """Elements up to which a tensor is small: calling numpy or torch for it costs more than the arithmetic."""
@@ -34,62 +34,103 @@ def is_single(values: Array) -> bool:
     return values.dtype == np.float32
 
 
+class Layout(NamedTuple):
+    """Where tensors lie that are end to end, and what follows from it."""
+
+    counts: _Doubles
+    """Elements of each."""
+    begins: npt.NDArray[np.intp]
+    slices: tuple[slice, ...]
+    pieces: tuple[slice, ...]
+    """All elements in parts that one BLAS call gets."""
+    first_pieces: npt.NDArray[np.intp]
+    """The piece with which each tensor begins."""
+    picked: tuple[slice, ...]
+    """Elements of each of which the signs and exponents are counted."""
+    offsets: npt.NDArray[np.int32]
+    """For each of these: where the counts of its tensor begin."""
+
+
+@lru_cache(maxsize=16)
+def layout(sizes: tuple[int, ...]) -> Layout:
+    """Of tensors of these sizes, none of them 0: the same ones come at every sample."""
+    ends = list(accumulate(sizes))
+    slices = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+    pieces = [
+        [slice(at, min(at + BLAS_AT_ONCE, s.stop)) for at in range(s.start, s.stop, BLAS_AT_ONCE)]
+        for s in slices
+    ]
+    picked = [slice(s.start, s.stop, histogram.distance(s.stop - s.start)) for s in slices]
+    lengths = [len(range(s.start, s.stop, s.step)) for s in picked]
+    return Layout(
+        np.array(sizes, np.float64),
+        np.array([s.start for s in slices], np.intp),
+        tuple(slices),
+        tuple(piece for part in pieces for piece in part),
+        np.array([0, *accumulate(map(len, pieces))][:-1], np.intp),
+        tuple(picked),
+        np.repeat(np.arange(len(sizes), dtype=np.int32) * histogram.PATTERNS, lengths),
+    )
+
+
 class Packed:
     """Small tensors end to end in float32; those that float32 cannot sum up are looked at in float64."""
 
-    def __init__(self, values: Floats, sizes: Sequence[int]) -> None:
-        """`values`: all elements; `sizes`: how many each tensor has, none of them 0."""
-        self._sizes = sizes
-        ends = list(accumulate(sizes))
-        self.parts = [values[end - size : end] for size, end in zip(sizes, ends, strict=True)]
-        """The elements of each tensor."""
+    def __init__(self, values: Floats, sizes: tuple[int, ...]) -> None:
+        """`values`: all elements; `sizes`: how many each tensor has, at least one tensor and none of them 0."""
+        self._values = values
+        self._layout = layout(sizes)
 
+    @property
+    def parts(self) -> list[Floats]:
+        """The elements of each tensor."""
+        return [self._values[part] for part in self._layout.slices]
+
+    @np.errstate(all="ignore")
     def moments(self, zeros: bool = False) -> _Doubles:
         """What `stats.moments` gives for each; shape `(tensors, 6)`."""
-        found = np.zeros((len(self.parts), len(Moments._fields)))
-        if not self.parts:
-            return found
-        with np.errstate(all="ignore"):
-            low, high, total, squares = np.array([_bounds_and_sums(p) for p in self.parts]).T
-            absmax = np.maximum(high, -low)
-            sizes = np.array(self._sizes)
-            mean, square = total / sizes, squares / sizes
-            variance = square - mean * mean
-            fine = (absmax < 1e15) & (absmax > 1e-15) & (variance >= CANCELLATION * square)
-            for index in np.flatnonzero(~(fine | (absmax == 0))).tolist():
-                mean[index], square[index], variance[index] = _wide(self.parts[index])
-            found[:, 0], found[:, 1], found[:, 2] = mean, np.sqrt(variance), np.sqrt(square)
+        values, (counts, begins, *_) = self._values, self._layout
+        low, high = np.minimum.reduceat(values, begins), np.maximum.reduceat(values, begins)
+        absmax = np.maximum(high, -low).astype(np.float64)
+        mean = np.add.reduceat(values, begins) / counts
+        square = _squares(values, self._layout) / counts
+        variance = square - mean * mean
+        found = np.zeros((len(begins), len(Moments._fields)))
+        fine = (absmax < 1e15) & (absmax > 1e-15) & (variance >= CANCELLATION * square)
+        for index in np.flatnonzero(~(fine | (absmax == 0))).tolist():
+            part = values[self._layout.slices[index]]
+            mean[index], square[index], variance[index] = _wide(part)
+            if not absmax[index] < np.inf:  # NaN too
+                found[index, 5] = np.count_nonzero(~np.isfinite(part))
+        found[:, 0], found[:, 1], found[:, 2] = mean, np.sqrt(variance), np.sqrt(square)
         found[:, 3], found[:, 4] = absmax, np.nan
         if zeros:
-            found[:, 4] = [
-                np.count_nonzero(part == 0) / len(part) if below <= 0 <= above else 0.0
-                for part, below, above in zip(self.parts, low, high, strict=True)
-            ]
-        for index in np.flatnonzero(~np.isfinite(absmax)).tolist():
-            found[index, 4] = np.count_nonzero(self.parts[index] == 0) / len(self.parts[index])
-            found[index, 5] = np.count_nonzero(~np.isfinite(self.parts[index]))
+            found[:, 4] = np.add.reduceat(values == 0, begins, dtype=np.float64) / counts
         return found
 
-    def changes(self, before: "Packed") -> tuple[list[float], list[float]]:
+    @np.errstate(all="ignore")
+    def changes(self, before: Floats) -> tuple[list[float], list[float]]:
         """Sum of squared differences from a copy of the same tensors, and the share of elements without any."""
-        found: list[float] = []
-        same: list[float] = []
-        with np.errstate(all="ignore"):
-            for part, old in zip(self.parts, before.parts, strict=True):
-                change = part - old
-                found.append(sum_of_squares(change))
-                same.append(np.count_nonzero(change == 0) / len(change))
-        return found, same
+        places = self._layout
+        change = self._values - before
+        found = _squares(change, places)
+        for index in np.flatnonzero((found < 1e-28) | (found > 1e30)).tolist():
+            wide = change[places.slices[index]].astype(np.float64)
+            found[index] = wide.dot(wide)
+        same = np.add.reduceat(change == 0, places.begins, dtype=np.float64) / places.counts
+        return found.tolist(), same.tolist()
 
-    def patterns(self) -> list[npt.NDArray[np.int64]]:
-        """What `histogram.count_patterns` gives for each."""
-        return [histogram.count_values(part) for part in self.parts]
+    def patterns(self) -> npt.NDArray[np.int64]:
+        """What `histogram.count_patterns` gives for each; shape `(tensors, PATTERNS)`."""
+        picked = np.concatenate([self._values[part] for part in self._layout.picked])
+        return histogram.count_together(picked, self._layout.offsets, len(self._layout.begins))
 
 
-def _bounds_and_sums(values: Floats) -> tuple[float, float, float, float]:
-    """Smallest and largest value, sum and sum of squares."""
-    total, squares = sums(values)
-    return float(np.minimum.reduce(values)), float(np.maximum.reduce(values)), total, squares
+def _squares(values: Floats, places: Layout) -> _Doubles:
+    """Sum of squares of each tensor."""
+    parts = [values[piece] for piece in places.pieces]
+    found: _Doubles = np.array([part.dot(part) for part in parts], np.float64)
+    return np.add.reduceat(found, places.first_pieces)
 
 
 def _wide(values: Floats) -> tuple[float, float, float]:

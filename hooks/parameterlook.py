@@ -1,14 +1,17 @@
 """Weights, gradients and updates of one step that is looked at, for each optimizer that steps in it."""
 
+from operator import is_
+from typing import Any, NamedTuple
+
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from trainvitals.hooks.alongside import alongside
 from trainvitals.hooks.draft import Draft
-from trainvitals.hooks.gradients import GradientNorm, StepStatistics, root_of_squares
-from trainvitals.hooks.memory import Memory
+from trainvitals.hooks.gradients import GradientNorm, root_of_squares
 from trainvitals.hooks.optimizers import Optimizers
+from trainvitals.hooks.parameterstats import Members, StepStatistics
 from trainvitals.hooks.readout import Number
 from trainvitals.hooks.registry import Parameter, Registry, Rows, local
 from trainvitals.hooks.sharded import ShardSums
@@ -24,6 +27,20 @@ class _Look:
         """Optimizers whose gradients were taken and that have not stepped with them yet."""
 
 
+class _Known(NamedTuple):
+    """The parameters whose statistics are taken when an optimizer steps."""
+
+    members: Members
+    basis: list[Any]
+    """What they were found from, none of which is ever changed."""
+
+    def rests_on(self, basis: list[Any]) -> bool:
+        """Whether just these would be found now, where they lay."""
+        same = len(basis) == len(self.basis) and all(map(is_, basis, self.basis))
+        small = self.members.small
+        return same and (small is None or small.is_current)
+
+
 class ParameterLook:
     """Takes the weights before an optimizer's step, the gradients before they are clipped, then the update."""
 
@@ -31,7 +48,7 @@ class ParameterLook:
         self._registry = registry
         self._optimizers = optimizers
         self._rows = rows
-        self._memories: dict[int, Memory] = {}
+        self._members: dict[int, _Known] = {}
         """By the optimizer's id: several may be looked at before the first of them steps."""
         self._looks: dict[Draft, _Look] = {}
         self.sums: ShardSums | None = None
@@ -57,7 +74,7 @@ class ParameterLook:
 
     def forget(self) -> None:
         """Let go of what is kept of the models."""
-        self._memories.clear()
+        self._members.clear()
 
     def take_weights(self, optimizer: Optimizer, draft: Draft, histograms: bool) -> None:
         """Statistics of the weights go into `draft`; nothing where they were taken already."""
@@ -66,10 +83,17 @@ class ParameterLook:
             return
         statistics = self._look(draft).statistics
         if id(optimizer) not in statistics:
-            memory = self._memories.setdefault(id(optimizer), Memory())
-            statistics[id(optimizer)] = StepStatistics(
-                self._wanted(optimizer), self._rows, draft, histograms, optimizer, memory
-            )
+            statistics[id(optimizer)] = StepStatistics(self._known(optimizer), draft, histograms)
+
+    def _known(self, optimizer: Optimizer) -> Members:
+        """What is wanted of an optimizer, found out again when models or optimizers have changed."""
+        held = map(self._optimizers.members, self._optimizers.known)
+        basis = [optimizer, self._registry.wanted_parameters, *held]
+        known = self._members.get(id(optimizer))
+        if known is None or not known.rests_on(basis):
+            members = Members(self._wanted(optimizer), self._rows, optimizer)
+            known = self._members[id(optimizer)] = _Known(members, basis)
+        return known.members
 
     def _look(self, draft: Draft) -> _Look:
         return self._looks.setdefault(draft, _Look())
@@ -93,18 +117,23 @@ class ParameterLook:
         if self.sums is not None:
             self.sums.take_gradients(optimizer, members)
             return None
-        gradients = [local(p.tensor.grad) for p in members if p.tensor.grad is not None]
         given = getattr(optimizer, "grad_scale", None)
         scale = given if isinstance(given, Tensor) else None
+        gradients = [local(p.tensor.grad) for p in members if p.tensor.grad is not None]
         few = self._optimizers.has_few_elements(optimizer)
-        norm = look.norms[id(optimizer)] = GradientNorm(gradients, scale, few).value
-        look.untried.add(id(optimizer))
-        if id(optimizer) in look.statistics:
-            look.statistics[id(optimizer)].take_gradients(scale)
+        statistics = look.statistics.get(id(optimizer))
+        if statistics is not None:
+            copy, known = statistics.take_gradients(scale), statistics.members
+            if copy is not None and known.holds_small:  # the norm has less to go through
+                large = [p.tensor.grad for p in members if id(p.tensor) not in known.small_ids]
+                gradients = [copy, *(local(grad) for grad in large if grad is not None)]
+                few = few or len(gradients) == 1
             if self._optimizers.is_primary(optimizer):
-                along = alongside(optimizer, members)
+                along = alongside(optimizer, members, known.memory)
                 if along is not None:
                     draft.scalars["tv/grad_along"] = along
+        norm = look.norms[id(optimizer)] = GradientNorm(gradients, scale, few).value
+        look.untried.add(id(optimizer))
         return norm
 
     def take_update(self, optimizer: Optimizer) -> bool:

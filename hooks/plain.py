@@ -56,6 +56,18 @@ def _unpack(tensor: Tensor) -> Tensor | None:
     return tensor
 
 
+def is_ordinary(tensor: Tensor) -> bool:
+    """Whether numpy can see the elements of a tensor of float32 as they are, in order."""
+    return (
+        type(tensor) is Tensor
+        and tensor.dtype is torch.float32
+        and tensor.is_cpu
+        and tensor.layout is torch.strided
+        and tensor.is_contiguous()
+        and not tensor.is_neg()
+    )
+
+
 def flat(tensor: Tensor) -> Tensor:
     """All elements of a plain tensor in one dimension: without a copy where its memory has no holes."""
     if tensor.is_contiguous():

@@ -1,6 +1,5 @@
 """Numbers records and brings them to the spool from a thread of its own. Loads no torch."""
 
-import struct
 import threading
 import time
 from collections import deque
@@ -65,6 +64,11 @@ class Recorder:
         else:
             self.scalars((step, tuple(scalars), list(scalars.values())))
 
+    def statistics(self, *, statistics: Callable[[], dict[str, Any]], **fields: Any) -> None:
+        """A step with statistics, of which `statistics` gives the further fields: it is called when the record is
+        written, once and perhaps in another thread, so that the training does not wait for it."""
+        self._add(lambda seq, time: Step(seq=seq, time=time, **fields, **statistics()))
+
     def scalars(self, row: Row) -> None:
         """A step that has only scalars; the row must not be changed any more."""
         buffer = self._buffer
@@ -87,11 +91,14 @@ class Recorder:
         self.flush()
 
     def _make(self, kind: type[Record], fields: dict[str, Any]) -> None:
+        self._add(lambda seq, time: kind(seq=seq, time=time, **fields))
+
+    def _add(self, make: Callable[[int, float], Record]) -> None:
         if len(self._buffer) >= MAX_BUFFERED:
             self._drop(1, "the disk is too slow")
             return
         now = time.time()
-        self._buffer.append(lambda seq: kind(seq=seq, time=now, **fields))
+        self._buffer.append(lambda seq: make(seq, now))
         if self._idle:
             self._wake()
 
@@ -110,8 +117,10 @@ class Recorder:
         for make, steps in _makers(taken):
             try:
                 payload = codec.encode_record(make(self._next + len(payloads)))
-            except (TypeError, ValueError, OverflowError, struct.error) as error:
-                self._drop(steps, f"a record could not be encoded ({error})")
+            except Exception as error:  # whatever is wrong with one record, the others are written
+                self._drop(
+                    steps, f"a record could not be encoded ({type(error).__name__}: {error})"
+                )
                 continue
             if len(payload) <= limits.MAX_RECORD_BYTES:
                 payloads.append(payload)

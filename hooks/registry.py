@@ -156,9 +156,14 @@ class Registry:
         self.slim()
         self.on_cpu = any(p.tensor.device.type == "cpu" for p in parameters.values())
         self.wanted = wanted if self._outputs else set()
-        self.wanted_parameters = wanted_parameters if self._parameters else set()
+        if not self._parameters:
+            wanted_parameters = set()
         signature.append(len(layers))
         changed = tuple(signature) != self._signature
+        if changed or wanted_parameters != self.wanted_parameters:
+            self.wanted_parameters = (
+                wanted_parameters  # never changed: others tell by it that all is as it was
+            )
         self._signature = tuple(signature)
         return changed
 

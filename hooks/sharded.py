@@ -14,9 +14,9 @@ from trainvitals.hooks import histogram, readout
 from trainvitals.hooks.adam import AdamUpdate
 from trainvitals.hooks.draft import COLUMN, Draft
 from trainvitals.hooks.ensemble import AgreedPace, Ensemble, Floats, Plan, counts_here
-from trainvitals.hooks.gradients import KEPT, KEPT_IN_ALL
 from trainvitals.hooks.memory import Memory
 from trainvitals.hooks.pace import HISTOGRAM_EVERY
+from trainvitals.hooks.parameterstats import KEPT, KEPT_IN_ALL
 from trainvitals.hooks.plain import array, flat, plain, stride, values
 from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.registry import Parameter, Registry, Rows

@@ -28,7 +28,7 @@ zeros, has an error of sqrt(p (1 - p) / n), at most 0.2 %.
 """
 _SMALL = 1 << 14
 """Elements up to which numpy is faster than torch."""
-_PIECE = 1 << 13
+BLAS_AT_ONCE = 1 << 13
 """Elements that one BLAS call gets: it would start threads of its own for more than 10,000."""
 _LARGE_PIECE = 1 << 16
 """Elements that are summed up in float32 without losing digits."""
@@ -36,7 +36,7 @@ CANCELLATION = 0.05
 """Below this share of variance in the mean square, std is taken from the centred values instead."""
 _COUNTED_AT_ONCE = 1 << 22
 """Elements of a tensor whose non-finite values are counted at a time: temporaries stay below 32 MiB."""
-_ONES = {np.dtype(kind): np.ones(_PIECE, kind) for kind in (np.float32, np.float64)}
+_ONES = {np.dtype(kind): np.ones(BLAS_AT_ONCE, kind) for kind in (np.float32, np.float64)}
 
 
 class Moments(NamedTuple):
@@ -119,12 +119,12 @@ def sums(values: Array) -> tuple[float, float]:
     """Sum and sum of squares."""
     ones = _ONES[values.dtype]
     count = len(values)
-    if count <= _PIECE:
+    if count <= BLAS_AT_ONCE:
         return float(values.dot(ones[:count])), float(values.dot(values))
     total = squares = 0.0
-    for begin in range(0, count, _PIECE):
-        piece = values[begin : begin + _PIECE]
-        total += float(piece.dot(ones if len(piece) == _PIECE else ones[: len(piece)]))
+    for begin in range(0, count, BLAS_AT_ONCE):
+        piece = values[begin : begin + BLAS_AT_ONCE]
+        total += float(piece.dot(ones if len(piece) == BLAS_AT_ONCE else ones[: len(piece)]))
         squares += float(piece.dot(piece))
     return total, squares
 
@@ -132,10 +132,12 @@ def sums(values: Array) -> tuple[float, float]:
 @np.errstate(all="ignore")
 def sum_of_squares(values: Array, exact: bool = True) -> float:
     """Sum of squares; if `exact`, also of values whose squares float32 does not hold."""
-    if len(values) <= _PIECE:
+    if len(values) <= BLAS_AT_ONCE:
         squares = float(values.dot(values))
     else:
-        pieces = (values[begin : begin + _PIECE] for begin in range(0, len(values), _PIECE))
+        pieces = (
+            values[begin : begin + BLAS_AT_ONCE] for begin in range(0, len(values), BLAS_AT_ONCE)
+        )
         squares = sum(float(piece.dot(piece)) for piece in pieces)
     if exact and not 1e-28 < squares < 1e30 and values.dtype != np.float64:
         return sum_of_squares(values.astype(np.float64))

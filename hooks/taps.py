@@ -159,7 +159,8 @@ class Taps:
         """Measure what was put off."""
         if not self._pending or self._copies is None:
             return
-        packed = Packed(self._copies[: self._filled], [math.prod(p.shape) for p in self._pending])
+        sizes = tuple(math.prod(pending.shape) for pending in self._pending)
+        packed = Packed(self._copies[: self._filled], sizes)
         taken = packed.moments(zeros=True).tolist()
         shapes = [pending.shape for pending in self._pending]
         parts = packed.parts

@@ -352,7 +352,7 @@ class Watch:
 
     def _follow_models(self) -> None:
         """Follow changes of the models and place the parameter rows."""
-        if self.registry.refresh():
+        if self.registry.refresh() or self._optimizers.have_grown():
             self._parameters.forget()
             self._taps.forget(self.registry.layers)
             self._optimizers.forget_members()

@@ -10,7 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import trainvitals.hooks as tv
 from trainvitals.hooks import readout
 from trainvitals.hooks.draft import COLUMN, Draft
-from trainvitals.hooks.gradients import GradientNorm, StepStatistics
+from trainvitals.hooks.gradients import GradientNorm
+from trainvitals.hooks.parameterstats import Members, StepStatistics
 from trainvitals.hooks.readout import Readout
 from trainvitals.hooks.registry import Registry, Rows
 from trainvitals.hooks.taps import Taps
@@ -86,7 +87,9 @@ def test_a_sample_reads_no_value_one_by_one(histograms: bool, width: int) -> Non
     with Synchronisations() as synchronisations:
         for module, name, output in outputs:
             taps.see(module, name, output)
-        statistics = StepStatistics(parameters, rows["parameter"], draft, histograms, optimizer)
+        statistics = StepStatistics(
+            Members(parameters, rows["parameter"], optimizer), draft, histograms
+        )
         statistics.take_gradients()
         norm = GradientNorm([p.tensor.grad for p in parameters])  # type: ignore[misc]
     optimizer.step()

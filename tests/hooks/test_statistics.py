@@ -16,9 +16,9 @@ from torch import nn
 import trainvitals.hooks as tv
 from trainvitals.hooks import histogram, plain, stats
 from trainvitals.hooks.draft import COLUMN, Draft
-from trainvitals.hooks.gradients import StepStatistics
 from trainvitals.hooks.memory import Room
 from trainvitals.hooks.packed import Packed
+from trainvitals.hooks.parameterstats import Members, StepStatistics
 from trainvitals.hooks.registry import Registry, Rows
 from trainvitals.hooks.wire.bins import BINS, bin_of, edges
 
@@ -94,7 +94,7 @@ def test_small_tensors_of_any_scale_and_offset_match_float64(
     tensor = torch.from_numpy((values + np.float32(offset)) * np.float32(scale))
     exact = tensor.double().numpy()
     alone = stats.moments(tensor, zeros=True)
-    packed = Packed(joined([tensor, torch.ones(3)]), [tensor.numel(), 3]).moments(zeros=True)[0]
+    packed = Packed(joined([tensor, torch.ones(3)]), (tensor.numel(), 3)).moments(zeros=True)[0]
     rms = math.sqrt((exact**2).mean())
     for mean, std, root, absmax, zero, bad in (alone, packed):
         assert mean == pytest.approx(exact.mean(), abs=1e-4 * rms)
@@ -334,7 +334,7 @@ def test_small_tensors_together_give_what_each_gives_alone() -> None:
         torch.full((10,), 1e30),
         torch.randn(6000, generator=generator),
     ]
-    packed = Packed(joined(tensors), [tensor.numel() for tensor in tensors])
+    packed = Packed(joined(tensors), tuple(tensor.numel() for tensor in tensors))
     together = zip(tensors, packed.moments(zeros=True), packed.patterns(), strict=True)
     for tensor, taken, counts in together:
         alone = stats.moments(tensor, zeros=True)
@@ -351,7 +351,7 @@ def statistics_of(model: nn.Module, *more: Any) -> tuple[StepStatistics, Draft]:
     registry.add(model, (), ())
     registry.place_parameters(rows, set())
     parameters = list(registry.parameters.values())
-    return StepStatistics(parameters, rows, draft, True, *more), draft
+    return StepStatistics(Members(parameters, rows, *more), draft, True), draft
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
@@ -424,6 +424,6 @@ def test_gradients_are_taken_once_and_unscaled(wide: int) -> None:
     assert std == pytest.approx(float(exact.std(correction=0)), rel=1e-4)
     assert absmax == pytest.approx(float(exact.abs().max()), rel=1e-6)
     ((_, counts),) = draft.patterns["gradient"]
-    share = histogram.fold(np.asarray(counts)[None])[0] / np.asarray(counts).sum()
+    share = histogram.fold(np.asarray(counts))[0] / np.asarray(counts).sum()
     reference = np.bincount(bin_of(exact.numpy()).ravel(), minlength=BINS) / exact.numel()
     assert np.abs(np.cumsum(share) - np.cumsum(reference)).max() < 0.026
