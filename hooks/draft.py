@@ -1,7 +1,7 @@
 """A step's record in the making, and the queue in which records wait for their device."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -39,6 +39,10 @@ COLUMN: dict[str, int] = {
 """Column key to its place in its group."""
 
 
+COPIED = 1 << 22
+"""Elements of copies that wait to be measured at most: 16 MiB."""
+
+
 class Block(NamedTuple):
     """Values of some neighbouring columns of a group, gathered row by row."""
 
@@ -69,8 +73,16 @@ class Draft:
         """Rows and their counts, of shape `(rows, PATTERNS)`; of one row whose counts are on a device `(PATTERNS,)`."""
         self.here = True
         """Whether no number of it is still on a device."""
+        self._later: list[Callable[[Draft], None]] = []
+        self.copied = 0
+        """Elements that are kept for what is still to be measured."""
         self.observed: Reading | None = None
         """What was seen of the loop itself."""
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether there is more in it than scalars and what was seen of the loop."""
+        return bool(self.blocks or self.patterns or self._later)
 
     def put(self, kind: GroupKind, column: int, row: int, values: Sequence[Number]) -> None:
         """Note neighbouring columns of a row; all values are numbers, or the first one is on a device."""
@@ -95,6 +107,17 @@ class Draft:
             block = self.blocks[kind, column] = Block([], [])
         block.rows.extend(rows)
         block.values.extend(values)
+
+    def put_off(self, work: Callable[["Draft"], None], copied: int) -> None:
+        """Have `work` add to the draft when `measure` is called; it holds copies of that many elements until then."""
+        self._later.append(work)
+        self.copied += copied
+
+    def measure(self) -> None:
+        """Do what was put off: in any thread, but never in two at once."""
+        while self._later:
+            self._later.pop(0)(self)
+        self.copied = 0
 
     def count_all(
         self, kind: HistogramKind, rows: list[int], counts: npt.NDArray[np.int64]
@@ -154,6 +177,8 @@ class Emitter:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._waiting: deque[_Waiting] = deque()
+        self._unmeasured: list[Draft] = []
+        """Sent, but copies in them are perhaps still to be measured."""
         self.rows: dict[GroupKind, Rows] = {"activation": Rows(), "parameter": Rows()}
 
     def log(self, step: int, names: tuple[str, ...], values: list[float]) -> None:
@@ -194,9 +219,6 @@ class Emitter:
             )
 
     def _send(self, draft: Draft) -> None:
-        for kind in _GROUP:
-            if any(group == kind for group, _ in draft.blocks):
-                self.send_layout(kind, draft.step)
         fields: dict[str, Any] = {}
         observed = draft.observed.finish() if draft.observed is not None else None
         if observed is not None:
@@ -207,12 +229,15 @@ class Emitter:
             keys, most = list(scalars), limits.MAX_SCALARS
             some = (keys[begin : begin + most] for begin in range(0, len(keys), most))
             parts = [{key: scalars[key] for key in part} for part in some]
-        if draft.blocks or draft.patterns:
+        if draft.has_statistics:
+            for kind in _GROUP:
+                self.send_layout(kind, draft.step)
+            self._make_room(draft)
             sizes = {kind: len(self.rows[kind].rows) for kind in _GROUP}
             self._recorder.statistics(
                 step=draft.step,
                 scalars=parts[0],
-                statistics=partial(encoded, draft.blocks, draft.patterns, sizes),
+                statistics=partial(encoded, draft, sizes),
                 **fields,
             )
         else:
@@ -220,13 +245,19 @@ class Emitter:
         for part in parts[1:]:
             self._recorder.step(step=draft.step, scalars=part)
 
+    def _make_room(self, draft: Draft) -> None:
+        """Measure a draft at once if those that wait for it to be done elsewhere hold too much already."""
+        self._unmeasured = [other for other in self._unmeasured if other.copied]
+        if draft.copied + sum(other.copied for other in self._unmeasured) > COPIED:
+            draft.measure()
+        else:
+            self._unmeasured.append(draft)
 
-def encoded(
-    blocks: dict[tuple[GroupKind, int], Block],
-    patterns: dict[HistogramKind, list[tuple[list[int], histogram.Counts]]],
-    sizes: dict[GroupKind, int],
-) -> dict[str, Any]:
+
+def encoded(draft: Draft, sizes: dict[GroupKind, int]) -> dict[str, Any]:
     """The fields of a step's record that hold its statistics; `sizes`: rows of each group when they were taken."""
+    draft.measure()
+    blocks, patterns = draft.blocks, draft.patterns
     samples: list[Sample] = []
     for kind in _GROUP:
         columns = {place[1]: block for place, block in blocks.items() if place[0] == kind}

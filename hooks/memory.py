@@ -1,6 +1,5 @@
-"""What is kept from one sample to the next so that taking it is cheap: views of the weights, and room for copies."""
+"""What is kept from one sample to the next so that taking it is cheap: views of weights and optimizer states."""
 
-from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -17,26 +16,8 @@ SAMPLE = 1 << 10
 """Elements of a matrix that the optimizer keeps of which something is judged, at most."""
 
 
-class Room:
-    """Copies of arrays end to end, in memory that is used again: fresh memory costs more than the copying."""
-
-    def __init__(self) -> None:
-        self._room: Floats = np.empty(0, np.float32)
-
-    def join(self, arrays: Sequence[Array]) -> Floats:
-        """All elements as float32; valid until the next call."""
-        size = sum(map(len, arrays))
-        if size > len(self._room):
-            self._room = np.empty(size, np.float32)
-        joined = self._room[:size]
-        if arrays:
-            with np.errstate(over="ignore"):
-                np.concatenate(arrays, out=joined, casting="unsafe")
-        return joined
-
-
 class Memory:
-    """Views of weights and optimizer states, which stay where they are, and rooms for copies."""
+    """Views of weights and optimizer states, which stay where they are."""
 
     def __init__(self) -> None:
         self._views: dict[int, tuple[int, int, Array]] = {}

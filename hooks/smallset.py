@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from trainvitals.hooks.draft import COLUMN, Draft
 from trainvitals.hooks.gradients import all_finite, joined
-from trainvitals.hooks.memory import Floats, Memory, Room
+from trainvitals.hooks.memory import Floats, Memory
 from trainvitals.hooks.packed import SMALL, Packed, is_single
 from trainvitals.hooks.plain import Array
 from trainvitals.hooks.readout import Number
@@ -17,6 +18,7 @@ from trainvitals.hooks.stats import Moments
 
 _SIZES = [Moments._fields.index(name) for name in ("rms", "std", "absmax", "nonfinite")]
 _RMS = Moments._fields.index("rms")
+_NONE: Floats = np.empty(0, np.float32)
 
 
 def small_view(tensor: Tensor, memory: Memory) -> Array | None:
@@ -35,11 +37,10 @@ class SmallSet:
         self._views = views
         self._places = self._where()
         self._sizes = tuple(map(len, views))
-        self._weights, self._moved = Room(), Room()
-        self._before = self._weights.join([])
+        self._before = _NONE
         self._stepped: list[int] = []
         """Those with a gradient, by their place here."""
-        self._gradients = self._before
+        self._gradients = _NONE
         self._factor = 1.0
 
     @property
@@ -57,68 +58,102 @@ class SmallSet:
 
     def take_weights(self) -> None:
         """Copy the weights, before the optimizer moves them."""
-        self._before = self._weights.join(self._views)
-        self._stepped, self._gradients = [], self._before[:0]
+        self._before = np.concatenate(self._views)
+        self._stepped, self._gradients = [], _NONE
 
     def take_gradients(self, factor: float) -> Tensor | None:
         """Copy the gradients, of which `factor` times as much counts: as one tensor, None where they do not fit into
         one. Those without one have not stepped."""
-        stepped = [(i, tensor.grad) for i, tensor in enumerate(self.tensors)]
-        given = [(i, gradient) for i, gradient in stepped if gradient is not None]
-        copy = joined([gradient for _, gradient in given])
+        gradients = [tensor.grad for tensor in self.tensors]
+        given = [gradient for gradient in gradients if gradient is not None]
+        copy = joined(given)
         if copy is None or type(copy) is not Tensor or copy.dtype is not torch.float32:
             return None
         if len(given) == 1:
             copy = copy.resolve_neg().clone()  # it was a view
-        self._stepped, self._gradients = [i for i, _ in given], copy.numpy()
+        self._stepped = [i for i, gradient in enumerate(gradients) if gradient is not None]
+        self._gradients = copy.numpy()
         self._factor = factor
         return copy
 
     def finish(
         self, draft: Draft, histograms: bool, adam: Sequence[tuple[Number, Number]]
     ) -> list[Tensor]:
-        """Measure all, after the optimizer; returns the weights that it left non-finite.
+        """The optimizer has stepped, and all is measured later; returns the weights that it left non-finite.
 
         `adam`: update factor and share ruled by eps of each.
         """
-        size = self._measure(draft, histograms)
-        if not self.is_current:  # given other data in the meantime
-            return []
-        after = Packed(self._moved.join(self._views), self._sizes)
-        changes, same = after.changes(self._before)
-        values: list[tuple[float, ...]] = []
-        for index, tensor in enumerate(self.tensors):
-            change, whole = changes[index], size[index]
-            known = tensor.grad is not None and whole and change == change
-            ratio = math.sqrt(change / whole) if known else math.nan
-            unchanged = 1.0 if same[index] == 1.0 else 0.0
-            values.append((ratio, unchanged, same[index], *adam[index]))  # type: ignore[arg-type]
-        draft.put_all("parameter", COLUMN["update_ratio"], self._rows, values)
-        suspects = [
-            t for t, change in zip(self.tensors, changes, strict=True) if not math.isfinite(change)
-        ]
-        return [tensor for tensor in suspects if not all_finite([tensor.detach()])]
-
-    def _measure(self, draft: Draft, histograms: bool) -> list[float]:
-        """Weights and gradients, in one go; returns the sum of squares of each weight."""
-        rows, sizes = (
-            [self._rows[i] for i in self._stepped],
-            tuple(self._sizes[i] for i in self._stepped),
-        )
-        count = len(self._rows)
-        gradients: Floats = self._gradients
-        if self._factor != 1.0:
+        after, spoiled = None, []
+        if self.is_current:  # not given other data in the meantime
+            after = np.concatenate(self._views)
             with np.errstate(all="ignore"):
-                gradients = gradients * np.float32(self._factor)
-        packed = Packed(np.concatenate([self._before, gradients]), self._sizes + sizes)
+                if not math.isfinite(np.add.reduce(after)):
+                    spoiled = [t for t in self.tensors if not all_finite([t.detach()])]
+        taken = _Taken(
+            self._rows,
+            self._sizes,
+            self._stepped,
+            self._before,
+            self._gradients,
+            self._factor,
+            after,
+            [tensor.grad is not None for tensor in self.tensors],
+            adam,
+            histograms,
+        )
+        draft.put_off(taken.measure, 3 * len(self._before))
+        return spoiled
+
+
+class _Taken(NamedTuple):
+    """Copies round one step of an optimizer, of parameters that lie end to end in them."""
+
+    rows: list[int]
+    sizes: tuple[int, ...]
+    stepped: list[int]
+    """Those of which there is a copy of the gradient, by their place."""
+    before: Floats
+    gradients: Floats
+    factor: float
+    """How much of the gradients counts."""
+    after: Floats | None
+    moved: list[bool]
+    """Which ones have a gradient after the step, so that the optimizer has moved them."""
+    adam: Sequence[tuple[Number, Number]]
+    histograms: bool
+
+    def measure(self, draft: Draft) -> None:
+        """Fill the rows of weights, gradients and updates."""
+        count = len(self.rows)
+        rows = [self.rows[i] for i in self.stepped]
+        gradients = self.gradients
+        if self.factor != 1.0:
+            with np.errstate(all="ignore"):
+                gradients = gradients * np.float32(self.factor)
+        packed = Packed(
+            np.concatenate([self.before, gradients]),
+            self.sizes + tuple(self.sizes[i] for i in self.stepped),
+        )
         moments = packed.moments()
         kept = moments[:, _SIZES].tolist()
-        draft.put_all("parameter", COLUMN["weight_rms"], self._rows, kept[:count])
+        draft.put_all("parameter", COLUMN["weight_rms"], self.rows, kept[:count])
         draft.put_all("parameter", COLUMN["grad_rms"], rows, kept[count:])
-        if histograms:
+        if self.histograms:
             patterns = packed.patterns()
-            draft.count_all("weight", self._rows, patterns[:count])
+            draft.count_all("weight", self.rows, patterns[:count])
             if rows:
                 draft.count_all("gradient", rows, patterns[count:])
-        squares: list[float] = (moments[:count, _RMS] ** 2 * self._sizes).tolist()
-        return squares
+        if self.after is not None:
+            squares = moments[:count, _RMS] ** 2 * self.sizes
+            self._measure_update(draft, self.after, squares.tolist())
+
+    def _measure_update(self, draft: Draft, after: Floats, squares: list[float]) -> None:
+        """`squares`: sum of squares of each weight before the step."""
+        changes, same = Packed(after, self.sizes).changes(self.before)
+        values: list[Any] = []
+        for index, (change, size) in enumerate(zip(changes, squares, strict=True)):
+            known = self.moved[index] and size and change == change
+            ratio = math.sqrt(change / size) if known else math.nan
+            unchanged = 1.0 if same[index] == 1.0 else 0.0
+            values.append((ratio, unchanged, same[index], *self.adam[index]))
+        draft.put_all("parameter", COLUMN["update_ratio"], self.rows, values)

@@ -1,23 +1,26 @@
 """Statistics of layer outputs, taken in the call of a sampled step."""
 
 import math
+from collections.abc import Sequence
+from functools import partial
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from trainvitals.hooks import histogram
 from trainvitals.hooks.deadunits import DeadUnits, has_flat_zero_side
 from trainvitals.hooks.draft import COLUMN, Draft
-from trainvitals.hooks.memory import Floats
 from trainvitals.hooks.packed import Packed, is_small
 from trainvitals.hooks.plain import plain, values
 from trainvitals.hooks.readout import Number
 from trainvitals.hooks.registry import Rows, class_name, every_tensor
 from trainvitals.hooks.settings import clean_name
 from trainvitals.hooks.stats import Moments, moments
-from trainvitals.hooks.units import batch_variation, batch_variations, saturated_fraction, tails
+from trainvitals.hooks.units import batch_variation, batch_variation_of, saturated_fraction, tails
 from trainvitals.hooks.wire.records import Row
 
 _CHANNELS_FIRST = (
@@ -31,7 +34,7 @@ _FIRST_COLUMN = COLUMN["mean"]
 _RMS, _ABSMAX = Moments._fields.index("rms"), Moments._fields.index("absmax")
 _NO_UNITS: tuple[Number, Number, Number] = (math.nan, math.nan, math.nan)
 COPIED = 1 << 20
-"""Elements of small outputs that are kept at most before they are measured: 4 MiB."""
+"""Elements of small outputs of one step that are kept at most: 4 MiB."""
 
 
 class _Layer:
@@ -45,16 +48,19 @@ class _Layer:
         elif isinstance(module, _CHANNELS_LAST):
             self.channels_first = False
         self.dead = DeadUnits(module) if has_flat_zero_side(module) else None
+        self.counting = Lock()
+        """Large outputs are counted by the training's thread, copies of small ones by another."""
         self.tails = tails(module)
         self.is_container = next(module.children(), None) is not None
 
 
-class _Pending(NamedTuple):
-    """An output that was copied to be measured later."""
+class _Copied(NamedTuple):
+    """An output that is measured later."""
 
     layer: _Layer
     row: int
-    shape: tuple[int, ...]
+    values: npt.NDArray[np.float32]
+    """In the shape of the output; what follows may change that in place."""
     channels_first: bool
 
 
@@ -69,10 +75,9 @@ class Taps:
         self._done: set[nn.Module] = set()
         self._last_output: Tensor | None = None
         self._channels_first = True
-        self._copies: Floats | None = None
-        """Small outputs end to end, which what follows may change in place."""
-        self._filled = 0
-        self._pending: list[_Pending] = []
+        self._copied: list[_Copied] = []
+        self._elements = 0
+        """Of all copies."""
 
     def begin(self, draft: Draft, histograms: bool) -> None:
         """Fill `draft` from now on."""
@@ -86,13 +91,13 @@ class Taps:
         self._draft = None
         self._last_output = None
         self._done.clear()
-        self._pending.clear()
-        self._filled = 0
+        self._copied, self._elements = [], 0
 
     def finish(self) -> None:
-        """The step's forward passes are over: measure what was put off."""
-        if self._draft is not None:
-            self._flush(self._draft)
+        """The step's forward passes are over: what was copied of them can be measured."""
+        if self._draft is not None and self._copied:
+            work = partial(_measure, self._copied, self._histograms)
+            self._draft.put_off(work, self._elements)
         self.end()
 
     def forget(self, layers: dict[nn.Module, str]) -> None:
@@ -125,9 +130,7 @@ class Taps:
             return
         channels_first = self._channels_first or tensor.dim() == 4
         if is_small(tensor):
-            self._put_off(
-                self._draft, _Pending(layer, row, tuple(tensor.shape), channels_first), tensor
-            )
+            self._copy(self._draft, layer, row, tensor, channels_first)
         else:
             self._take(self._draft, layer, row, tensor, channels_first)
 
@@ -142,42 +145,33 @@ class Taps:
         if self._histograms:
             draft.count("activation", row, histogram.count_patterns(tensor, None, known))
 
-    def _put_off(self, draft: Draft, pending: _Pending, tensor: Tensor) -> None:
-        size = tensor.numel()
-        if self._filled + size > COPIED:
-            self._flush(draft)
-        if self._copies is None:
-            self._copies = np.empty(COPIED, np.float32)
-        place = self._copies[self._filled : self._filled + size]
-        if tensor.dtype is not torch.float32:
-            tensor = tensor.float()
-        place.reshape(pending.shape)[...] = tensor.numpy()
-        self._pending.append(pending)
-        self._filled += size
+    def _copy(
+        self, draft: Draft, layer: _Layer, row: int, tensor: Tensor, channels_first: bool
+    ) -> None:
+        if self._elements + tensor.numel() > COPIED:
+            _measure(self._copied, self._histograms, draft)
+            self._copied, self._elements = [], 0
+        values = tensor.numpy().copy() if tensor.dtype is torch.float32 else tensor.float().numpy()
+        self._copied.append(_Copied(layer, row, values, channels_first))
+        self._elements += values.size
 
-    def _flush(self, draft: Draft) -> None:
-        """Measure what was put off."""
-        if not self._pending or self._copies is None:
-            return
-        sizes = tuple(math.prod(pending.shape) for pending in self._pending)
-        packed = Packed(self._copies[: self._filled], sizes)
-        taken = packed.moments(zeros=True).tolist()
-        shapes = [pending.shape for pending in self._pending]
-        parts = packed.parts
-        varies = batch_variations(parts, shapes, [row[_RMS] for row in taken])
-        for index, pending in enumerate(self._pending):
-            layer, units = pending.layer, _NO_UNITS
-            if layer.dead is not None or layer.tails is not None:
-                tensor = torch.from_numpy(parts[index]).view(pending.shape)
-                absmax = taken[index][_ABSMAX]
-                units = _of_units(layer, tensor, pending.channels_first, absmax)
-            taken[index] += (*units, varies[index])
-        rows = [pending.row for pending in self._pending]
-        draft.put_all("activation", _FIRST_COLUMN, rows, taken)
-        if self._histograms:
-            draft.count_all("activation", rows, packed.patterns())
-        self._pending.clear()
-        self._filled = 0
+
+def _measure(copied: Sequence[_Copied], histograms: bool, draft: Draft) -> None:
+    """Fill the rows of some small outputs, all together."""
+    packed = Packed(
+        np.concatenate([copy.values for copy in copied], axis=None),
+        tuple(copy.values.size for copy in copied),
+    )
+    taken = packed.moments(zeros=True).tolist()
+    for (layer, _, output, channels_first), row in zip(copied, taken, strict=True):
+        units, rms = _NO_UNITS, row[_RMS]
+        if layer.dead is not None or layer.tails is not None:
+            units = _of_units(layer, torch.from_numpy(output), channels_first, row[_ABSMAX])
+        row += (*units, batch_variation_of(output, rms))
+    rows = [copy.row for copy in copied]
+    draft.put_all("activation", _FIRST_COLUMN, rows, taken)
+    if histograms:
+        draft.count_all("activation", rows, packed.patterns())
 
 
 def _of_units(
@@ -187,8 +181,9 @@ def _of_units(
     if tensor.dim() == 0:
         return _NO_UNITS
     if layer.dead is not None:
-        layer.dead.see(tensor, channels_first)
-        return (*layer.dead.read(), math.nan)
+        with layer.counting:
+            layer.dead.see(tensor, channels_first)
+            return (*layer.dead.read(), math.nan)
     if layer.tails is not None:
         low, high = layer.tails
         if isinstance(absmax, float) and absmax <= high and low <= -absmax:  # none in a tail

@@ -1,7 +1,6 @@
 """What the units of a layer do over the samples of a batch: do they saturate, do they tell samples apart?"""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -80,19 +79,12 @@ def batch_variation(tensor: Tensor, rms: Number, values: Array | None) -> Number
     return _variation(samples[:, :: _step(samples.shape[1])], rms)
 
 
-def batch_variations(
-    parts: Sequence[Array], shapes: Sequence[tuple[int, ...]], rms: Sequence[float]
-) -> list[float]:
-    """`batch_variation` of several contiguous arrays."""
-    found = []
-    for part, shape, norm in zip(parts, shapes, rms, strict=True):
-        if len(shape) < 2 or shape[0] < 2:
-            found.append(math.nan)
-            continue
-        features = len(part) // shape[0]
-        samples = part[: _SAMPLES * features].reshape(-1, features)
-        found.append(_variation(samples[:, :: _step(features)], norm))
-    return found
+def batch_variation_of(values: npt.NDArray[Any], rms: float) -> float:
+    """`batch_variation` of a contiguous array in the shape of the output."""
+    if values.ndim < 2 or len(values) < 2:
+        return math.nan
+    samples = values[:_SAMPLES].reshape(min(len(values), _SAMPLES), -1)
+    return _variation(samples[:, :: _step(samples.shape[1])], rms)
 
 
 def _step(features: int) -> int:

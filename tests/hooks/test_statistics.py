@@ -16,7 +16,6 @@ from torch import nn
 import trainvitals.hooks as tv
 from trainvitals.hooks import histogram, plain, stats
 from trainvitals.hooks.draft import COLUMN, Draft
-from trainvitals.hooks.memory import Room
 from trainvitals.hooks.packed import Packed
 from trainvitals.hooks.parameterstats import Members, StepStatistics
 from trainvitals.hooks.registry import Registry, Rows
@@ -24,7 +23,7 @@ from trainvitals.hooks.wire.bins import BINS, bin_of, edges
 
 
 def joined(tensors: list[torch.Tensor]) -> Any:
-    return Room().join([tensor.reshape(-1).float().numpy() for tensor in tensors])
+    return np.concatenate([tensor.reshape(-1).float().numpy() for tensor in tensors])
 
 
 def small_net() -> nn.Sequential:
@@ -370,6 +369,7 @@ def test_the_adam_factor_is_the_update_in_units_of_the_learning_rate(
         statistics.take_gradients()
         optimizer.step()
         statistics.finish()
+        draft.measure()
         moved = model.weight.detach().double() - before * (1 - 1e-2 * decay)
         block = draft.blocks["parameter", COLUMN["update_ratio"]]
         columns = dict(zip(block.rows, block.values, strict=True))
@@ -388,6 +388,7 @@ def test_elements_ruled_by_the_eps_of_adam_are_counted() -> None:
     statistics.take_gradients()
     optimizer.step()
     statistics.finish()
+    draft.measure()
     (values,) = draft.blocks["parameter", COLUMN["update_ratio"]].values
     assert values[-1] == 0.5
 
@@ -419,6 +420,7 @@ def test_gradients_are_taken_once_and_unscaled(wide: int) -> None:
     gradient.zero_()
     statistics.take_gradients()
     statistics.finish()
+    draft.measure()
     rms, std, absmax, _ = draft.blocks["parameter", COLUMN["grad_rms"]].values[0]
     assert rms == pytest.approx(float(exact.square().mean().sqrt()), rel=1e-4)
     assert std == pytest.approx(float(exact.std(correction=0)), rel=1e-4)
