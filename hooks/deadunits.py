@@ -1,8 +1,10 @@
 """Which units of ReLU-like layers were never active lately."""
 
+import math
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -44,20 +46,17 @@ class DeadUnits:
         self._positions = self._batches = 0
         self._previous_positions = 0
 
-    def see(self, output: Tensor, channels_first: bool) -> None:
-        """Count one batch of outputs, at least one-dimensional."""
+    def see(self, output: Tensor | npt.NDArray[Any], channels_first: bool) -> None:
+        """Count one batch of outputs, at least one-dimensional and not empty."""
         axis = unit_axis(output, channels_first)
-        units = output.shape[axis]
-        if units == 0 or output.numel() == 0:
-            return
-        output = output.detach()
-        active = _active(output.abs() if self._signed else output, axis)
+        units, elements = output.shape[axis], math.prod(output.shape)
+        active = _active(abs(output) if self._signed else output, axis)
         if type(self._current) is not type(active) or self._current.shape != active.shape:
             self._current, self._previous = active, None
             self._positions = self._batches = self._previous_positions = 0
         else:
             self._current = self._current | active
-        self._positions += output.numel() // units
+        self._positions += elements // units
         self._batches += 1
 
     def read(self) -> tuple[Number, float]:
@@ -77,16 +76,26 @@ class DeadUnits:
         return dead, float(positions)
 
 
-def _active(output: Tensor, axis: int) -> Any:
+def _active(output: Any, axis: int) -> Any:
     """Whether each unit is above zero anywhere; a numpy array for an output on the CPU."""
+    if isinstance(output, np.ndarray):
+        return _active_here(output, axis)
+    output = output.detach()
     units = output.movedim(axis, -1)
     if not readout.on_host(output):
         return units.reshape(-1, units.shape[-1]).amax(0) > 0
     if units.is_contiguous():
-        return np.maximum.reduce(array(units.view(-1)).reshape(-1, units.shape[-1]), 0) > 0
-    if (
-        axis == 1
-    ):  # Samples first: that runs along the memory, and leaves little for the slow way across it.
-        most = np.maximum.reduce(array(output), 0)
-        return np.maximum.reduce(most.reshape(len(most), -1), 1) > 0
+        return _active_here(array(units.view(-1)).reshape(-1, units.shape[-1]), 1)
+    if axis == 1:
+        return _active_here(array(output), 1)
     return (units.reshape(-1, units.shape[-1]).amax(0) > 0).numpy()
+
+
+def _active_here(output: npt.NDArray[Any], axis: int) -> npt.NDArray[np.bool_]:
+    most = output.reshape(-1, output.shape[-1]) if axis == output.ndim - 1 else output
+    # samples first: that runs along the memory, and leaves little for the slow way across it
+    most = np.maximum.reduce(most, 0)
+    if most.ndim > 1:
+        most = np.maximum.reduce(most.reshape(len(most), -1), 1)
+    active: npt.NDArray[np.bool_] = most > 0
+    return active

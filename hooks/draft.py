@@ -1,12 +1,12 @@
 """A step's record in the making, and the queue in which records wait for their device."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from trainvitals.hooks import histogram
@@ -39,10 +39,6 @@ COLUMN: dict[str, int] = {
 """Column key to its place in its group."""
 
 
-COPIED = 1 << 22
-"""Elements of copies that wait to be measured at most: 16 MiB."""
-
-
 class Block(NamedTuple):
     """Values of some neighbouring columns of a group, gathered row by row."""
 
@@ -69,20 +65,12 @@ class Draft:
         self.blocks: dict[tuple[GroupKind, int], Block] = {}
         """By group and first column; what is in no block was not recorded."""
         self.late: list[Late] = []
-        self.patterns: dict[HistogramKind, list[tuple[list[int], histogram.Counts]]] = {}
-        """Rows and their counts, of shape `(rows, PATTERNS)`; of one row whose counts are on a device `(PATTERNS,)`."""
+        self.counts: dict[HistogramKind, list[tuple[list[int], histogram.Counts]]] = {}
+        """Rows and their counts, of shape `(rows, BINS)`; of one row whose counts are on a device `(PATTERNS,)`."""
         self.here = True
         """Whether no number of it is still on a device."""
-        self._later: list[Callable[[Draft], None]] = []
-        self.copied = 0
-        """Elements that are kept for what is still to be measured."""
         self.observed: Reading | None = None
         """What was seen of the loop itself."""
-
-    @property
-    def has_statistics(self) -> bool:
-        """Whether there is more in it than scalars and what was seen of the loop."""
-        return bool(self.blocks or self.patterns or self._later)
 
     def put(self, kind: GroupKind, column: int, row: int, values: Sequence[Number]) -> None:
         """Note neighbouring columns of a row; all values are numbers, or the first one is on a device."""
@@ -108,28 +96,17 @@ class Draft:
         block.rows.extend(rows)
         block.values.extend(values)
 
-    def put_off(self, work: Callable[["Draft"], None], copied: int) -> None:
-        """Have `work` add to the draft when `measure` is called; it holds copies of that many elements until then."""
-        self._later.append(work)
-        self.copied += copied
-
-    def measure(self) -> None:
-        """Do what was put off: in any thread, but never in two at once."""
-        while self._later:
-            self._later.pop(0)(self)
-        self.copied = 0
-
     def count_all(
         self, kind: HistogramKind, rows: list[int], counts: npt.NDArray[np.int64]
     ) -> None:
-        """Note the histograms of several rows, at least one; `counts`: shape `(rows, PATTERNS)`."""
-        self.patterns.setdefault(kind, []).append((rows, counts))
+        """Note the histograms of several rows; `counts`: shape `(rows, BINS)`."""
+        self.counts.setdefault(kind, []).append((rows, counts))
 
     def count(self, kind: HistogramKind, row: int, counts: histogram.Counts) -> None:
-        """Note a row's histogram from `histogram.count_patterns`."""
+        """Note a row's histogram from `histogram.count`."""
         if isinstance(counts, Tensor):
             self.here = False
-            self.patterns.setdefault(kind, []).append(([row], counts))
+            self.counts.setdefault(kind, []).append(([row], counts))
         else:
             self.count_all(kind, [row], counts[None])
 
@@ -144,7 +121,7 @@ class _Waiting:
         ]
         numbers = [draft.scalars[key] for key in self._late_scalars]
         numbers += [value for late in draft.late for value in late.values]
-        counts = [counts for rows in draft.patterns.values() for _, counts in rows]
+        counts = [counts for rows in draft.counts.values() for _, counts in rows]
         asked = draft.observed.tensors if draft.observed is not None else []
         self._asked = len(asked)
         values: Sequence[Any] = [*numbers, *counts, *asked]
@@ -162,10 +139,11 @@ class _Waiting:
         for kind, column, row, values in draft.late:
             here = [next(arrived)[0] if isinstance(value, Tensor) else value for value in values]
             draft.put(kind, column, row, here)
-        for chunks in draft.patterns.values():
+        for chunks in draft.counts.values():
             for index, (rows, counts) in enumerate(chunks):
                 if isinstance(counts, Tensor):
-                    chunks[index] = rows, np.array([next(arrived)], dtype=np.int64)
+                    counts = histogram.here(torch.tensor(next(arrived)))
+                    chunks[index] = rows, counts[None]
         if draft.observed is not None:
             draft.observed.arrived([next(arrived) for _ in range(self._asked)])
         return draft
@@ -177,8 +155,6 @@ class Emitter:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._waiting: deque[_Waiting] = deque()
-        self._unmeasured: list[Draft] = []
-        """Sent, but copies in them are perhaps still to be measured."""
         self.rows: dict[GroupKind, Rows] = {"activation": Rows(), "parameter": Rows()}
 
     def log(self, step: int, names: tuple[str, ...], values: list[float]) -> None:
@@ -229,71 +205,48 @@ class Emitter:
             keys, most = list(scalars), limits.MAX_SCALARS
             some = (keys[begin : begin + most] for begin in range(0, len(keys), most))
             parts = [{key: scalars[key] for key in part} for part in some]
-        if draft.has_statistics:
+        if draft.blocks or draft.counts:
             for kind in _GROUP:
                 self.send_layout(kind, draft.step)
-            self._make_room(draft)
-            sizes = {kind: len(self.rows[kind].rows) for kind in _GROUP}
-            self._recorder.statistics(
-                step=draft.step,
-                scalars=parts[0],
-                statistics=partial(encoded, draft, sizes),
-                **fields,
-            )
-        else:
-            self._recorder.step(step=draft.step, scalars=parts[0], **fields)
+            fields |= self._statistics(draft)
+        self._recorder.step(step=draft.step, scalars=parts[0], **fields)
         for part in parts[1:]:
             self._recorder.step(step=draft.step, scalars=part)
 
-    def _make_room(self, draft: Draft) -> None:
-        """Measure a draft at once if those that wait for it to be done elsewhere hold too much already."""
-        self._unmeasured = [other for other in self._unmeasured if other.copied]
-        if draft.copied + sum(other.copied for other in self._unmeasured) > COPIED:
-            draft.measure()
-        else:
-            self._unmeasured.append(draft)
+    def _statistics(self, draft: Draft) -> dict[str, Any]:
+        samples: list[Sample] = []
+        for kind in _GROUP:
+            blocks = {place[1]: block for place, block in draft.blocks.items() if place[0] == kind}
+            if blocks:
+                values = codec.pack_floats(self._matrix(kind, blocks))
+                samples.append(Sample(group=_GROUP[kind], values=values))
+        found: dict[str, Any] = {"samples": samples} if samples else {}
+        if draft.counts:
+            found["histograms"] = self._histograms(draft.counts)
+        return found
 
+    def _matrix(self, kind: GroupKind, blocks: dict[int, Block]) -> npt.NDArray[np.float32]:
+        shape = (len(self.rows[kind].rows), len(_COLUMNS[kind]))
+        bits = np.full(shape, MISSING_BITS, dtype=np.uint32)
+        matrix = bits.view(np.float32)
+        with np.errstate(over="ignore"):
+            for column, block in blocks.items():
+                values = np.array(block.values, dtype=np.float64)
+                matrix[block.rows, column : column + values.shape[1]] = values
+        bits[np.isnan(matrix) & _NAN_IS_MISSING[kind]] = MISSING_BITS
+        return matrix
 
-def encoded(draft: Draft, sizes: dict[GroupKind, int]) -> dict[str, Any]:
-    """The fields of a step's record that hold its statistics; `sizes`: rows of each group when they were taken."""
-    draft.measure()
-    blocks, patterns = draft.blocks, draft.patterns
-    samples: list[Sample] = []
-    for kind in _GROUP:
-        columns = {place[1]: block for place, block in blocks.items() if place[0] == kind}
-        if columns:
-            values = codec.pack_floats(_matrix(kind, columns, sizes[kind]))
-            samples.append(Sample(group=_GROUP[kind], values=values))
-    fields: dict[str, Any] = {"samples": samples} if samples else {}
-    if patterns:
-        fields["histograms"] = _histograms(patterns, sizes)
-    return fields
-
-
-def _matrix(kind: GroupKind, blocks: dict[int, Block], rows: int) -> npt.NDArray[np.float32]:
-    bits = np.full((rows, len(_COLUMNS[kind])), MISSING_BITS, dtype=np.uint32)
-    matrix = bits.view(np.float32)
-    with np.errstate(over="ignore"):
-        for column, block in blocks.items():
-            values = np.array(block.values, dtype=np.float64)
-            matrix[block.rows, column : column + values.shape[1]] = values
-    bits[np.isnan(matrix) & _NAN_IS_MISSING[kind]] = MISSING_BITS
-    return matrix
-
-
-def _histograms(
-    patterns: dict[HistogramKind, list[tuple[list[int], histogram.Counts]]],
-    sizes: dict[GroupKind, int],
-) -> list[Histograms]:
-    parts = [counts for chunks in patterns.values() for _, counts in chunks]
-    folded = histogram.fold(np.concatenate(parts))
-    found, begin = [], 0
-    for kind, chunks in patterns.items():
-        group = _KIND[kind]
-        counts = np.zeros((sizes[group], BINS), dtype=np.int64)
-        rows = [row for chunk, _ in chunks for row in chunk]
-        counts[rows] = folded[begin : begin + len(rows)]
-        begin += len(rows)
-        packed = codec.pack_counts(counts)
-        found.append(Histograms(group=_GROUP[group], kind=kind, counts=packed))
-    return found
+    def _histograms(
+        self, found: dict[HistogramKind, list[tuple[list[int], histogram.Counts]]]
+    ) -> list[Histograms]:
+        groups = []
+        for kind, chunks in found.items():
+            counts = np.zeros((len(self.rows[_KIND[kind]].rows), BINS), dtype=np.int64)
+            for rows, some in chunks:
+                counts[rows] = some
+            groups.append(counts)
+        packed = codec.pack_counts_of(groups)
+        return [
+            Histograms(group=_GROUP[_KIND[kind]], kind=kind, counts=counts)
+            for kind, counts in zip(found, packed, strict=True)
+        ]

@@ -23,7 +23,7 @@ A bin spans a factor of two, so that quantiles between the 3rd and 97th percenti
 right within a bin.
 """
 Counts: TypeAlias = npt.NDArray[Any] | Tensor
-"""How often each sign and exponent occurs; shape `(PATTERNS,)`; a tensor where they are on a device."""
+"""How many values each bin holds, shape `(BINS,)`; a tensor of shape `(PATTERNS,)` where they are on a device."""
 
 _SMALLEST = MIN_EXPONENT + 127
 """Exponent bits of the first bin that is not the zero bin."""
@@ -34,11 +34,12 @@ _SIGN = 256
 _TO_PATTERN = np.uint32(23)
 
 
-def count_patterns(
+def count(
     tensor: Tensor, factor: Number | None = None, values: npt.NDArray[Any] | None = None
 ) -> Counts:
-    """Count the elements of what `plain` gave, multiplied with `factor`. Never waits for a device.
+    """Count the elements of what `plain` gave, multiplied with `factor`; those that are not finite are left out.
 
+    Never waits for a device: there the counts of patterns are a tensor.
     `values`: what `plain.values` gave of it, if known. Elements of a float64 tensor beyond what float32 holds are
     left out like non-finite ones.
     """
@@ -63,16 +64,17 @@ def distance(size: int) -> int:
 def count_together(
     values: npt.NDArray[np.float32], offsets: npt.NDArray[np.int32], tensors: int
 ) -> npt.NDArray[np.int64]:
-    """Count the elements of several tensors end to end; shape `(tensors, PATTERNS)`.
+    """Count the elements of several tensors end to end; shape `(tensors, BINS)`.
 
-    `offsets`: `PATTERNS` times the number of the tensor that each element belongs to.
+    `offsets`: `PLACES` times the number of the tensor that each element belongs to.
     """
-    places = offsets + (values.view(np.uint32) >> _TO_PATTERN)
-    return np.bincount(places, minlength=tensors * PATTERNS).reshape(tensors, PATTERNS)
+    places = _PLACE[values.view(np.uint32) >> _TO_PATTERN]
+    places += offsets
+    return np.bincount(places, minlength=tensors * PLACES).reshape(tensors, PLACES)[:, :BINS]
 
 
 def _count(values: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    return np.bincount(values.view(np.uint32) >> _TO_PATTERN, minlength=PATTERNS)
+    return np.bincount(_PLACE[values.view(np.uint32) >> _TO_PATTERN], minlength=PLACES)[:BINS]
 
 
 def _late(part: Tensor) -> Tensor:
@@ -82,34 +84,24 @@ def _late(part: Tensor) -> Tensor:
     return counts.scatter_add_(0, patterns.long(), ones)
 
 
-def _bin_of_patterns() -> npt.NDArray[np.int64]:
+def _place_of_patterns() -> npt.NDArray[np.int32]:
     """The bin of each pattern; `BINS` for those of non-finite values."""
-    exponents = np.arange(_SIGN)
+    exponents = np.arange(_SIGN, dtype=np.int32)
     away = np.clip(exponents, _SMALLEST - 1, _LARGEST) - (_SMALLEST - 1)
-    found: npt.NDArray[np.int64] = np.concatenate([ZERO_BIN + away, ZERO_BIN - away])
+    found: npt.NDArray[np.int32] = np.concatenate([ZERO_BIN + away, ZERO_BIN - away])
     found[[_NONFINITE, _SIGN + _NONFINITE]] = BINS
     return found
 
 
-_BIN = _bin_of_patterns()
-_BY_BIN = np.argsort(_BIN, kind="stable")[:-2]
-"""Patterns of finite values in the order of their bins."""
-_BIN_BEGINS = np.searchsorted(_BIN[_BY_BIN], np.arange(1, BINS))
-"""Where those of each bin begin, but for the first one, which is never filled."""
+PLACES = BINS + 1
+"""The bins, and a place for what is in none of them."""
+_PLACE = _place_of_patterns()
 
 
-def fold(patterns: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Counts in the fixed bins; `(rows, PATTERNS)` to `(rows, BINS)`. Non-finite values are left out."""
-    folded = np.zeros((len(patterns), BINS), dtype=np.int64)
-    folded[:, 1:] = np.add.reduceat(patterns[:, _BY_BIN], _BIN_BEGINS, axis=1)
-    return folded
-
-
-def unfold(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Patterns that `fold` makes these counts of; shape `(BINS,)` to `(PATTERNS,)`."""
-    patterns = np.zeros(PATTERNS, dtype=np.int64)
-    patterns[0] = counts[ZERO_BIN]
-    sides = counts[ZERO_BIN + 1 :], counts[:ZERO_BIN][::-1]
-    for begin, side in zip((0, _SIGN), sides, strict=True):
-        patterns[begin + _SMALLEST : begin + _SMALLEST + len(side)] = side
-    return patterns
+def here(counts: Counts) -> npt.NDArray[np.int64]:
+    """What `count` gave, in the fixed bins; waits for a device. Shape `(BINS,)`."""
+    if not isinstance(counts, Tensor):
+        return counts
+    folded = np.zeros(PLACES, dtype=np.int64)
+    np.add.at(folded, _PLACE, counts.cpu().numpy().astype(np.int64))
+    return folded[:BINS]

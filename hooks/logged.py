@@ -45,9 +45,7 @@ class LoggedHistograms:
             self.flush()
             self._step = step
         row = self._rows.setdefault(name, len(self._rows))
-        counts = histogram.count_patterns(tensor.to(torch.float32))
-        patterns = counts.cpu().numpy() if isinstance(counts, torch.Tensor) else counts
-        self._pending[row] = histogram.fold(patterns[None])[0]
+        self._pending[row] = histogram.here(histogram.count(tensor.to(torch.float32)))
 
     def flush(self) -> None:
         """Send what was gathered."""

@@ -69,7 +69,7 @@ def layout(sizes: tuple[int, ...]) -> Layout:
         tuple(piece for part in pieces for piece in part),
         np.array([0, *accumulate(map(len, pieces))][:-1], np.intp),
         tuple(picked),
-        np.repeat(np.arange(len(sizes), dtype=np.int32) * histogram.PATTERNS, lengths),
+        np.repeat(np.arange(len(sizes), dtype=np.int32) * histogram.PLACES, lengths),
     )
 
 
@@ -105,7 +105,7 @@ class Packed:
         found[:, 0], found[:, 1], found[:, 2] = mean, np.sqrt(variance), np.sqrt(square)
         found[:, 3], found[:, 4] = absmax, np.nan
         if zeros:
-            found[:, 4] = np.add.reduceat(values == 0, begins, dtype=np.float64) / counts
+            found[:, 4] = self._shares(values == 0)
         return found
 
     @np.errstate(all="ignore")
@@ -117,11 +117,15 @@ class Packed:
         for index in np.flatnonzero((found < 1e-28) | (found > 1e30)).tolist():
             wide = change[places.slices[index]].astype(np.float64)
             found[index] = wide.dot(wide)
-        same = np.add.reduceat(change == 0, places.begins, dtype=np.float64) / places.counts
-        return found.tolist(), same.tolist()
+        return found.tolist(), self._shares(change == 0).tolist()
 
-    def patterns(self) -> npt.NDArray[np.int64]:
-        """What `histogram.count_patterns` gives for each; shape `(tensors, PATTERNS)`."""
+    def _shares(self, is_so: npt.NDArray[np.bool_]) -> _Doubles:
+        """Of the elements of each tensor, which share is so."""
+        found = [np.count_nonzero(is_so[part]) for part in self._layout.slices]
+        return np.array(found, np.float64) / self._layout.counts
+
+    def histograms(self) -> npt.NDArray[np.int64]:
+        """What `histogram.count` gives for each; shape `(tensors, BINS)`."""
         picked = np.concatenate([self._values[part] for part in self._layout.picked])
         return histogram.count_together(picked, self._layout.offsets, len(self._layout.begins))
 

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainvitals.hooks import readout
+from trainvitals.hooks import histogram, readout
 from trainvitals.hooks.adam import AdamUpdate
 from trainvitals.hooks.draft import COLUMN, Draft
 from trainvitals.hooks.gradients import all_finite
-from trainvitals.hooks.histogram import count_patterns
 from trainvitals.hooks.memory import Memory
 from trainvitals.hooks.plain import Array, array, flat, plain, stride, values
 from trainvitals.hooks.readout import Number, number
@@ -133,7 +132,7 @@ class StepStatistics:
             self._suspects.add(row)
         self._draft.put("parameter", COLUMN[f"{prefix}_rms"], row, (*sizes, taken.nonfinite))
         if self._histograms:
-            self._draft.count(_KIND[prefix], row, count_patterns(tensor, factor, known))
+            self._draft.count(_KIND[prefix], row, histogram.count(tensor, factor, known))
 
     def finish(self) -> list[Tensor]:
         """Take the update; call it after the optimizer. Returns the weights (CPU) it left non-finite.

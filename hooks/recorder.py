@@ -64,11 +64,6 @@ class Recorder:
         else:
             self.scalars((step, tuple(scalars), list(scalars.values())))
 
-    def statistics(self, *, statistics: Callable[[], dict[str, Any]], **fields: Any) -> None:
-        """A step with statistics, of which `statistics` gives the further fields: it is called when the record is
-        written, once and perhaps in another thread, so that the training does not wait for it."""
-        self._add(lambda seq, time: Step(seq=seq, time=time, **fields, **statistics()))
-
     def scalars(self, row: Row) -> None:
         """A step that has only scalars; the row must not be changed any more."""
         buffer = self._buffer
@@ -91,14 +86,11 @@ class Recorder:
         self.flush()
 
     def _make(self, kind: type[Record], fields: dict[str, Any]) -> None:
-        self._add(lambda seq, time: kind(seq=seq, time=time, **fields))
-
-    def _add(self, make: Callable[[int, float], Record]) -> None:
         if len(self._buffer) >= MAX_BUFFERED:
             self._drop(1, "the disk is too slow")
             return
         now = time.time()
-        self._buffer.append(lambda seq: make(seq, now))
+        self._buffer.append(lambda seq: kind(seq=seq, time=now, **fields))
         if self._idle:
             self._wake()
 

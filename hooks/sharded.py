@@ -109,11 +109,9 @@ class ShardSums:
         self._sums[index, begin : begin + _MOMENTS] += sums
         self._largest[index, which] = 0.0 if largest != largest else largest
         if len(self._counts):
-            patterns = histogram.count_patterns(part)
-            if isinstance(patterns, Tensor):
-                patterns = patterns.cpu().numpy()
-            weight = count / patterns.sum()  # of large shards only some elements are counted
-            self._counts[index, which] = np.rint(histogram.fold(patterns[None])[0] * weight)
+            counts = histogram.here(histogram.count(part))
+            weight = (count - bad) / max(counts.sum(), 1)  # of large shards only some are counted
+            self._counts[index, which] = np.rint(counts * weight)
 
     def take_update(self, optimizer: Optimizer) -> None:
         """After the optimizer's step."""
@@ -186,7 +184,7 @@ class Reduced(NamedTuple):
                 sizes = _sizes(sums, self.largest[index, which])
                 draft.put("parameter", COLUMN[f"{prefix}_rms"], row, sizes)
                 if len(self.counts):
-                    draft.count(_KINDS[which], row, histogram.unfold(self.counts[index, which]))
+                    draft.count(_KINDS[which], row, self.counts[index, which].astype(np.int64))
             if self.sums[index, 0]:
                 update = _update(self.sums[index, 0], self.sums[index, _UPDATE:])
                 draft.put("parameter", COLUMN["update_ratio"], row, update)

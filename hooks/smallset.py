@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,7 +79,7 @@ class SmallSet:
     def finish(
         self, draft: Draft, histograms: bool, adam: Sequence[tuple[Number, Number]]
     ) -> list[Tensor]:
-        """The optimizer has stepped, and all is measured later; returns the weights that it left non-finite.
+        """The optimizer has stepped: measure all; returns the weights that it left non-finite.
 
         `adam`: update factor and share ruled by eps of each.
         """
@@ -89,71 +89,42 @@ class SmallSet:
             with np.errstate(all="ignore"):
                 if not math.isfinite(np.add.reduce(after)):
                     spoiled = [t for t in self.tensors if not all_finite([t.detach()])]
-        taken = _Taken(
-            self._rows,
-            self._sizes,
-            self._stepped,
-            self._before,
-            self._gradients,
-            self._factor,
-            after,
-            [tensor.grad is not None for tensor in self.tensors],
-            adam,
-            histograms,
-        )
-        draft.put_off(taken.measure, 3 * len(self._before))
+        self._measure(draft, histograms, after, adam)
         return spoiled
 
-
-class _Taken(NamedTuple):
-    """Copies round one step of an optimizer, of parameters that lie end to end in them."""
-
-    rows: list[int]
-    sizes: tuple[int, ...]
-    stepped: list[int]
-    """Those of which there is a copy of the gradient, by their place."""
-    before: Floats
-    gradients: Floats
-    factor: float
-    """How much of the gradients counts."""
-    after: Floats | None
-    moved: list[bool]
-    """Which ones have a gradient after the step, so that the optimizer has moved them."""
-    adam: Sequence[tuple[Number, Number]]
-    histograms: bool
-
-    def measure(self, draft: Draft) -> None:
+    def _measure(
+        self, draft: Draft, histograms: bool, after: Floats | None, adam: Sequence[Any]
+    ) -> None:
         """Fill the rows of weights, gradients and updates."""
-        count = len(self.rows)
-        rows = [self.rows[i] for i in self.stepped]
-        gradients = self.gradients
-        if self.factor != 1.0:
+        count, rows = len(self._rows), [self._rows[i] for i in self._stepped]
+        gradients = self._gradients
+        if self._factor != 1.0:
             with np.errstate(all="ignore"):
-                gradients = gradients * np.float32(self.factor)
-        packed = Packed(
-            np.concatenate([self.before, gradients]),
-            self.sizes + tuple(self.sizes[i] for i in self.stepped),
-        )
+                gradients = gradients * np.float32(self._factor)
+        sizes = tuple(self._sizes[i] for i in self._stepped)
+        packed = Packed(np.concatenate([self._before, gradients]), self._sizes + sizes)
         moments = packed.moments()
         kept = moments[:, _SIZES].tolist()
-        draft.put_all("parameter", COLUMN["weight_rms"], self.rows, kept[:count])
+        draft.put_all("parameter", COLUMN["weight_rms"], self._rows, kept[:count])
         draft.put_all("parameter", COLUMN["grad_rms"], rows, kept[count:])
-        if self.histograms:
-            patterns = packed.patterns()
-            draft.count_all("weight", self.rows, patterns[:count])
+        if histograms:
+            counts = packed.histograms()
+            draft.count_all("weight", self._rows, counts[:count])
             if rows:
-                draft.count_all("gradient", rows, patterns[count:])
-        if self.after is not None:
-            squares = moments[:count, _RMS] ** 2 * self.sizes
-            self._measure_update(draft, self.after, squares.tolist())
+                draft.count_all("gradient", rows, counts[count:])
+        if after is not None:
+            squares = (moments[:count, _RMS] ** 2 * self._sizes).tolist()
+            self._measure_update(draft, after, squares, adam)
 
-    def _measure_update(self, draft: Draft, after: Floats, squares: list[float]) -> None:
+    def _measure_update(
+        self, draft: Draft, after: Floats, squares: list[float], adam: Sequence[Any]
+    ) -> None:
         """`squares`: sum of squares of each weight before the step."""
-        changes, same = Packed(after, self.sizes).changes(self.before)
+        changes, same = Packed(after, self._sizes).changes(self._before)
         values: list[Any] = []
         for index, (change, size) in enumerate(zip(changes, squares, strict=True)):
-            known = self.moved[index] and size and change == change
-            ratio = math.sqrt(change / size) if known else math.nan
+            moved = self.tensors[index].grad is not None and size and change == change
+            ratio = math.sqrt(change / size) if moved else math.nan
             unchanged = 1.0 if same[index] == 1.0 else 0.0
-            values.append((ratio, unchanged, same[index], *self.adam[index]))
-        draft.put_all("parameter", COLUMN["update_ratio"], self.rows, values)
+            values.append((ratio, unchanged, same[index], *adam[index]))
+        draft.put_all("parameter", COLUMN["update_ratio"], self._rows, values)

@@ -2,8 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
-from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,8 +46,6 @@ class _Layer:
         elif isinstance(module, _CHANNELS_LAST):
             self.channels_first = False
         self.dead = DeadUnits(module) if has_flat_zero_side(module) else None
-        self.counting = Lock()
-        """Large outputs are counted by the training's thread, copies of small ones by another."""
         self.tails = tails(module)
         self.is_container = next(module.children(), None) is not None
 
@@ -96,8 +92,7 @@ class Taps:
     def finish(self) -> None:
         """The step's forward passes are over: what was copied of them can be measured."""
         if self._draft is not None and self._copied:
-            work = partial(_measure, self._copied, self._histograms)
-            self._draft.put_off(work, self._elements)
+            _measure(self._draft, self._copied, self._histograms)
         self.end()
 
     def forget(self, layers: dict[nn.Module, str]) -> None:
@@ -143,20 +138,20 @@ class Taps:
         varies = batch_variation(tensor, taken.rms, known)
         draft.put("activation", _FIRST_COLUMN, row, (*taken, *units, varies))
         if self._histograms:
-            draft.count("activation", row, histogram.count_patterns(tensor, None, known))
+            draft.count("activation", row, histogram.count(tensor, None, known))
 
     def _copy(
         self, draft: Draft, layer: _Layer, row: int, tensor: Tensor, channels_first: bool
     ) -> None:
         if self._elements + tensor.numel() > COPIED:
-            _measure(self._copied, self._histograms, draft)
+            _measure(draft, self._copied, self._histograms)
             self._copied, self._elements = [], 0
         values = tensor.numpy().copy() if tensor.dtype is torch.float32 else tensor.float().numpy()
         self._copied.append(_Copied(layer, row, values, channels_first))
         self._elements += values.size
 
 
-def _measure(copied: Sequence[_Copied], histograms: bool, draft: Draft) -> None:
+def _measure(draft: Draft, copied: Sequence[_Copied], histograms: bool) -> None:
     """Fill the rows of some small outputs, all together."""
     packed = Packed(
         np.concatenate([copy.values for copy in copied], axis=None),
@@ -166,28 +161,28 @@ def _measure(copied: Sequence[_Copied], histograms: bool, draft: Draft) -> None:
     for (layer, _, output, channels_first), row in zip(copied, taken, strict=True):
         units, rms = _NO_UNITS, row[_RMS]
         if layer.dead is not None or layer.tails is not None:
-            units = _of_units(layer, torch.from_numpy(output), channels_first, row[_ABSMAX])
+            units = _of_units(layer, output, channels_first, row[_ABSMAX])
         row += (*units, batch_variation_of(output, rms))
     rows = [copy.row for copy in copied]
     draft.put_all("activation", _FIRST_COLUMN, rows, taken)
     if histograms:
-        draft.count_all("activation", rows, packed.patterns())
+        draft.count_all("activation", rows, packed.histograms())
 
 
 def _of_units(
-    layer: _Layer, tensor: Tensor, channels_first: bool, absmax: Number
+    layer: _Layer, output: Tensor | npt.NDArray[Any], channels_first: bool, absmax: Number
 ) -> tuple[Number, Number, Number]:
     """Dead fraction, the positions behind it, saturated fraction; NaN for what the layer cannot have."""
-    if tensor.dim() == 0:
+    if output.ndim == 0:
         return _NO_UNITS
     if layer.dead is not None:
-        with layer.counting:
-            layer.dead.see(tensor, channels_first)
-            return (*layer.dead.read(), math.nan)
+        layer.dead.see(output, channels_first)
+        return (*layer.dead.read(), math.nan)
     if layer.tails is not None:
         low, high = layer.tails
         if isinstance(absmax, float) and absmax <= high and low <= -absmax:  # none in a tail
             return (math.nan, math.nan, 0.0)
+        tensor = torch.as_tensor(output)
         return (math.nan, math.nan, saturated_fraction(tensor, layer.tails, channels_first))
     return _NO_UNITS
 

@@ -21,9 +21,9 @@ _FEATURES = 256
 """First samples of the batch, and features of each, from which the batch variation is taken, at most."""
 
 
-def unit_axis(tensor: Tensor, channels_first: bool) -> int:
+def unit_axis(tensor: Tensor | npt.NDArray[Any], channels_first: bool) -> int:
     """The dimension of the units: the last, or dimension 1 of an output in `(N, C, ...)` form."""
-    return 1 if channels_first and tensor.dim() >= 3 else tensor.dim() - 1
+    return 1 if channels_first and tensor.ndim >= 3 else tensor.ndim - 1
 
 
 def tails(module: nn.Module) -> tuple[float, float] | None:

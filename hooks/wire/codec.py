@@ -8,6 +8,7 @@ of its payload (both uint32, little-endian), then the msgpack of one record.
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import BinaryIO
 
 import msgspec
@@ -213,16 +214,29 @@ def pack_counts(counts: npt.NDArray[np.integer]) -> bytes:
     those counts of all rows one after the other (`varints`). A row takes 2 bytes and 1 to 5 for each of its bins:
     at most 264 where at most a million values were counted.
     """
+    return pack_counts_of([counts])[0]
+
+
+def pack_counts_of(groups: Sequence[npt.NDArray[np.integer]]) -> list[bytes]:
+    """`pack_counts` of each, in one go: a record holds those of several kinds, most of them small."""
+    counts = np.concatenate(groups)
     filled = counts != 0
     any_filled = filled.any(axis=1)
-    first = np.where(any_filled, filled.argmax(axis=1), 0)
-    last = np.where(any_filled, BINS - filled[:, ::-1].argmax(axis=1), 0)
-    bins = np.arange(BINS)
-    kept = counts[(bins >= first[:, None]) & (bins < last[:, None])]
-    head = bytearray(first.astype(np.uint8).tobytes() + (last - first).astype(np.uint8).tobytes())
-    if len(kept):
-        head[0] |= _VARINTS
-    return bytes(head) + varints.encode(kept)
+    first = filled.argmax(axis=1)
+    length = (BINS - filled[:, ::-1].argmax(axis=1) - first) * any_filled
+    place = np.arange(BINS) - first[:, None]
+    kept = (place >= 0) & (place < length[:, None])
+    ends = list(accumulate(map(len, groups)))
+    bins = np.concatenate([[0], np.cumsum(length)])  # up to each row
+    bodies = varints.encode_parts(counts[kept], bins[ends].tolist())
+    packed, begin = [], 0
+    for end, body in zip(ends, bodies, strict=True):
+        head = np.concatenate([first[begin:end], length[begin:end]]).astype(np.uint8)
+        if body:
+            head[0] |= _VARINTS
+        packed.append(head.tobytes() + body)
+        begin = end
+    return packed
 
 
 def unpack_counts(data: bytes, rows: int) -> npt.NDArray[np.uint32]:

@@ -3,6 +3,8 @@
 The counts of a histogram mostly take one or two bytes instead of four.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -12,14 +14,24 @@ MOST = 5
 
 def encode(numbers: npt.NDArray[np.integer]) -> bytes:
     """Numbers from 0 to 2^32 - 1, of shape (n,)."""
-    wide = numbers.astype(np.uint64)
-    places = np.arange(max(1, -(-int(wide.max(initial=0)).bit_length() // 7)), dtype=np.uint64)
-    rest = wide[:, None] >> np.uint64(7) * places
-    used = (rest > 0) | (places == 0)
-    more = rest > 127
-    parts = (rest & np.uint64(127)) | more.astype(np.uint64) << np.uint64(7)
-    encoded: npt.NDArray[np.uint8] = parts.astype(np.uint8)[used]
-    return encoded.tobytes()
+    return encode_parts(numbers, [len(numbers)])[0]
+
+
+def encode_parts(numbers: npt.NDArray[np.integer], ends: Sequence[int]) -> list[bytes]:
+    """`encode` of the numbers up to each of `ends`, from the one before it; the last is their number."""
+    count = max(1, -(-int(numbers.max(initial=0)).bit_length() // 7))
+    if count == 1:
+        whole, bounds = numbers.astype(np.uint8).tobytes(), list(ends)
+    else:
+        rest = numbers.astype(np.uint32)[:, None] >> np.arange(0, 7 * count, 7, dtype=np.uint32)
+        used = rest > 0
+        used[:, 0] = True
+        parts = rest.astype(np.uint8) & np.uint8(127)
+        parts[rest > 127] |= np.uint8(128)
+        whole = parts[used].tobytes()
+        sizes = np.cumsum(np.count_nonzero(used, axis=1))
+        bounds = [int(sizes[end - 1]) if end else 0 for end in ends]
+    return [whole[begin:end] for begin, end in zip([0, *bounds], bounds, strict=False)]
 
 
 def decode(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:

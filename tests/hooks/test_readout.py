@@ -96,7 +96,6 @@ def test_a_sample_reads_no_value_one_by_one(histograms: bool, width: int) -> Non
     with synchronisations:
         statistics.finish()
         taps.finish()
-        draft.measure()
     assert synchronisations.met == []
     assert isinstance(norm.value, float)
     assert len(draft.blocks["parameter", COLUMN["update_ratio"]].rows) == 4

@@ -132,7 +132,7 @@ def test_the_nonfinite_count_is_exact_in_a_sampled_tensor() -> None:
 def test_quantiles_of_a_sampled_histogram_are_right_within_a_bin(distribution: str) -> None:
     generator = np.random.default_rng(3)
     values = getattr(generator, distribution)(size=(700, 1_000)).astype(np.float32)
-    counts = histogram.fold(np.asarray(histogram.count_patterns(torch.from_numpy(values)))[None])[0]
+    counts = np.asarray(histogram.count(torch.from_numpy(values)))
     cumulated = np.cumsum(counts) / counts.sum()
     for quantile in (0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97):
         found = int(np.searchsorted(cumulated, quantile))
@@ -165,7 +165,7 @@ def test_tensors_of_every_kind_are_measured(case: str) -> None:
     taken = stats.moments(tensor)
     assert taken.rms == pytest.approx(math.sqrt((exact**2).mean()), rel=1e-4)
     assert taken.std == pytest.approx(exact.std(), rel=1e-4)
-    assert np.asarray(histogram.count_patterns(tensor)).sum() == exact.size
+    assert np.asarray(histogram.count(tensor)).sum() == exact.size
 
 
 def test_what_holds_no_real_numbers_is_left_out_and_what_does_is_unpacked() -> None:
@@ -206,14 +206,14 @@ def test_histograms_agree_with_the_reference_bins(dtype: torch.dtype) -> None:
     )
     special = torch.tensor([0.0, -0.0, 1.0, -1.0, 2.0**-32, -(2.0**-33), 2.0**14, 30000.0])
     tensor = torch.cat([values, special]).to(dtype)
-    counts = histogram.fold(np.asarray(histogram.count_patterns(tensor))[None])[0]
+    counts = np.asarray(histogram.count(tensor))
     finite = tensor[torch.isfinite(tensor)].to(torch.float64).numpy()
     assert counts.tolist() == np.bincount(bin_of(finite), minlength=BINS).tolist()
 
 
 def test_histograms_leave_nonfinite_values_out() -> None:
     tensor = torch.tensor([math.nan, math.inf, -math.inf, 1.0])
-    assert histogram.fold(np.asarray(histogram.count_patterns(tensor))[None]).sum() == 1
+    assert np.asarray(histogram.count(tensor)).sum() == 1
 
 
 def test_recorded_rows_match_the_tensors_of_the_step(recorded: Callable[[], Any]) -> None:
@@ -334,12 +334,12 @@ def test_small_tensors_together_give_what_each_gives_alone() -> None:
         torch.randn(6000, generator=generator),
     ]
     packed = Packed(joined(tensors), tuple(tensor.numel() for tensor in tensors))
-    together = zip(tensors, packed.moments(zeros=True), packed.patterns(), strict=True)
+    together = zip(tensors, packed.moments(zeros=True), packed.histograms(), strict=True)
     for tensor, taken, counts in together:
         alone = stats.moments(tensor, zeros=True)
         assert taken == pytest.approx(alone, rel=1e-4, abs=1e-6, nan_ok=True)
         if tensor.numel() <= histogram.SUBSAMPLE_ABOVE:
-            assert counts.tolist() == np.asarray(histogram.count_patterns(tensor)).tolist()
+            assert counts.tolist() == np.asarray(histogram.count(tensor)).tolist()
         else:
             assert 1_000 < counts.sum() <= histogram.SUBSAMPLE_ABOVE
 
@@ -369,7 +369,6 @@ def test_the_adam_factor_is_the_update_in_units_of_the_learning_rate(
         statistics.take_gradients()
         optimizer.step()
         statistics.finish()
-        draft.measure()
         moved = model.weight.detach().double() - before * (1 - 1e-2 * decay)
         block = draft.blocks["parameter", COLUMN["update_ratio"]]
         columns = dict(zip(block.rows, block.values, strict=True))
@@ -388,7 +387,6 @@ def test_elements_ruled_by_the_eps_of_adam_are_counted() -> None:
     statistics.take_gradients()
     optimizer.step()
     statistics.finish()
-    draft.measure()
     (values,) = draft.blocks["parameter", COLUMN["update_ratio"]].values
     assert values[-1] == 0.5
 
@@ -420,12 +418,11 @@ def test_gradients_are_taken_once_and_unscaled(wide: int) -> None:
     gradient.zero_()
     statistics.take_gradients()
     statistics.finish()
-    draft.measure()
     rms, std, absmax, _ = draft.blocks["parameter", COLUMN["grad_rms"]].values[0]
     assert rms == pytest.approx(float(exact.square().mean().sqrt()), rel=1e-4)
     assert std == pytest.approx(float(exact.std(correction=0)), rel=1e-4)
     assert absmax == pytest.approx(float(exact.abs().max()), rel=1e-6)
-    ((_, counts),) = draft.patterns["gradient"]
-    share = histogram.fold(np.asarray(counts))[0] / np.asarray(counts).sum()
+    ((_, counts),) = draft.counts["gradient"]
+    share = np.asarray(counts)[0] / np.asarray(counts).sum()
     reference = np.bincount(bin_of(exact.numpy()).ravel(), minlength=BINS) / exact.numel()
     assert np.abs(np.cumsum(share) - np.cumsum(reference)).max() < 0.026
