@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from statistics import median
 from time import perf_counter, thread_time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from trainvitals.hooks.problems import Problems
 
 _ROUNDS = 15
 _SWEEP = 1 << 20
@@ -119,3 +121,22 @@ class Accounts:
         own = min(max(self._own_total, 0.0), self._wall_total)
         rest = self._wall_total - own
         return min(own / rest, 1.0) if rest > 0 else 0.0
+
+
+class OwnWork:
+    """Round our own work on the step that is looked at, which no error of it disturbs."""
+
+    def __init__(self, what: str, accounts: Accounts, problems: Problems) -> None:
+        self._what = what
+        self._accounts = accounts
+        self._problems = problems
+
+    def __enter__(self) -> None:
+        self._accounts.enter()
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        self._accounts.leave()
+        if not isinstance(error, Exception):
+            return False
+        self._problems.caught(self._what, error)
+        return True

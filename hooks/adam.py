@@ -61,14 +61,15 @@ class AdamUpdate:
             second = state["exp_avg_sq"]
             if group.get("amsgrad"):
                 second = state.get("max_exp_avg_sq", second)
-            settings = (state["step"], group["eps"], *group["betas"])
             moments = self._part(state["exp_avg"]), self._part(second)
             if moments[0] is None or moments[1] is None:
                 continue
+            settings = (state["step"], group["eps"], *group["betas"])
             if isinstance(moments[0], Tensor):
                 found[index] = _late(*moments, *map(_number, settings))
             else:
-                key = tuple(float(_number(setting)) for setting in settings)
+                step, *rest = settings
+                key = (float(_number(step)), *map(float, rest))
                 together.setdefault(key, []).append((index, *moments))
         for key, members in together.items():
             for index, result in zip([m[0] for m in members], _here(members, *key), strict=True):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from trainvitals.hooks import readout
-from trainvitals.hooks.plain import plain, values
+from trainvitals.hooks.plain import is_ordinary, plain, values
 from trainvitals.hooks.readout import Number, number
 from trainvitals.hooks.stats import sum_of_squares, values_of
 
@@ -15,6 +15,8 @@ FEW = 1 << 15
 """Elements that are few: see `GradientNorm`."""
 _NUMPY_UNTIL = 1 << 14
 """Elements up to which numpy sums up squares faster than torch."""
+_AT_ONCE = 1 << 18
+"""Elements of all gradients together up to which that is so."""
 _TINY_NORM = 1e-14
 """A norm below that may lack elements whose squares float32 does not hold."""
 
@@ -29,11 +31,15 @@ class GradientNorm:
 
         `few`: there are so few elements that one copy and one norm are faster than a norm for each tensor.
         """
+        if scale is None and len(gradients) == 1 and _is_for_numpy(gradients[0]):
+            only = gradients[0].detach().numpy().reshape(-1)
+            self.value: Number = math.sqrt(sum_of_squares(only))
+            return
         norms = joined(gradients) if few else None
         if norms is None:
             norms = _norms(gradients)
         if norms is None:
-            self.value: Number = 0.0
+            self.value = 0.0
             return
         total = torch.linalg.vector_norm(norms)
         if scale is not None:
@@ -46,6 +52,11 @@ class GradientNorm:
             assert exact is not None
             total = torch.linalg.vector_norm(exact)
             self.value = number(total if scale is None else total / scale.to(total.device))
+
+
+def _is_for_numpy(gradient: Tensor) -> bool:
+    """Whether numpy sums up its squares faster than torch, which has more threads."""
+    return gradient.numel() <= _AT_ONCE and is_ordinary(gradient)
 
 
 def joined(tensors: list[Tensor]) -> Tensor | None:

@@ -62,19 +62,21 @@ def distance(size: int) -> int:
 
 
 def count_together(
-    values: npt.NDArray[np.float32], offsets: npt.NDArray[np.int32], tensors: int
+    values: npt.NDArray[np.float32], offsets: npt.NDArray[np.intp], tensors: int
 ) -> npt.NDArray[np.int64]:
     """Count the elements of several tensors end to end; shape `(tensors, BINS)`.
 
     `offsets`: `PLACES` times the number of the tensor that each element belongs to.
     """
-    places = _PLACE[values.view(np.uint32) >> _TO_PATTERN]
+    places = _PLACE.take(values.view(np.uint32) >> _TO_PATTERN, mode="clip")
     places += offsets
     return np.bincount(places, minlength=tensors * PLACES).reshape(tensors, PLACES)[:, :BINS]
 
 
 def _count(values: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    return np.bincount(_PLACE[values.view(np.uint32) >> _TO_PATTERN], minlength=PLACES)[:BINS]
+    return np.bincount(
+        _PLACE.take(values.view(np.uint32) >> _TO_PATTERN, mode="clip"), minlength=PLACES
+    )[:BINS]
 
 
 def _late(part: Tensor) -> Tensor:
@@ -84,11 +86,11 @@ def _late(part: Tensor) -> Tensor:
     return counts.scatter_add_(0, patterns.long(), ones)
 
 
-def _place_of_patterns() -> npt.NDArray[np.int32]:
+def _place_of_patterns() -> npt.NDArray[np.intp]:
     """The bin of each pattern; `BINS` for those of non-finite values."""
-    exponents = np.arange(_SIGN, dtype=np.int32)
+    exponents = np.arange(_SIGN, dtype=np.intp)
     away = np.clip(exponents, _SMALLEST - 1, _LARGEST) - (_SMALLEST - 1)
-    found: npt.NDArray[np.int32] = np.concatenate([ZERO_BIN + away, ZERO_BIN - away])
+    found: npt.NDArray[np.intp] = np.concatenate([ZERO_BIN + away, ZERO_BIN - away])
     found[[_NONFINITE, _SIGN + _NONFINITE]] = BINS
     return found
 

@@ -47,11 +47,11 @@ class Layout(NamedTuple):
     """The piece with which each tensor begins."""
     picked: tuple[slice, ...]
     """Elements of each of which the signs and exponents are counted."""
-    offsets: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.intp]
     """For each of these: where the counts of its tensor begin."""
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)
 def layout(sizes: tuple[int, ...]) -> Layout:
     """Of tensors of these sizes, none of them 0: the same ones come at every sample."""
     ends = list(accumulate(sizes))
@@ -69,7 +69,7 @@ def layout(sizes: tuple[int, ...]) -> Layout:
         tuple(piece for part in pieces for piece in part),
         np.array([0, *accumulate(map(len, pieces))][:-1], np.intp),
         tuple(picked),
-        np.repeat(np.arange(len(sizes), dtype=np.int32) * histogram.PLACES, lengths),
+        np.repeat(np.arange(len(sizes), dtype=np.intp) * histogram.PLACES, lengths),
     )
 
 

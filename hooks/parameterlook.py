@@ -127,7 +127,6 @@ class ParameterLook:
             if copy is not None and known.holds_small:  # the norm has less to go through
                 large = [p.tensor.grad for p in members if id(p.tensor) not in known.small_ids]
                 gradients = [copy, *(local(grad) for grad in large if grad is not None)]
-                few = few or len(gradients) == 1
             if self._optimizers.is_primary(optimizer):
                 along = alongside(optimizer, members, known.memory)
                 if along is not None:

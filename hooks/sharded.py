@@ -1,9 +1,8 @@
 """Statistics of sharded parameters: each rank sums up its shards, and one reduction adds the sums of all ranks."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -226,6 +225,20 @@ def _part(weight: Tensor, step: int) -> np.ndarray:
     return array(part if readout.on_host(part) else part.cpu())
 
 
+class Failing:
+    """Round what may fail, on this rank and so for all."""
+
+    def __init__(self, fail: Callable[[], None]) -> None:
+        self._fail = fail
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
+        if kind is not None and issubclass(kind, Exception):
+            self._fail()
+
+
 class Shards:
     """A sharded model's part of the life of a step: which steps all ranks look at, and what they find there."""
 
@@ -239,6 +252,7 @@ class Shards:
         self._problems = problems
         self._ensemble: Ensemble | None = None
         self._sums: ShardSums | None = None
+        self.failing = Failing(self.fail)
         self.pace = AgreedPace()
 
     def join(self, registry: Registry) -> None:
@@ -268,15 +282,6 @@ class Shards:
         """Something went wrong in this step: no rank's numbers are to be recorded."""
         if self._sums is not None:
             self._sums.failed = True
-
-    @contextmanager
-    def failing(self) -> Iterator[None]:
-        """What is done in it may fail, on this rank and so for all."""
-        try:
-            yield
-        except Exception:
-            self.fail()
-            raise
 
     def meet(self, draft: Draft, samples: int) -> None:
         """The step is over, and this rank has planned the next ones: add up and agree. `samples`: so far.

@@ -18,7 +18,7 @@ from trainvitals.hooks.readout import Number
 from trainvitals.hooks.registry import Rows, class_name, every_tensor
 from trainvitals.hooks.settings import clean_name
 from trainvitals.hooks.stats import Moments, moments
-from trainvitals.hooks.units import batch_variation, batch_variation_of, saturated_fraction, tails
+from trainvitals.hooks.units import batch_variation, batch_variations, saturated_fraction, tails
 from trainvitals.hooks.wire.records import Row
 
 _CHANNELS_FIRST = (
@@ -158,11 +158,12 @@ def _measure(draft: Draft, copied: Sequence[_Copied], histograms: bool) -> None:
         tuple(copy.values.size for copy in copied),
     )
     taken = packed.moments(zeros=True).tolist()
-    for (layer, _, output, channels_first), row in zip(copied, taken, strict=True):
-        units, rms = _NO_UNITS, row[_RMS]
+    varies = batch_variations([copy.values for copy in copied], [row[_RMS] for row in taken])
+    for (layer, _, output, channels_first), row, apart in zip(copied, taken, varies, strict=True):
+        units = _NO_UNITS
         if layer.dead is not None or layer.tails is not None:
             units = _of_units(layer, output, channels_first, row[_ABSMAX])
-        row += (*units, batch_variation_of(output, rms))
+        row += (*units, apart)
     rows = [copy.row for copy in copied]
     draft.put_all("activation", _FIRST_COLUMN, rows, taken)
     if histograms:

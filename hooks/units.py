@@ -1,6 +1,8 @@
 """What the units of a layer do over the samples of a batch: do they saturate, do they tell samples apart?"""
 
 import math
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -79,12 +81,30 @@ def batch_variation(tensor: Tensor, rms: Number, values: Array | None) -> Number
     return _variation(samples[:, :: _step(samples.shape[1])], rms)
 
 
-def batch_variation_of(values: npt.NDArray[Any], rms: float) -> float:
-    """`batch_variation` of a contiguous array in the shape of the output."""
-    if values.ndim < 2 or len(values) < 2:
-        return math.nan
-    samples = values[:_SAMPLES].reshape(min(len(values), _SAMPLES), -1)
-    return _variation(samples[:, :: _step(samples.shape[1])], rms)
+def batch_variations(
+    outputs: Sequence[npt.NDArray[np.float32]], rms: Sequence[float]
+) -> list[float]:
+    """`batch_variation` of contiguous arrays in the shape of the outputs, all together."""
+    found = [math.nan] * len(outputs)
+    alike: dict[int, list[int]] = {}
+    for index, output in enumerate(outputs):
+        if output.ndim > 1 and len(output) > 1:
+            alike.setdefault(min(len(output), _SAMPLES), []).append(index)
+    for samples, places in alike.items():
+        parts = [outputs[place][:samples].reshape(samples, -1) for place in places]
+        parts = [part[:, :: _step(part.shape[1])] for part in parts]
+        begins = np.array([0, *accumulate(part.shape[1] for part in parts)])
+        taken = np.concatenate(parts, axis=1)
+        with np.errstate(all="ignore"):
+            # Relative to the first sample: what all have in common cancels before it is squared.
+            apart = taken[1:] - taken[0]
+            total = np.add.reduce(apart)
+            squares = np.add.reduce(apart * apart) - total * total / samples
+            sums = np.add.reduceat(squares, begins[:-1])
+        for place, part, each in zip(places, parts, sums.tolist(), strict=True):
+            size = part.size * rms[place] * rms[place]
+            found[place] = max(each, 0.0) / size if 0.0 < size < math.inf else math.nan
+    return found
 
 
 def _step(features: int) -> int:

@@ -1,7 +1,6 @@
 """The life of a step: what is attached, when statistics are taken, when a record is complete."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
@@ -12,7 +11,7 @@ from torch.optim.optimizer import (
 )
 from torch.utils.hooks import RemovableHandle
 
-from trainvitals.hooks.accounts import Accounts
+from trainvitals.hooks.accounts import Accounts, OwnWork
 from trainvitals.hooks.backwardwatch import BackwardWatch
 from trainvitals.hooks.calibration import quiet_cost
 from trainvitals.hooks.callwatch import CallWatch
@@ -65,6 +64,8 @@ class Watch:
         self.quiet = Quiet()
         self.guard = Guard(self.registry, self.quiet, report)
         self.accounts = Accounts(background)
+        self._looking_at_gradients = OwnWork("looking at gradients", self.accounts, problems)
+        self._finishing = OwnWork("finishing a step", self.accounts, problems)
         self._taps = Taps(emitter.rows["activation"])
         self._calls = CallWatch(
             self.registry, self.quiet, self.criteria, self._taps, self.accounts, problems
@@ -262,24 +263,14 @@ class Watch:
         """Gradients are about to be clipped: the last moment at which they are as backward left them."""
         if self._draft is None and self._held is None:
             return
-        with self._looking("looking at gradients"), self._shards.failing():
+        with self._looking_at_gradients, self._shards.failing:
             for optimizer in self._optimizers.holding(gradients):
                 self._look_at_gradients(optimizer, self._draft_for(optimizer))
-
-    @contextmanager
-    def _looking(self, what: str) -> Iterator[None]:
-        """Own work on the step that is looked at, which no error of it disturbs."""
-        self.accounts.enter()
-        try:
-            yield
-        except Exception as error:
-            self._problems.caught(what, error)
-        self.accounts.leave()
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self.quiet.on or (self._draft is None and self._held is None):
             return
-        with self._looking("looking at gradients"), self._shards.failing():
+        with self._looking_at_gradients, self._shards.failing:
             if self._optimizers.begin(optimizer):
                 if self._held is not None and self._optimizers.is_primary(optimizer):
                     self._emit_held()
@@ -313,12 +304,12 @@ class Watch:
             self._begin_step()
 
     def _after_look(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        with self._looking("finishing a step"):
+        with self._finishing:
             draft = self._draft_for(optimizer)
             if not self._optimizers.end(optimizer):
                 return
             try:
-                with self._shards.failing():
+                with self._shards.failing:
                     if has_closure(args, kwargs):
                         self._look_at_gradients(optimizer, draft)
                     self._look_at_update(optimizer)
@@ -374,7 +365,7 @@ class Watch:
             self._next_step()
             return
         try:
-            with self._shards.failing():
+            with self._shards.failing:
                 self._fill(draft)
         finally:
             self._shards.meet(draft, self._timetable.samples)
