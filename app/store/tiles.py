@@ -109,18 +109,18 @@ def unpack_packed(
 ) -> Nodes:
     """As `unpack_nodes` of a level that is not `plain`: of the `chosen` rows, one of them or all."""
     parts = []
-    full = np.ones(len(bodies), np.bool_)
-    for index, body in enumerate(bodies):
+    full = []
+    for body in bodies:
         (length,) = _LENGTH.unpack_from(body)
         parts.append(body[_LENGTH.size : _LENGTH.size + length])
-        full[index] = len(body) == _LENGTH.size + length
+        full.append(len(body) == _LENGTH.size + length)
     one = chosen.stop - chosen.start == 1  # then the same row of each of the four
     fields = slice(chosen.start, None, rows if one else 1)
     numbers = floats.unpack(parts, dtype, 4 * rows, count, fields).reshape(
         len(bodies), 4, -1, count
     )
     finite, nonfinite = _counts(full, (len(bodies), numbers.shape[2], count), level)
-    for index in np.flatnonzero(~full).tolist():
+    for index in np.flatnonzero(np.logical_not(full)).tolist():
         packed = decompress(bodies[index][_LENGTH.size + len(parts[index]) :])
         counts = _unshuffle(packed, "<u4", (2, rows, count))[:, chosen]
         finite[index], nonfinite[index] = counts
@@ -129,10 +129,10 @@ def unpack_packed(
 
 
 def _counts(
-    full: npt.NDArray[np.bool_], shape: tuple[int, ...], level: int
+    full: Sequence[bool], shape: tuple[int, ...], level: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """How many records are finite and not where all are finite; to be written to only where not all are `full`."""
-    if full.all():
+    if all(full):
         return uniform(width(level), shape), uniform(0, shape)
     return np.full(shape, width(level), np.int64), np.zeros(shape, np.int64)
 
@@ -153,14 +153,14 @@ def pack_plain(nodes: Nodes, dtype: str, level: int) -> bytes:
 def unpack_plain(bodies: Sequence[bytes], dtype: str, rows: int, count: int, level: int) -> Nodes:
     """The inverse of `pack_plain` for several of `rows` rows, or of so many lines of each: (bodies, rows, count)."""
     line = 4 * count * np.dtype(dtype).itemsize
-    full = np.array([len(body) == rows * line for body in bodies], np.bool_)
+    full = [len(body) == rows * line for body in bodies]
     finite, nonfinite = _counts(full, (len(bodies), rows, count), level)
-    if full.all():
+    if all(full):
         data = np.frombuffer(b"".join(bodies), dtype)
     else:
         lines = [np.frombuffer(body, np.uint8).reshape(rows, -1) for body in bodies]
         data = np.stack([part[:, :line] for part in lines]).view(dtype)
-        for index in np.flatnonzero(~full).tolist():
+        for index in np.flatnonzero(np.logical_not(full)).tolist():
             counts = np.ascontiguousarray(lines[index][:, line:]).view("<u4")
             finite[index], nonfinite[index] = counts.reshape(rows, 2, count).transpose(1, 0, 2)
     low, high, mean, last = data.reshape(len(bodies), rows, 4, count).transpose(2, 0, 1, 3)
@@ -200,9 +200,9 @@ def unpack_steps(body: bytes) -> npt.NDArray[np.int64]:
 
 
 @lru_cache(_SPANS_HELD)
-def unpack_all_steps(bodies: tuple[bytes, ...]) -> npt.NDArray[np.int64]:
-    """The steps of consecutive blocks as `unpack_steps` gives those of each."""
-    steps = np.concatenate([unpack_steps(body) for body in bodies])
+def unpack_all_steps(rows: tuple[tuple[bytes], ...]) -> npt.NDArray[np.int64]:
+    """The steps of consecutive blocks, as rows of one column, as `unpack_steps` gives those of each."""
+    steps = np.concatenate([unpack_steps(body) for (body,) in rows])
     steps.setflags(write=False)
     return steps
 
