@@ -144,8 +144,8 @@ def _width(found: Sequence[Reach], points: int) -> int:
     """Records in a bucket, so that there are at most `points` buckets."""
     most = max((part.group.count for part in found), default=0)
     ends = [end for part in found for end in part.ends()]
-    width = 1
-    while width * points < sum(stop - first for first, stop in ends) and width < most:
+    width, records = 1, sum(stop - first for first, stop in ends)
+    while width * points < records and width < most:
         width *= 2  # so wide at least; a run of records may need a bucket more at each of its ends
     while (
         width < most

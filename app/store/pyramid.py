@@ -137,7 +137,7 @@ def uniform(number: int, shape: tuple[int, ...]) -> Counts:
 
 def is_uniform(counts: npt.NDArray[Any]) -> bool:
     """Whether it was made by `uniform`."""
-    return counts.size > 0 and not any(counts.strides)
+    return counts.strides == (0,) * counts.ndim and counts.size > 0
 
 
 def run_starts(numbers: npt.NDArray[np.integer]) -> npt.NDArray[np.intp]:
@@ -163,7 +163,7 @@ def merge(nodes: Nodes, starts: npt.NDArray[np.intp]) -> Nodes:
     finite, nonfinite = runs.total(nodes.finite), runs.total(nodes.nonfinite)
     # Weights first: a sum of values near the largest float would overflow where their mean does not.
     if is_uniform(nodes.finite) and nodes.finite[0, 0]:  # as mostly
-        whole, weights = True, np.repeat(1 / lengths, lengths)
+        whole, weights = True, (1 / lengths).repeat(lengths)
     else:
         weights = nodes.finite / np.repeat(np.maximum(finite, 1), lengths, axis=1)
         some = nodes.finite > 0
@@ -218,6 +218,8 @@ class _Runs:
     def total(self, counts: Counts) -> Counts:
         """The sum of each run."""
         if is_uniform(counts):
+            if not counts[0, 0]:
+                return uniform(0, (len(counts), len(self.starts)))
             return (counts[:1, :1] * self.lengths).repeat(len(counts), axis=0)
         return self.fold(np.add, counts)
 
