@@ -195,7 +195,9 @@ def _deliver(courier: Courier, stop: threading.Event) -> None:
     while not stop.wait(IDLE_S):
         try:
             courier.tick(time.time())
-        except Exception:  # a channel's library may raise anything, and this thread is the only one to deliver
+        except (
+            Exception
+        ):  # a channel's library may raise anything, and this thread is the only one to deliver
             logger.exception("Alerts could not be delivered to %s; trying again.", courier.name)
             stop.wait(TROUBLE_S)
 

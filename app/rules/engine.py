@@ -118,13 +118,9 @@ class Engine:
             [table for table in tables if table.group.layout.kind == "activation"],
             [table for table in tables if table.group.layout.kind == "parameter"],
         )
-        context, broken, seen = self._context, self.broken, self._blinkers.seen
-        for rule in self._rules:  # thousands of times a second: `_tell` written out
-            if rule.id not in broken:
-                try:
-                    rule.on_step(context, seen(rule, view))
-                except Exception as error:  # see `_tell`
-                    self._give_up(rule, record.step, error)
+        for rule in self._rules:
+            seen = self._blinkers.seen(rule, view)
+            self._tell(rule, record.step, rule.on_step, self._context, seen)
 
     def _tell(self, rule: Rule, step: int, method: Any, *told: object) -> None:
         if rule.id in self.broken:
@@ -132,10 +128,7 @@ class Engine:
         try:
             method(*told)
         except Exception as error:  # a fault in one rule, whatever it is, must not stop the others
-            self._give_up(rule, step, error)
-
-    def _give_up(self, rule: Rule, step: int, error: Exception) -> None:
-        self.broken[rule.id] = f"{type(error).__name__} at step {step}: {str(error)[:500]}"
+            self.broken[rule.id] = f"{type(error).__name__} at step {step}: {str(error)[:500]}"
 
     def findings(self) -> list[Finding]:
         """All findings, each either a root or under one; most severe first, then earliest."""

@@ -106,7 +106,9 @@ class Database:
             connection.execute(begin)
             try:
                 yield connection
-            except BaseException:  # whatever it is, also an interrupt: it goes on, what was begun is undone
+            except (
+                BaseException
+            ):  # whatever it is, also an interrupt: it goes on, what was begun is undone
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise

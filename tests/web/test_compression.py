@@ -42,7 +42,11 @@ def test_small_answers_and_clients_that_take_no_gzip_get_it_plain():
         assert "Content-Encoding" not in answer.headers
 
 
-def test_a_page_that_follows_a_run_is_told_the_same_with_gzip_and_without(site):
+def test_a_page_that_follows_a_run_is_told_the_same_with_gzip_and_without(
+    make_app, tmp_path, fill, made_run
+):
+    fill(tmp_path / "trainvitals.db", made_run("sick", steps=40, sick=True).end("failed"))
+    site = make_app().test_client()
     address = "/api/v1/runs/sick/live?charts=run&map="
     plain, packed = (site.get(address, headers=headers) for headers in ({}, GZIP))
     assert packed.headers["Content-Encoding"] == "gzip" and "Content-Encoding" not in plain.headers
