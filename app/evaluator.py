@@ -90,7 +90,7 @@ class Evaluator:
                 self._forget(run)
             except StoreError:
                 raise
-            except Exception:  # one run's trouble is not the others'
+            except Exception:  # whatever the records of one run bring about, the others' are judged
                 logger.exception("Run %s could not be judged; the next try is in 60 s.", run)
                 self._forget(run)
                 self._skip_until[run] = now + 60.0
@@ -195,7 +195,9 @@ def _deliver(courier: Courier, stop: threading.Event) -> None:
     while not stop.wait(IDLE_S):
         try:
             courier.tick(time.time())
-        except Exception:  # a channel's library may raise anything; the next message is another try
+        except (
+            Exception
+        ):  # a channel's library may raise anything, and this thread is the only one to deliver
             logger.exception("Alerts could not be delivered to %s; trying again.", courier.name)
             stop.wait(TROUBLE_S)
 

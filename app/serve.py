@@ -78,7 +78,7 @@ def prepare(settings: Settings) -> socket.socket:
         )
     try:
         Store.open(settings.database).close()
-    except Exception as error:
+    except Exception as error:  # the file may be anything, and an upgrade reads all of it
         folder = settings.database.absolute().parent
         why = f"{error}. The folder {folder} can't be written" if _is_fixed(folder) else str(error)
         raise ServeError(f"The database {settings.database} can't be used: {why}.") from error
@@ -167,8 +167,11 @@ class Server(BaseApplication):  # type: ignore[misc]
                 self.cfg.set(name, value)
 
     def load(self) -> Flask:
-        """The application."""
-        return create_app(self._settings)
+        """The application, its templates compiled: here once, else by each worker while the first pages wait."""
+        app = create_app(self._settings)
+        for name in app.jinja_env.list_templates():
+            app.jinja_env.get_template(name)
+        return app
 
 
 class Supervisor:

@@ -105,7 +105,9 @@ def _database(settings: "Settings") -> Check:
     try:
         with Store.open(path) as store:
             runs = len(store.runs())
-    except Exception as error:  # whatever is wrong with the file is the answer
+    except (
+        Exception
+    ) as error:  # the file may be anything, and whatever is wrong with it is the answer
         remedy = "Restore a copy, or move the file away and start anew."
         return Check("database", False, f"{path}: {error}", remedy)
     return Check(

@@ -130,11 +130,11 @@ class Table:
         return part
 
     def column(self, key: str) -> Floats:
-        """Shape `(rows,)`; NaN where nothing was recorded, all NaN for an unknown column."""
+        """Shape `(rows,)`, the caller's own; NaN where nothing was recorded, all NaN for an unknown column."""
         index = self.group.columns.get(key)
         if index is None:
             return np.full(len(self.group.rows), math.nan)
-        return self._values[:, index]
+        return self._values[:, index].copy()
 
 
 class StepView:

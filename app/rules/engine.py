@@ -103,7 +103,7 @@ class Engine:
             case End():
                 context.end(record)
                 for rule in self._rules:
-                    rule.on_end(context)
+                    self._tell(rule, max(context.last_step, 0), rule.on_end, context)
 
     def _step(self, record: Step) -> None:
         loss = self._context.step(record)

@@ -9,7 +9,15 @@ import numpy as np
 from trainvitals.app.rules.base import Rule, listing
 from trainvitals.app.rules.context import Context, StepView, Table
 from trainvitals.app.rules.finding import Finding, RuleState, Severity
-from trainvitals.app.rules.statistics import Curve, Persistence, median, number, theil_sen
+from trainvitals.app.rules.statistics import (
+    Curve,
+    Persistence,
+    commonest,
+    mad,
+    median,
+    number,
+    theil_sen,
+)
 from trainvitals.app.rules.thresholds import Positive
 
 COMPARABLE: Final = 4
@@ -64,13 +72,12 @@ class GradientVanishingDepth(Rule):
         group = table.group
         gradient, weight = table.column("grad_rms"), table.column("weight_rms")
         deep = np.flatnonzero(group.matrix & ~group.head)
-        names = [group.rows[index].type for index in deep]
-        self.comparable = max((names.count(name) for name in names), default=0)
+        _, self.comparable = commonest(group.rows[index].type for index in deep)
         rows = deep[np.isfinite(gradient[deep]) & (weight[deep] > 1e-8)]
         types = [group.rows[index].type for index in rows]
-        if max((types.count(name) for name in types), default=0) < COMPARABLE:
+        kind, comparable = commonest(types)
+        if comparable < COMPARABLE:
             return None
-        kind = max(types, key=types.count)
         rows = np.array([row for row, name in zip(rows, types, strict=True) if name == kind])
         ratio = gradient[rows] / weight[rows]
         fed = ratio > 0
@@ -198,8 +205,7 @@ class GradientExploding(Rule):
             return math.inf
         if len(self.usual) < WARM_UP:
             return usual + START
-        spread = 1.4826 * float(np.median(np.abs(np.array(self.usual) - usual)))
-        return usual + max(self.jump, self.noise * spread)
+        return usual + max(self.jump, self.noise * mad(self.usual))
 
     def findings(self, context: Context) -> list[Finding]:
         if not self.held.fired:

@@ -42,8 +42,9 @@ class UpdateRatioLow(Rule):
             ]
             if len(judged):
                 self.samples += 1
-                self.per_rate = [*self.per_rate[-4:], float(np.median(judged)) / rate]
-                self.curve.add(view.step, math.log10(max(float(np.median(judged)), 1e-12)))
+                middle = float(np.median(judged))
+                self.per_rate = [*self.per_rate[-4:], middle / rate]
+                self.curve.add(view.step, math.log10(max(middle, 1e-12)))
         loss = context.loss
         settled = view.step >= context.warm_up_end + self.after and rate > 0.01 * context.rate_top
         if len(self.per_rate) < 3 or not settled or view.loss is None:
@@ -123,9 +124,10 @@ class OverRegularised(Rule):
             return
         self.samples += 1
         ratio = size[rows][judged] / first[judged]
-        self.curve.add(step, float(np.median(ratio)))
+        middle = float(np.median(ratio))
+        self.curve.add(step, middle)
         small = ratio < self.shrunk
-        if np.median(ratio) > 0.9 and not self.held.fired:
+        if middle > 0.9 and not self.held.fired:
             self.began = step
         low = rows[judged][small][np.argsort(ratio[small], kind="stable")]
         self.layers = [group.rows[row].layer for row in low] if np.mean(small) > 0.5 else []

@@ -12,7 +12,14 @@ from trainvitals.app.rules.finding import Finding, RuleState, Severity
 from trainvitals.app.rules.gradients import COMPARABLE
 from trainvitals.app.rules.layerwise import LayerRule, layers_of
 from trainvitals.app.rules.saturation import MATRIX
-from trainvitals.app.rules.statistics import Curve, Persistence, number, theil_sen
+from trainvitals.app.rules.statistics import (
+    Curve,
+    Persistence,
+    commonest,
+    median,
+    number,
+    theil_sen,
+)
 from trainvitals.app.rules.thresholds import Count, Positive
 
 
@@ -77,8 +84,7 @@ class ActivationScaleDepth(DepthRule):
     def _trend(self, table: Table) -> Trend | None:
         rows = table.group.rows
         types = [row.type for row in rows if row.type.startswith(MATRIX)]
-        kind = max(types, key=types.count, default="")
-        self.comparable = types.count(kind)
+        kind, self.comparable = commonest(types)
         # The head is of another width and makes numbers of another meaning.
         places = [index for index, row in enumerate(rows) if row.type == kind][:-1]
         size = table.column("rms")[places]
@@ -134,8 +140,7 @@ class GradientExplodingDepth(DepthRule):
         gradient, weight = table.column("grad_rms"), table.column("weight_rms")
         rows = np.flatnonzero(group.matrix & ~group.head)
         types = [group.rows[row].type for row in rows]
-        kind = max(types, key=types.count, default="")
-        self.comparable = types.count(kind)
+        kind, self.comparable = commonest(types)
         with np.errstate(divide="ignore", invalid="ignore"):
             level = np.log10(gradient / weight)
         places = [
@@ -264,7 +269,7 @@ class ActivationDrift(LayerRule):
         sizes = self.first.setdefault(name, [])
         sizes.append(size)
         if len(sizes) == BASE:
-            self.base[name] = float(np.median(self.first.pop(name)))
+            self.base[name] = median(self.first.pop(name))
 
     def findings(self, context: Context) -> list[Finding]:
         shown = self._shown()

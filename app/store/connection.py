@@ -106,7 +106,9 @@ class Database:
             connection.execute(begin)
             try:
                 yield connection
-            except BaseException:
+            except (
+                BaseException
+            ):  # whatever it is, also an interrupt: it goes on, what was begun is undone
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
@@ -138,7 +140,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -16384")
         connection.execute("PRAGMA secure_delete = FAST")
-    except BaseException:
+    except BaseException:  # whatever it is goes on, and nobody else would close the connection
         connection.close()
         raise
     return connection

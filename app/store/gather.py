@@ -34,8 +34,8 @@ class Buckets:
 
         steps: of each node; those of a bucket go from its edge to before the next one.
         """
-        all_rows = len(rows) == self._rows and _in_order(rows)
-        if self._nodes is None and all_rows and np.array_equal(steps, self.edges):
+        same = steps is self.edges or np.array_equal(steps, self.edges)
+        if same and self._nodes is None and len(rows) == self._rows and _in_order(rows):
             self._nodes = nodes  # as it mostly is for a curve
             return
         self._nodes = gathered = pyramid.writable(self.nodes)
@@ -80,8 +80,11 @@ class Reader:
         They have shape (columns, buckets).
         """
         tile, place = divmod(row, tiles.TILE_ROWS)
-        nodes, firsts = self._read(columns, tile, tile, place), self._segment.firsts
-        return self._segment.steps[firsts], pyramid.merge(nodes, firsts)
+        nodes, steps = self._read(columns, tile, tile, place), self._segment.steps
+        firsts = self._segment.firsts
+        if len(firsts) == len(steps):  # as it mostly is
+            return steps, nodes
+        return steps[firsts], pyramid.merge(nodes, firsts)
 
     def columns(self, columns: Sequence[int]) -> Iterator[tuple[slice, list[Nodes]]]:
         """All rows of some columns, some at a time: which, and their nodes of each column, shape (rows, runs)."""
@@ -157,15 +160,16 @@ class Reader:
         count, rows = group.block // pyramid.FIRST_WIDTH, self._rows(first, last, place)
         height = rows.stop - rows.start
         wanted = tiles.some_lines(group.rows, rows)
-        places, bodies = [], []
+        places: list[int] = []
+        bodies: list[bytes] = []
         for cell, column in enumerate(columns):
-            for block, body in self._connection.execute(
+            held = self._connection.execute(
                 f"SELECT block, {wanted} FROM fresh "
                 "WHERE grp = ? AND col = ? AND block BETWEEN ? AND ?",
                 (group.key, column, span.first, span.last),
-            ):
-                places.append(cell * blocks + block - span.first)
-                bodies.append(body)
+            ).fetchall()
+            places += [cell * blocks + block - span.first for block, _ in held]
+            bodies += [body for _, body in held]
         shape = (len(columns), blocks, height, count)
         if not bodies:
             return pyramid.empty(shape[0] * shape[2], blocks * count)
@@ -180,18 +184,19 @@ class Reader:
         chosen = slice(0, height) if place is None else slice(place, place + 1)
         plain = span.level > 0 and tiles.plain(group.dtype, span.level)
         wanted = tiles.some_lines(height, chosen) if plain else "body"
-        places, bodies = [], []
+        places: list[int] = []
+        bodies: list[bytes] = []
         cell = 0
         for column in columns:
             for tile in range(first, last + 1):
-                for block, body in self._connection.execute(
+                held = self._connection.execute(
                     f"SELECT block, {wanted} FROM tiles "
                     "WHERE grp = ? AND level = ? AND col = ? AND tile = ? AND block BETWEEN ? AND ? "
                     "ORDER BY block",
                     (group.key, span.level, column, tile, span.first, span.last),
-                ):
-                    places.append(cell * blocks + block - span.first)
-                    bodies.append(body)
+                ).fetchall()
+                places += [cell * blocks + block - span.first for block, _ in held]
+                bodies += [body for _, body in held]
                 cell += 1
         shown, count = chosen.stop - chosen.start, group.nodes(span.level)
         shape = (cell, blocks, shown, count)
@@ -212,8 +217,12 @@ class Reader:
 def _laid_out(nodes: Nodes, places: list[int], shape: tuple[int, int, int, int]) -> Nodes:
     """`_in_rows` of every array."""
     return Nodes(
-        *(_in_rows(field, places, shape, np.nan) for field in nodes.fields[:4]),
-        *(_in_rows(field, places, shape, 0) for field in nodes.fields[4:]),
+        _in_rows(nodes.min, places, shape, np.nan),
+        _in_rows(nodes.max, places, shape, np.nan),
+        _in_rows(nodes.mean, places, shape, np.nan),
+        _in_rows(nodes.last, places, shape, np.nan),
+        _in_rows(nodes.finite, places, shape, 0),
+        _in_rows(nodes.nonfinite, places, shape, 0),
     )
 
 
@@ -225,13 +234,14 @@ def _in_rows(
     places: of each tile, cells first. shape: (cells, blocks, rows, n).
     """
     cells, blocks, rows, count = shape
-    whole = field
-    if len(field) == cells * blocks:
-        if pyramid.is_uniform(field):
-            return pyramid.uniform(int(field[0, 0, 0]), (cells * rows, blocks * count))
-        if rows == 1:
-            return field.reshape(cells, blocks * count)
-    else:
+    flat = cells * rows, blocks * count
+    if len(field) < cells * blocks:
         whole = np.full((cells * blocks, rows, count), missing, field.dtype)
         whole[places] = field
-    return whole.reshape(shape).transpose(0, 2, 1, 3).reshape(cells * rows, blocks * count)
+    elif pyramid.is_uniform(field):
+        return pyramid.uniform(int(field[0, 0, 0]), flat)
+    elif rows == 1:
+        return field.reshape(flat)
+    else:
+        whole = field
+    return whole.reshape(shape).transpose(0, 2, 1, 3).reshape(flat)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainvitals.app.store import catalog, groups, pyramid, tiles
-from trainvitals.app.store.cover import NEVER, Reach, Span, Steps, block_steps, reach, spans
+from trainvitals.app.store.cover import NEVER, Mask, Reach, Span, Steps, block_steps, reach, spans
 from trainvitals.app.store.groups import Group
 
 _LOOK_BACK: Final = 64
@@ -144,8 +144,8 @@ def _width(found: Sequence[Reach], points: int) -> int:
     """Records in a bucket, so that there are at most `points` buckets."""
     most = max((part.group.count for part in found), default=0)
     ends = [end for part in found for end in part.ends()]
-    width = 1
-    while width * points < sum(stop - first for first, stop in ends) and width < most:
+    width, records = 1, sum(stop - first for first, stop in ends)
+    while width * points < records and width < most:
         width *= 2  # so wide at least; a run of records may need a bucket more at each of its ends
     while (
         width < most
@@ -182,24 +182,34 @@ def _segments(
     """The first step of each bucket, and what to read."""
     segments = []
     for part in found:
-        nodes: list[tuple[Span | None, Steps, Steps]] = []  # numbers of buckets, steps
-        for span in spans(part, pyramid.level_for(width)):
-            nodes.append((span, *_nodes_of(connection, part, span, width)))
+        runs = [
+            _span_runs(connection, part, span, width)
+            for span in spans(part, pyramid.level_for(width))
+        ]
         if part.tail_kept.any():
-            numbers = part.tail_first + np.flatnonzero(part.tail_kept)
-            nodes.append((None, numbers // width, part.tail[part.tail_kept]))
-        if nodes:
-            segments.append(_segment(part, nodes))
+            runs.append(_runs(None, part.tail_first, 1, part.tail, part.tail_kept, width))
+        if runs:
+            segments.append(_segment(part, runs))
     if not segments:
         return np.empty(0, np.int64), []
+    if len(segments) == 1 and _rising(segments[0].steps):  # as it mostly is
+        return segments[0].steps, segments
     steps = np.sort(np.concatenate([segment.steps for segment in segments]))
     return steps[pyramid.run_starts(steps)], segments
 
 
-def _nodes_of(
-    connection: sqlite3.Connection, part: Reach, span: Span, width: int
-) -> tuple[Steps, Steps]:
-    """The bucket and the lowest step of each node of a span."""
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """What is read together, as runs of nodes that share a bucket."""
+
+    piece: Piece
+    buckets: Steps
+    """Number of the bucket of each run."""
+    lows: Steps
+    """Lowest step of each run."""
+
+
+def _span_runs(connection: sqlite3.Connection, part: Reach, span: Span, width: int) -> _Runs:
     group = part.group
     level = 0 if span.fresh else span.level
     if span.kept is None:
@@ -208,34 +218,49 @@ def _nodes_of(
             "ORDER BY block",
             (group.key, level, span.first, span.last),
         )
-        steps = tiles.unpack_all_steps(tuple(body for (body,) in rows.fetchall()))
+        steps = tiles.unpack_all_steps(tuple(rows.fetchall()))
     else:
         steps = part.partial[span.first][0]
     if span.fresh:
         steps = steps.reshape(-1, pyramid.FIRST_WIDTH).min(axis=1)
-    numbers = span.start(group) + pyramid.width(span.level) * np.arange(len(steps))
-    if span.kept is not None:
-        steps, numbers = steps[span.kept], numbers[span.kept]
-    return numbers // width, steps
+    return _runs(span, span.start(group), pyramid.width(span.level), steps, span.kept, width)
+
+
+def _runs(
+    span: Span | None, first: int, wide: int, steps: Steps, kept: Mask | None, width: int
+) -> _Runs:
+    """Nodes of `wide` records each with their lowest steps, from record `first` on, of which some may be `kept`."""
+    if kept is None or kept.all():
+        each = width // wide
+        early = -(first // wide) % each  # nodes of a bucket that began before
+        starts = np.arange(early - each if early else 0, len(steps), each)
+        starts[:1] = 0
+        buckets = np.arange(first // width, first // width + len(starts))
+    else:
+        own = (first + wide * np.flatnonzero(kept)) // width
+        steps, starts = steps[kept], pyramid.run_starts(own)
+        buckets = own[starts]
+    return _Runs(Piece(span, starts), buckets, _lowest(steps, starts))
+
+
+def _rising(steps: Steps) -> bool:
+    return bool((steps[1:] > steps[:-1]).all())
 
 
 def _lowest(steps: Steps, starts: npt.NDArray[np.intp]) -> Steps:
     """The lowest step of each run; as they mostly rise its first, which is found many times as fast."""
+    if len(starts) == len(steps):
+        return steps
     if (steps[1:] >= steps[:-1]).all():
         return steps[starts]
     return np.minimum.reduceat(steps, starts)
 
 
-def _segment(part: Reach, nodes: Sequence[tuple[Span | None, Steps, Steps]]) -> Segment:
-    pieces, numbers, lows = [], [], []
-    for span, own, steps in nodes:
-        starts = pyramid.run_starts(own)
-        pieces.append(Piece(span, starts))
-        numbers.append(own[starts])
-        lows.append(_lowest(steps, starts))
-    number, low = np.concatenate(numbers), np.concatenate(lows)
+def _segment(part: Reach, runs: Sequence[_Runs]) -> Segment:
+    number = np.concatenate([one.buckets for one in runs])
+    low = np.concatenate([one.lows for one in runs])
     firsts = pyramid.run_starts(number)
     if len(firsts) < len(number):
-        runs = np.diff(np.concatenate((firsts, [len(number)])))
-        low = np.repeat(np.minimum.reduceat(low, firsts), runs)
-    return Segment(part, pieces, low, firsts)
+        lengths = np.diff(np.concatenate((firsts, [len(number)])))
+        low = np.repeat(np.minimum.reduceat(low, firsts), lengths)
+    return Segment(part, [one.piece for one in runs], low, firsts)

@@ -6,10 +6,10 @@ blocks, of 64 as a rule: one of level 1 sums up 8 blocks of records, one of any 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -28,12 +28,11 @@ Numbers = npt.NDArray[np.floating[Any]]
 Counts = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Nodes:
+class Nodes(msgspec.Struct, frozen=True):
     """Nodes of some rows; all arrays have shape (rows, n).
 
     min, max and mean are over finite values, NaN where there is none. last is the last value, finite or not, NaN
-    where nothing was recorded.
+    where nothing was recorded. A curve makes a dozen of them, each in a tenth of a frozen dataclass's time.
     """
 
     min: Numbers
@@ -50,7 +49,14 @@ class Nodes:
 
     def __getitem__(self, index: Any) -> "Nodes":
         """The same selection of every array."""
-        return Nodes(*(field[index] for field in self.fields))
+        return Nodes(
+            self.min[index],
+            self.max[index],
+            self.mean[index],
+            self.last[index],
+            self.finite[index],
+            self.nonfinite[index],
+        )
 
     def put(self, place: Any, nodes: "Nodes") -> None:
         """Write `nodes` to the selection `place` of every array."""
@@ -131,7 +137,7 @@ def uniform(number: int, shape: tuple[int, ...]) -> Counts:
 
 def is_uniform(counts: npt.NDArray[Any]) -> bool:
     """Whether it was made by `uniform`."""
-    return counts.size > 0 and not any(counts.strides)
+    return counts.strides == (0,) * counts.ndim and counts.size > 0
 
 
 def run_starts(numbers: npt.NDArray[np.integer]) -> npt.NDArray[np.intp]:
@@ -157,7 +163,7 @@ def merge(nodes: Nodes, starts: npt.NDArray[np.intp]) -> Nodes:
     finite, nonfinite = runs.total(nodes.finite), runs.total(nodes.nonfinite)
     # Weights first: a sum of values near the largest float would overflow where their mean does not.
     if is_uniform(nodes.finite) and nodes.finite[0, 0]:  # as mostly
-        whole, weights = True, np.repeat(1 / lengths, lengths)
+        whole, weights = True, (1 / lengths).repeat(lengths)
     else:
         weights = nodes.finite / np.repeat(np.maximum(finite, 1), lengths, axis=1)
         some = nodes.finite > 0
@@ -212,6 +218,8 @@ class _Runs:
     def total(self, counts: Counts) -> Counts:
         """The sum of each run."""
         if is_uniform(counts):
+            if not counts[0, 0]:
+                return uniform(0, (len(counts), len(self.starts)))
             return (counts[:1, :1] * self.lengths).repeat(len(counts), axis=0)
         return self.fold(np.add, counts)
 

@@ -108,33 +108,32 @@ def unpack_packed(
     bodies: Sequence[bytes], dtype: str, rows: int, count: int, level: int, chosen: slice
 ) -> Nodes:
     """As `unpack_nodes` of a level that is not `plain`: of the `chosen` rows, one of them or all."""
-    parts = []
-    full = np.ones(len(bodies), np.bool_)
+    parts, counts = [], {}
     for index, body in enumerate(bodies):
         (length,) = _LENGTH.unpack_from(body)
         parts.append(body[_LENGTH.size : _LENGTH.size + length])
-        full[index] = len(body) == _LENGTH.size + length
+        if len(body) > _LENGTH.size + length:
+            counts[index] = body[_LENGTH.size + length :]
     one = chosen.stop - chosen.start == 1  # then the same row of each of the four
     fields = slice(chosen.start, None, rows if one else 1)
     numbers = floats.unpack(parts, dtype, 4 * rows, count, fields).reshape(
         len(bodies), 4, -1, count
     )
-    finite, nonfinite = _counts(full, (len(bodies), numbers.shape[2], count), level)
-    for index in np.flatnonzero(~full).tolist():
-        packed = decompress(bodies[index][_LENGTH.size + len(parts[index]) :])
-        counts = _unshuffle(packed, "<u4", (2, rows, count))[:, chosen]
-        finite[index], nonfinite[index] = counts
+    finite, nonfinite = _all_finite((len(bodies), numbers.shape[2], count), level)
+    if counts:
+        finite, nonfinite = finite.copy(), nonfinite.copy()
+    for index, packed in counts.items():
+        held = _unshuffle(decompress(packed), "<u4", (2, rows, count))
+        finite[index], nonfinite[index] = held[:, chosen]
     low, high, mean, last = numbers.transpose(1, 0, 2, 3)
     return Nodes(low, high, mean, last, finite, nonfinite)
 
 
-def _counts(
-    full: npt.NDArray[np.bool_], shape: tuple[int, ...], level: int
+def _all_finite(
+    shape: tuple[int, ...], level: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """How many records are finite and not where all are finite; to be written to only where not all are `full`."""
-    if full.all():
-        return uniform(width(level), shape), uniform(0, shape)
-    return np.full(shape, width(level), np.int64), np.zeros(shape, np.int64)
+    """How many records are finite and how many not where all are finite; not to be written to."""
+    return uniform(width(level), shape), uniform(0, shape)
 
 
 def pack_plain(nodes: Nodes, dtype: str, level: int) -> bytes:
@@ -153,16 +152,19 @@ def pack_plain(nodes: Nodes, dtype: str, level: int) -> bytes:
 def unpack_plain(bodies: Sequence[bytes], dtype: str, rows: int, count: int, level: int) -> Nodes:
     """The inverse of `pack_plain` for several of `rows` rows, or of so many lines of each: (bodies, rows, count)."""
     line = 4 * count * np.dtype(dtype).itemsize
-    full = np.array([len(body) == rows * line for body in bodies], np.bool_)
-    finite, nonfinite = _counts(full, (len(bodies), rows, count), level)
-    if full.all():
-        data = np.frombuffer(b"".join(bodies), dtype)
+    shape = (len(bodies), rows, count)
+    joined = b"".join(bodies)
+    if len(joined) == len(bodies) * rows * line:  # none has counts
+        finite, nonfinite = _all_finite(shape, level)
+        data = np.frombuffer(joined, dtype)
     else:
+        finite, nonfinite = (field.copy() for field in _all_finite(shape, level))
         lines = [np.frombuffer(body, np.uint8).reshape(rows, -1) for body in bodies]
         data = np.stack([part[:, :line] for part in lines]).view(dtype)
-        for index in np.flatnonzero(~full).tolist():
-            counts = np.ascontiguousarray(lines[index][:, line:]).view("<u4")
-            finite[index], nonfinite[index] = counts.reshape(rows, 2, count).transpose(1, 0, 2)
+        for index, part in enumerate(lines):
+            if part.shape[1] > line:
+                counts = np.ascontiguousarray(part[:, line:]).view("<u4")
+                finite[index], nonfinite[index] = counts.reshape(rows, 2, count).transpose(1, 0, 2)
     low, high, mean, last = data.reshape(len(bodies), rows, 4, count).transpose(2, 0, 1, 3)
     return Nodes(low, high, mean, last, finite, nonfinite)
 
@@ -200,9 +202,9 @@ def unpack_steps(body: bytes) -> npt.NDArray[np.int64]:
 
 
 @lru_cache(_SPANS_HELD)
-def unpack_all_steps(bodies: tuple[bytes, ...]) -> npt.NDArray[np.int64]:
-    """The steps of consecutive blocks as `unpack_steps` gives those of each."""
-    steps = np.concatenate([unpack_steps(body) for body in bodies])
+def unpack_all_steps(rows: tuple[tuple[bytes], ...]) -> npt.NDArray[np.int64]:
+    """The steps of consecutive blocks, as rows of one column, as `unpack_steps` gives those of each."""
+    steps = np.concatenate([unpack_steps(body) for (body,) in rows])
     steps.setflags(write=False)
     return steps
 

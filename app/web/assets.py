@@ -8,8 +8,9 @@ from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
+from trainvitals.app.web.compression import takes_gzip
 from trainvitals.app.web.errors import ApiError
 
 bp = Blueprint("assets", __name__)
@@ -52,9 +53,8 @@ def packed(plain: bytes) -> tuple[bytes, bytes]:
 def kept_forever(body: tuple[bytes, bytes], kind: str) -> Response:
     """A file (`packed`) that browsers keep for good: its address changes with it."""
     plain, small = body
-    takes_gzip = "gzip" in request.headers.get("Accept-Encoding", "")
-    response = Response(small if takes_gzip else plain, mimetype=kind)
-    if takes_gzip:
+    response = Response(small if takes_gzip() else plain, mimetype=kind)
+    if takes_gzip():
         response.headers["Content-Encoding"] = "gzip"
     response.headers["Cache-Control"] = FOREVER
     response.headers["Vary"] = "Accept-Encoding"

@@ -186,7 +186,7 @@ def _unexpected(error: Exception) -> ApiError:
 def _page(error: ApiError) -> str:
     try:
         return render_template("error.html", status=error.status, message=error.message)
-    except Exception:  # the error page must not hide the error that it is about
+    except Exception:  # whatever the page reads: it must not hide the error that it is about
         logger.exception("The error page can't be rendered.")
         return (
             "<!doctype html><meta charset=utf-8><title>trainvitals</title>"

@@ -21,6 +21,7 @@ from trainvitals.app.store import Store
 from trainvitals.app.store.types import Run
 from trainvitals.app.web import deltas, runview
 from trainvitals.app.web.charts import FORMS, HISTOGRAMS, Chart, Charts, Form
+from trainvitals.app.web.compression import Rest
 from trainvitals.app.web.db import get_store, show_frames
 from trainvitals.app.web.figures_api import known_line, look_of_request, map_news
 from trainvitals.app.web.frames import IDLE_S
@@ -70,16 +71,16 @@ def news_of_run(run_id: str) -> Response:
     known = optional_whole("version")
     store = get_store()
     shown = runview.view(store, run, time.time())
-    body = _answers.get(
+    rest = _answers.get(
         store,
         run,
         (shown.status, request.full_path),
-        lambda: dumps(_answer(store, run, shown, known)),
+        lambda: Rest.of(b"," + dumps(_answer(store, run, shown, known))[1:]),
     )
     # A sign of life changes the pill alone.
     pill = render_template("_pill.html", view=shown)
     head = dumps({"again_ms": again_ms(run_id, time.time()), "pill": pill})
-    return Response(head[:-1] + b"," + body[1:], mimetype="application/json")
+    return rest.behind(head[:-1], "application/json")
 
 
 def _answer(store: Store, run: Run, shown: runview.View, known: int | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.store`: fill stores, time the charts' queries, print the tables.
+"""`python -m benchmarks.store`: fill stores, time the charts' queries, print each table as soon as it is known.
 
 The filled stores stay in their folder, and are asked again by the next call: filling takes longer than all else.
 """
@@ -39,23 +39,27 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--steps {steps}: more than {SHORT_STEPS:,} are compared with so many")
     options.folder.mkdir(parents=True, exist_ok=True)
     measured = measure(options.folder, steps, quick=options.quick)
-    print(report.text(measured))
     if options.json:
         options.json.write_text(report.as_json(measured))
         print(f"\nEvery figure: {options.json}", file=sys.stderr)
 
 
 def measure(folder: Path, steps: int, *, quick: bool) -> Measured:
-    """Ask a long and a short store in `folder`, filled where they are not, and give the others their share."""
+    """Ask a long and a short store in `folder`, filled where they are not, and give the others their share.
+
+    Each part is printed when it is done.
+    """
     progress = Progress()
     repeats, cold = (20, 1) if quick else (100, 3)
     sizes = [
         Size(LAYERS, STATISTICS, length, min(length // 3, 5_000)) for length in (SHORT_STEPS, steps)
     ]
     short, long = (filled(folder / f"{size.steps}.db", size, RUNS, progress) for size in sizes)
+    print(report.head(long, short), flush=True)
     short_times, long_times = queries.measure(
         [Path(short.path), Path(long.path)], repeats, cold, progress
     )
+    print(report.charts(long_times, short_times), flush=True)
     share = 4 if quick else 1
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         others = [
@@ -64,7 +68,9 @@ def measure(folder: Path, steps: int, *, quick: bool) -> Measured:
                 Path(temporary), Size(LAYERS, STATISTICS, EVENT_STEPS // share, 0), progress
             ),
         ]
-    return Measured(long, short, long_times, short_times, others)
+    measured = Measured(long, short, long_times, short_times, others)
+    print(report.sizes(measured), flush=True)
+    return measured
 
 
 if __name__ == "__main__":

@@ -41,22 +41,35 @@ def environment() -> dict[str, object]:
     }
 
 
-def text(measured: Measured) -> str:
-    """All tables."""
-    long, short = measured.long, measured.short
-    size = long.size
-    here = environment()
+def head(long: Filled, short: Filled) -> str:
+    """What is measured, and where."""
+    size, here = long.size, environment()
     values = size.layer_steps * size.statistics
     lines = [
         f"The store with {size.layers} layers × {size.statistics} statistics × {size.steps:,} steps "
         f"({values / 1e6:,.0f} million values) and {long.runs:,} runs, beside one of {short.size.steps:,} steps.",
         f"Python {here['python']}, SQLite {here['sqlite']}, {here['cores']} cores ({here['machine']}).",
+    ]
+    return "\n".join(lines)
+
+
+def charts(long_times: Mapping[str, Times], short_times: Mapping[str, Times]) -> str:
+    """How long the charts' queries take."""
+    lines = [
         "",
         f"1. Charts, milliseconds (limits: p50 {LIMIT_P50:g}, p99 {LIMIT_P99:g}, cold {LIMIT_COLD:g}; "
         f"{LIMIT_RATIO:g} times the short one's)",
-        *_aligned(times_table(measured)),
+        *_aligned(times_table(long_times, short_times)),
         "   cold: a new process that opens the store, its file dropped from the system's memory before",
         "   buckets: of each curve, between half as many as asked for and as many; the short run may have fewer steps",
+    ]
+    return "\n".join(lines)
+
+
+def sizes(measured: Measured) -> str:
+    """What writing costs, and how much room it takes, beside others."""
+    long = measured.long
+    lines = [
         "",
         "2. Writing and size",
         *_aligned(size_table(measured)),
@@ -71,13 +84,13 @@ def as_json(measured: Measured) -> str:
     return json.dumps({"environment": environment(), **asdict(measured)}, indent=1)
 
 
-def times_table(measured: Measured) -> Table:
+def times_table(long_times: Mapping[str, Times], short_times: Mapping[str, Times]) -> Table:
     """Line 1."""
     table = [
         _cells("query | buckets | p50 | p99 | cold | short buckets | short p50 | ratio | holds")
     ]
-    for name, found in measured.long_times.items():
-        before = measured.short_times[name]
+    for name, found in long_times.items():
+        before = short_times[name]
         ratio = found.p50 / before.p50
         holds = (
             found.p50 <= LIMIT_P50

@@ -1,14 +1,12 @@
 """The commands, in this process."""
 
 import json
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from trainvitals.app.cli import main
 from trainvitals.app.settings import SETTINGS
@@ -17,21 +15,6 @@ from trainvitals.hooks.wire.records import Batch, Start, Step
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "cli.md"
 COMMANDS = list(main.commands)
-
-
-@pytest.fixture
-def cli(tmp_path, monkeypatch):
-    """Run a command in an empty folder with no settings but a database."""
-    for name in list(os.environ):
-        if name.startswith("TRAINVITALS_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("TRAINVITALS_DATABASE", str(tmp_path / "trainvitals.db"))
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words, **options):
-        return CliRunner().invoke(main, words, **options)
-
-    return run
 
 
 @pytest.fixture

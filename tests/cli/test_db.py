@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import shutil
 import sqlite3
 import threading
@@ -11,24 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from trainvitals.app.cli import main
 from trainvitals.app.store import Store, upkeep
 from trainvitals.app.store.migrations import MIGRATIONS
 from trainvitals.hooks.wire.records import Batch, Start, Step
 
 OLD = Path(__file__).parent.parent / "store" / "data" / "schema-1.db"
-
-
-@pytest.fixture
-def cli(tmp_path, monkeypatch):
-    for name in list(os.environ):
-        if name.startswith("TRAINVITALS_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("TRAINVITALS_DATABASE", str(tmp_path / "trainvitals.db"))
-    monkeypatch.chdir(tmp_path)
-    return lambda *words, **options: CliRunner().invoke(main, words, **options)
 
 
 def batch(run, first=0, count=20):

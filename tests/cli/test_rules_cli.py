@@ -1,36 +1,18 @@
 """`trainvitals rules` and what `diagnose` makes of a policy."""
 
 import json
-import os
 import re
 import time
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from trainvitals.app.cli import main
 from trainvitals.app.rules import RULES
 from trainvitals.app.rules.thresholds import thresholds
 from trainvitals.app.store import Store
 from trainvitals.hooks.wire.records import Batch, Start, Step
 
 OFF = "[rules.grad-not-zeroed]\nenabled = false\n"
-
-
-@pytest.fixture
-def cli(tmp_path, monkeypatch):
-    """Run a command in an empty folder with no settings but a database."""
-    for name in list(os.environ):
-        if name.startswith("TRAINVITALS_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("TRAINVITALS_DATABASE", str(tmp_path / "trainvitals.db"))
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        return CliRunner().invoke(main, words)
-
-    return run
 
 
 @pytest.fixture

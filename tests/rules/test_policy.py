@@ -1,6 +1,7 @@
 """What a policy changes, and what is said of a wrong one."""
 
 import datetime
+import math
 import re
 from pathlib import Path
 from typing import ClassVar
@@ -15,7 +16,7 @@ from trainvitals.app.rules.finding import Finding, RuleState
 from trainvitals.app.rules.policy import DEFAULTS
 from trainvitals.app.rules.policytext import MAX_BYTES, PolicyError, parse
 from trainvitals.app.rules.thresholds import Positive, Threshold, thresholds, tuned
-from trainvitals.hooks.wire.records import Event
+from trainvitals.hooks.wire.records import End, Event
 
 
 def policy(text):
@@ -306,6 +307,51 @@ def test_a_rule_that_fails_stops_no_other(fast, saved):
     first = engine.states()[0]
     assert first.state == "error"
     assert "ZeroDivisionError at step 5: a fault in the rule" in first.reason
+
+
+class FragileAtTheEnd(Fragile):
+    id: ClassVar[str] = "fragile-at-the-end"
+
+    def on_step(self, context, view):
+        self.seen += 1
+
+    def on_end(self, context):
+        raise ZeroDivisionError("a fault at the end")
+
+
+def test_a_rule_that_fails_at_the_end_stops_no_other(fast):
+    last = fast.records[-1].step
+    end = End(seq=len(fast.records), time=1.0, step=last, status="finished")
+    engines = [Engine([FragileAtTheEnd, *RULES]), Engine()]
+    for engine in engines:
+        for record in [*fast.records, end]:
+            engine.feed(fast.stream, record)
+    assert engines[0].findings() == engines[1].findings() != []
+    assert f"ZeroDivisionError at step {last}: a fault at the end" in engines[0].states()[0].reason
+
+
+class Careless(Rule):
+    """Writes into what it is given."""
+
+    id: ClassVar[str] = "careless"
+
+    def on_step(self, context, view):
+        for table in (*view.activations, *view.parameters):
+            for name in table.group.columns:
+                table.column(name)[:] = math.nan
+
+    def findings(self, context) -> list[Finding]:
+        return []
+
+    def state(self, context) -> RuleState:
+        return self._state("ok", "It has seen nothing.")
+
+
+def test_what_a_rule_does_to_its_numbers_no_other_rule_sees(fast):
+    engine = Engine([Careless, *RULES])
+    for record in fast.records:
+        engine.feed(fast.stream, record)
+    assert engine.findings() == fast.engine().findings() != []
 
 
 def test_a_rule_that_fails_when_asked_says_so(fast):
