@@ -72,7 +72,7 @@ class Courier:
             if alert is None:
                 continue
             try:
-                self._channel.send(alert)
+                self._send(alert)
             except ChannelError as error:
                 self._failed(taken, error, now + time.monotonic() - begin)
             else:
@@ -82,6 +82,17 @@ class Courier:
                 logger.info("Alert %s went to %s.", taken.row.id, self._channel.key)
                 sent += 1
         return sent
+
+    def _send(self, alert: Alert) -> None:
+        try:
+            self._channel.send(alert)
+        except ChannelError:
+            raise
+        except (
+            Exception
+        ) as error:  # a channel may be anyone's: its faults are failed deliveries too
+            logger.exception("The channel %s failed.", self._channel.key)
+            raise ChannelError(f"The channel failed with {type(error).__name__}.") from error
 
     def _prepare(self, taken: Taken, now: float) -> Alert | None:
         """The message to send; None when there is none any more, which is noted then."""

@@ -141,6 +141,20 @@ def test_a_receiver_that_stays_away_is_given_up_after_a_day(outbox, channel, dis
     assert dispatcher.tick(now) == 0
 
 
+def test_a_channel_with_a_fault_is_given_up_after_a_day_and_named(
+    outbox, channel, dispatcher, finding
+):
+    outbox.find(finding("a"))
+    channel.error = KeyError("blocks")
+    now = outbox.now
+    while now < outbox.now + 2 * GIVE_UP_S:
+        dispatcher.tick(now)
+        now += 60
+    assert 200 < channel.tries < 310
+    (delivery,) = outbox.store.deliveries("run-1", limit=10)
+    assert "KeyError" in delivery.error
+
+
 def test_one_channel_in_trouble_does_not_hold_up_another(outbox, channel, finding, recorder):
     other = recorder("other")
     dispatcher = Dispatcher(outbox.store, [channel, other], "http://here")
