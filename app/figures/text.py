@@ -59,11 +59,6 @@ def opening(text: str, length: int) -> str:
     return f"{head.rpartition(' ')[0] or head}…"
 
 
-def clauses(text: str) -> list[str]:
-    """The parts of a text between its semicolons, which are read as a list: at least one."""
-    return text.split("; ")
-
-
 def label(name: str, length: int = MAX_LABEL) -> str:
     """`name` for a Plotly text, which reads `<b>`, `<a href>` and entities: here they are characters.
 

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from trainvitals.app.alerts.message import finding_id, layer_names
 from trainvitals.app.figures.sparkline import spark
-from trainvitals.app.figures.text import clauses, evidence, number, opening, percent, shorten
+from trainvitals.app.figures.text import evidence, number, opening, percent, shorten
 from trainvitals.app.rules.finding import SEVERITIES, Finding
 from trainvitals.app.settings import Settings
 from trainvitals.app.store.types import SHELVES
@@ -87,5 +87,4 @@ bp.add_app_template_filter(percent, "percent")
 bp.add_app_template_filter(evidence, "evidence")
 bp.add_app_template_filter(shorten, "shorten")
 bp.add_app_template_filter(opening, "opening")
-bp.add_app_template_filter(clauses, "clauses")
 bp.add_app_template_filter(runview.rule_words, "rule_words")
