@@ -56,7 +56,7 @@ def opening(text: str, length: int) -> str:
     if len(text) <= length:
         return text
     head = text[: length - 1]
-    return f"{head.rpartition(' ')[0] or head}…"
+    return f"{(head.rpartition(' ')[0] or head).rstrip(' …')}…"
 
 
 def label(name: str, length: int = MAX_LABEL) -> str:

@@ -31,7 +31,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     cause: str
     """Key of the root finding that explains this one; "" for a root."""
     evidence: dict[str, Any]
-    """JSON-able: "seen", "expected", "since", "where"; non-finite numbers as "nan", "inf", "-inf".
+    """JSON-able: "seen" ("each" sign of it where there are several), "expected", "since", "where"; non-finite numbers
+    as "nan", "inf", "-inf".
 
     An optional "curve" holds {"steps": [...], "values": [...], "band": [low, high], "label": text}
     with at most 200 points.

@@ -54,6 +54,7 @@ class LrTooHigh(CompositeRule):
         curve = next((f.evidence["curve"] for f in signs if "curve" in f.evidence), None)
         over = all(finding.state == "resolved" for finding in signs)
         size = next((finding for finding in signs if finding.rule == "update-ratio-high"), None)
+        each = [str(finding.evidence["seen"]) for finding in signs]
         title = (
             f"The learning rate of {rate:.3g} is too high, since step {first.first_step}: it shows in "
             f"{listing(seen_in)}"
@@ -66,7 +67,8 @@ class LrTooHigh(CompositeRule):
                 during=Span(first.first_step, max(finding.last_step for finding in signs), over),
                 layers=layers,
                 title=title,
-                seen="; ".join(str(finding.evidence["seen"]) for finding in signs),
+                seen="; ".join(each),
+                each=each,
                 expected="Steps that adjust the weights, and a loss that falls",
                 remedy=LOWER if size is None else size.remedy,
                 signs=[finding.rule for finding in signs],

@@ -27,6 +27,7 @@ from trainvitals.app.web import (
     overview,
     pages,
     policy_api,
+    ready,
     report,
     runpages,
     security,
@@ -72,4 +73,5 @@ def create_app(settings: Settings | None = None) -> Flask:
     ):
         app.register_blueprint(module.bp)
     sharing.register(app)
+    ready.prepare(app)
     return app

@@ -51,6 +51,7 @@ def alerts() -> str:
     known = store.runs(limit=MAX_RUNS)
     entries = [entry for run in known for entry in _entries(store, run, time.time())]
     firing = [entry for entry in entries if entry.finding.state == "firing"]
+    firing.sort(key=lambda entry: entry.finding.severity != "critical")
     asked = request.args.get("finding", "")
     return render_template(
         "alerts.html",

@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 
 from trainvitals.app.figures import distribution
 from trainvitals.app.figures import layer as layer_figures
@@ -11,7 +12,7 @@ from trainvitals.app.figures.base import empty
 from trainvitals.app.figures.cells import Line
 from trainvitals.app.figures.types import Figure, Mark
 from trainvitals.app.store import Store
-from trainvitals.app.store.types import Run
+from trainvitals.app.store.types import Run, Series
 from trainvitals.app.web import runview
 from trainvitals.hooks.wire.columns import SCALARS, Scale
 from trainvitals.hooks.wire.records import HistogramKind
@@ -30,6 +31,8 @@ HISTOGRAMS: dict[HistogramKind, str] = {
 """What a layer's histograms are of."""
 
 _DECLARED = {column.key: column for column in SCALARS}
+SETTLED_S, SETTLED_STEPS = 5.0, 100
+"""How long a training goes on until its monitoring share tells something: the first samples are taken on credit."""
 _OWN_ORDER = ("tv/grad_norm", "tv/step_time", "tv/data_wait", "tv/overhead")
 _SYSTEM = "tv/system/"
 _SYSTEM_ORDER = [column.key for column in SCALARS if column.key.startswith(_SYSTEM)]
@@ -95,6 +98,8 @@ class Charts:
         logged = sorted(n for n in names if not n.startswith("tv/") and n not in hidden)
         system = sorted((n for n in names if n.startswith(_SYSTEM)), key=_system_place)[:MAX_CHARTS]
         read = self._read([*[*rates, *own, *logged][:MAX_CHARTS], *system], SMALL_POINTS)
+        if not self._has_settled(read.get(runview.STEP_TIME)):
+            read.pop("tv/overhead", None)
         charts = self._rates([name for name in rates if name in read], read)
         for name in (name for name in [*own, *logged, *system] if name in read):
             title, unit, scale = _declared(name)
@@ -110,6 +115,13 @@ class Charts:
             chart = _chart(name, title, self._over(figure), hint)
             charts.append(chart | {"group": "system"} if name in system else chart)
         return charts + self._logged_histograms()
+
+    def _has_settled(self, step_time: Series | None) -> bool:
+        """Whether the training is long enough for what it says of its share of the time."""
+        if step_time is None or not np.isfinite(step_time.mean).any():
+            return False
+        seconds = self._end * float(np.nanmean(step_time.mean))
+        return self._end >= SETTLED_STEPS and seconds >= SETTLED_S
 
     def _rates(self, rates: list[str], read: dict[str, Any]) -> list[Chart]:
         if not rates:

@@ -51,9 +51,24 @@ class Tracked:
         patch["traces"] = [trace.tail(mark) for trace, mark in pairs]
         return patch
 
+    def ahead(self, known: str) -> dict[str, Any] | None:
+        """The newest points, put after what the figure of the token `known` has, for a page that gets the rest later.
+
+        The page keeps that token. None where there are none.
+        """
+        marks = known.split("_")
+        if len(marks) != len(self._traces) + 1:
+            return None
+        pairs = zip(self._traces, marks[:-1], strict=True)
+        traces = [trace.ahead(mark) for trace, mark in pairs]
+        if not any(traces):
+            return None
+        return {"token": known, "traces": traces, "layout": self.figure["layout"]}
+
 
 class _Trace:
-    """A trace; `mark` tells its number of points, checksums of its look, of all points but the last, of all points."""
+    """A trace; `mark` tells its number of points, checksums of its look, of all points but the last, of all points,
+    and the last step."""
 
     def __init__(self, trace: Mapping[str, Any]) -> None:
         self._trace = trace
@@ -67,7 +82,8 @@ class _Trace:
         look = {key: value for key, value in trace.items() if key not in ("x", "y")}
         self._look = _sum(_encode(look))
         count = len(self._x)
-        self.mark = f"{count}.{self._look}.{self._points(count - 1)}.{self._points(count)}"
+        sums = f"{self._look}.{self._points(count - 1)}.{self._points(count)}"
+        self.mark = f"{count}.{sums}.{self._x[-1] if count else -1:.0f}"
 
     def tail(self, mark: str) -> Mapping[str, Any] | None:
         """What turns the trace with that mark into this one."""
@@ -80,6 +96,18 @@ class _Trace:
         if not 0 <= kept < len(self._x) or sums[:2] != [self._look, self._points(kept)]:
             return self._trace
         return {"at": kept, "x": array(self._x[kept:]), "y": array(self._y[kept:])}
+
+    def ahead(self, mark: str) -> Mapping[str, Any] | None:
+        """The points after the last step of the trace with that mark; None for none."""
+        count, *_, last = mark.split(".")
+        if not self._is_curve or not all(
+            part.isascii() and part.isdigit() for part in (count, last)
+        ):
+            return None
+        new = self._x > float(last)
+        if not new.any():
+            return None
+        return {"at": int(count), "x": array(self._x[new]), "y": array(self._y[new])}
 
     def _points(self, count: int) -> str:
         """Checksum of the first `count` points, of all but the last for -1."""

@@ -179,7 +179,7 @@ def _unexpected(error: Exception) -> ApiError:
     return ApiError(
         500,
         "internal_error",
-        f"Something went wrong in the server. Its log has the details under {number}.",
+        f"The server failed at this. Try again; if it stays so, its log has the details under {number}.",
     )
 
 

@@ -40,8 +40,9 @@ REASONS_S: Final = 10.0
 """How often the rules' reasons are brought, seconds. They count samples, so that they change with every record."""
 REFRESH_BYTES: Final = 14_000
 """What charts and map take of one answer to a page that has them, compressed, beside texts and small patches. Once a
-run is twice as long all of its buckets are wider, and all curves come anew: one after another, each whole."""
-PATCH_BYTES: Final = 2_000
+run is twice as long all of its buckets are wider, and all curves come anew: one after another, each whole. Those that
+wait get their newest points, so that no point does."""
+PATCH_BYTES: Final = 4_000
 """Up to which JSON of a chart is a patch, which never waits."""
 _APART: Final = (5**0.5 - 1) / 2
 """Multiples of it, as parts of a second, keep apart however many there are."""
@@ -107,9 +108,15 @@ def _answer(store: Store, run: Run, shown: runview.View, known: int | None) -> d
             picture = map_news(run, request.args["map"])
             news[_MAP] = picture
         brought = {key: msgspec.Raw(dumps(new)) for key, new in news.items()}
+        waiting: set[str] = set()
         if charts.keys() & held.keys():
-            brought = _in_turns(brought, run.version)
-        answer["more"] = len(brought) < len(news) or bool(picture and picture.get("part"))
+            waiting = _waiting(brought, run.version)
+        for key in waiting:
+            first = charts[key].ahead(held[key]) if key in charts and key in held else None
+            brought[key] = msgspec.Raw(dumps(first))
+            if first is None or len(brought[key]) > PATCH_BYTES:
+                del brought[key]
+        answer["more"] = bool(waiting or (picture and picture.get("part")))
         if "map" in request.args:
             answer["map"] = brought.pop(_MAP, None)
         if which != "none":
@@ -117,17 +124,24 @@ def _answer(store: Store, run: Run, shown: runview.View, known: int | None) -> d
     return answer
 
 
-def _in_turns(news: Mapping[str, msgspec.Raw], version: int) -> dict[str, msgspec.Raw]:
-    """What of `news` fits into one answer, at least one that is large; each has another place in another version."""
-    kept, room = {}, REFRESH_BYTES
-    for key in sorted(news, key=lambda key: zlib.crc32(f"{version} {key}".encode())):
+def _waiting(news: Mapping[str, msgspec.Raw], version: int) -> set[str]:
+    """What of `news` does not fit into one answer, which has at least one that is large.
+
+    The loss goes first and then the map; the others have another place in another version.
+    """
+
+    def place(key: str) -> tuple[bool, bool, int]:
+        return key != "loss", key != _MAP, zlib.crc32(f"{version} {key}".encode())
+
+    waiting, room = set(), REFRESH_BYTES
+    for key in sorted(news, key=place):
         if len(news[key]) > PATCH_BYTES:
             size = len(zlib.compress(news[key], 1))
             if size > room < REFRESH_BYTES:
-                continue
-            room -= size
-        kept[key] = news[key]
-    return kept
+                waiting.add(key)
+            else:
+                room -= size
+    return waiting
 
 
 def again_ms(run_id: str, now: float) -> int:

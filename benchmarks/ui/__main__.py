@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -15,12 +16,14 @@ from typing import Any
 from playwright.sync_api import Browser
 
 from benchmarks.ui import live, peers, visible
-from benchmarks.ui.browser import chromium, list_visit, visits
+from benchmarks.ui.browser import chromium, first_visit, later_visits, list_visit, middle
 from benchmarks.ui.data import Shape
 from benchmarks.ui.serving import fill, fill_list, serving
 
 SHAPES = {Shape(60, 2_000): 0.7, Shape(200, 20_000): 1.0, Shape(2_000, 10_000): 1.5}
 """Runs, and within how many seconds their loss and map should be on screen."""
+VISITS = 7
+"""Of each page, of which the median is told, and the longest."""
 LATER_KB = 300.0
 LIST, LIST_S = 1_000, 0.7
 """Runs of the list, and within how many seconds it should be on screen."""
@@ -86,14 +89,25 @@ def _first_plots(place: Place) -> Results:
     found: Results = {}
     fill(place.database, shapes, _say)
     for shape in shapes:
+        firsts = []
+        for _ in range(VISITS):  # each at a server that has just started
+            with serving(place.database) as address:
+                firsts.append(first_visit(place.browser, f"{address}/runs/{shape.id}"))
         with serving(place.database) as address:
-            first, later = visits(place.browser, f"{address}/runs/{shape.id}", 5)
-        goal = SHAPES[shape]
+            later = middle(later_visits(place.browser, f"{address}/runs/{shape.id}", VISITS))
+        first, goal = middle(firsts), SHAPES[shape]
+        longest = max(max(item.loss_s, item.map_s) for item in firsts)
         _say(
-            f"  {shape.label:<28} first: loss {first.loss_s:.2f} s, map {first.map_s:.2f} s (at most {goal} s); "
-            f"later: {later.loss_s:.2f} s, {later.map_s:.2f} s, {later.kilobytes:.0f} KB (at most {LATER_KB:.0f})"
+            f"  {shape.label:<28} first: loss {first.loss_s:.2f} s, map {first.map_s:.2f} s, longest of {VISITS} "
+            f"{longest:.2f} s (at most {goal} s); later: {later.loss_s:.2f} s, {later.map_s:.2f} s, "
+            f"{later.kilobytes:.0f} KB (at most {LATER_KB:.0f})"
         )
-        found[shape.id] = {"first": asdict(first), "later": asdict(later), "goal_s": goal}
+        found[shape.id] = {
+            "first": asdict(first),
+            "longest_s": longest,
+            "later": asdict(later),
+            "goal_s": goal,
+        }
     return found
 
 
@@ -106,9 +120,12 @@ def _list(place: Place) -> Results:
         list_visit(
             place.browser, address
         )  # makes the cards, as visits do while runs come one by one
-        seconds = sorted(list_visit(place.browser, address) for _ in range(3))[1]
-    _say(f"  {count:,} runs: {seconds:.2f} s (at most {LIST_S} s)")
-    return {"runs": count, "seconds": seconds}
+        made = [list_visit(place.browser, address) for _ in range(VISITS)]
+    seconds = statistics.median(made)
+    _say(
+        f"  {count:,} runs: {seconds:.2f} s, longest of {VISITS} {max(made):.2f} s (at most {LIST_S} s)"
+    )
+    return {"runs": count, "seconds": seconds, "longest_s": max(made)}
 
 
 def _questions(place: Place) -> Results:
@@ -152,7 +169,7 @@ def _hour(place: Place) -> Results:
     path = place.folder / "hour.db"
     refreshes = HOUR // 20 if place.quick else HOUR
     _say(f"  {refreshes:,} refreshes that each bring a step of all layers")
-    with serving(path, "benchmarks.ui.hurried:app()") as address:
+    with serving(path, "--hurried") as address:
         hour = live.hour(place.browser, address, path, LIVE_LAYERS, refreshes, _say)
     _say(f"  heap of the second half against the first: {100 * (hour.growth - 1):+.1f} %")
     return asdict(hour) | {"growth": hour.growth}

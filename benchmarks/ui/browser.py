@@ -2,16 +2,20 @@
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, sync_playwright
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+VIEWPORT: ViewportSize = {"width": 1440, "height": 900}
 PATIENCE_S = 60.0
+LOOK_S = 0.02
+SELDOM_S = 0.25
+"""Between two questions to a page that notes the time itself: each takes some from the page."""
 
 # Notes when each chart was painted: the frame after the one in which the page said so.
 WATCH = """
@@ -52,28 +56,32 @@ def chromium() -> Iterator[Browser]:
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         try:
+            with browser.new_context() as context:  # its own start is not what is measured
+                context.new_page().goto("about:blank")
             yield browser
         finally:
             browser.close()
 
 
-def until(page: Page, expression: str, patience_s: float = PATIENCE_S) -> Any:
+def until(
+    page: Page, expression: str, patience_s: float = PATIENCE_S, every_s: float = LOOK_S
+) -> Any:
     """The first true value of `expression` in `page`. The pages forbid eval, which Playwright's own waiting needs."""
     end = time.monotonic() + patience_s
     while time.monotonic() < end:
         if value := page.evaluate(expression):
             return value
-        time.sleep(0.02)
+        time.sleep(every_s)
     raise RuntimeError(f"Never came true within {patience_s:.0f} s: {expression}")
 
 
 def list_visit(browser: Browser, address: str) -> float:
     """Seconds from navigation with an empty cache until the list of runs is on screen."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context = browser.new_context(viewport=VIEWPORT)
     page = context.new_page()
     page.add_init_script(LIST_WATCH)
     page.goto(address, wait_until="commit")
-    seconds = until(page, "window.listed") / 1e3
+    seconds = until(page, "window.listed", every_s=SELDOM_S) / 1e3
     context.close()
     return float(seconds)
 
@@ -83,7 +91,8 @@ def visit(context: BrowserContext, address: str) -> Visit:
     page = context.new_page()
     page.add_init_script(WATCH)
     page.goto(address, wait_until="commit")
-    seen = until(page, "window.seen?.loss && window.seen?.vitals ? window.seen : null")
+    both = "window.seen?.loss && window.seen?.vitals ? window.seen : null"
+    seen = until(page, both, every_s=SELDOM_S)
     sizes = page.evaluate(
         "[...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]"
         ".map((entry) => entry.transferSize)"
@@ -92,13 +101,20 @@ def visit(context: BrowserContext, address: str) -> Visit:
     return Visit(seen["loss"] / 1e3, seen["vitals"] / 1e3, sum(sizes) / 1e3)
 
 
-def visits(browser: Browser, address: str, times: int) -> tuple[Visit, Visit]:
-    """The first visit with an empty cache, and the median of `times` later ones."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    first = visit(context, address)
-    later = [visit(context, address) for _ in range(times)]
-    context.close()
-    middle = [
-        statistics.median(getattr(item, name) for item in later) for name in Visit.__annotations__
-    ]
-    return first, Visit(*middle)
+def first_visit(browser: Browser, address: str) -> Visit:
+    """A visit with an empty cache."""
+    with browser.new_context(viewport=VIEWPORT) as context:
+        return visit(context, address)
+
+
+def later_visits(browser: Browser, address: str, times: int) -> list[Visit]:
+    """Visits with the cache of an earlier one."""
+    with browser.new_context(viewport=VIEWPORT) as context:
+        visit(context, address)
+        return [visit(context, address) for _ in range(times)]
+
+
+def middle(made: Sequence[Visit]) -> Visit:
+    """The median of each figure."""
+    names = Visit.__annotations__
+    return Visit(*(statistics.median(getattr(item, name) for item in made) for name in names))

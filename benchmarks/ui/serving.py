@@ -1,9 +1,9 @@
-"""A server of its own for the benchmark: gunicorn as `trainvitals serve` runs it, on a database of made-up runs."""
+"""A server of its own for the benchmark, on a database of made-up runs."""
 
 import os
-import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -15,9 +15,8 @@ from benchmarks.ui.data import BATCH, Shape, Stream
 from trainvitals.app.evaluator import Evaluator
 from trainvitals.app.settings import Settings
 from trainvitals.app.store import Store
+from trainvitals.app.web.metrics import SHARED
 
-APP = "trainvitals.app.web:create_app()"
-WORKERS = 2
 JUDGED_UP_TO = 1_000_000
 """Layers times steps up to which the rules judge a run before it is shown; larger ones take minutes."""
 TOLD_EVERY_S = 10.0
@@ -56,36 +55,26 @@ def fill_list(path: Path, runs: int) -> None:
 
 
 @contextmanager
-def serving(path: Path, app: str = APP) -> Iterator[str]:
-    """The address of a server of `app` for the database `path`, while the block runs."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "gunicorn",
-        "--bind",
-        f"127.0.0.1:{port}",
-        "--worker-class",
-        "gthread",
-    ]
-    command += ["--workers", str(WORKERS), "--threads", "8", "--keep-alive", "30", "--preload"]
-    command += ["--log-level", "error", app]
-    server = subprocess.Popen(command, env=os.environ | {"TRAINVITALS_DATABASE": str(path)})
-    address = f"http://127.0.0.1:{port}"
-    try:
-        _wait(f"{address}/healthz", server)
-        yield address
-    finally:
-        server.terminate()
-        server.wait(20)
+def serving(path: Path, *more: str) -> Iterator[str]:
+    """The address of a server for the database `path`, while the block runs; `more`: options of `alone`."""
+    command = [sys.executable, "-m", "benchmarks.ui.alone", str(path), *more]
+    with tempfile.TemporaryDirectory() as counts:
+        environment = os.environ | {SHARED: counts}
+        server = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        try:
+            assert server.stdout
+            address = server.stdout.readline().strip()
+            if not address:
+                raise RuntimeError(f"The server ended with status {server.wait()}.")
+            _wait(f"{address}/healthz")
+            yield address
+        finally:
+            server.terminate()
+            server.wait(20)
 
 
-def _wait(address: str, server: subprocess.Popen[bytes]) -> None:
+def _wait(address: str) -> None:
     for _ in range(200):
-        if server.poll() is not None:
-            raise RuntimeError(f"The server ended with status {server.returncode}.")
         try:
             with urllib.request.urlopen(address, timeout=2):
                 return

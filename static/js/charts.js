@@ -36,7 +36,8 @@ function show(element, figure) {
   element.layout = figure.layout;
   if (first) prepare(element);
   element.querySelector("canvas").setAttribute("aria-label", figure.layout.meta?.summary || "chart");
-  later(element);
+  if (first) paintOne(element); // into the frame that comes, not the one after
+  else later(element);
 }
 
 function later(element) {
@@ -75,7 +76,15 @@ export function fitted(canvas, width, height) {
   return context;
 }
 
-const sizes = new ResizeObserver((entries) => entries.forEach((entry) => later(entry.target)));
+// An observer also tells of the size that an element had from the first on: it is painted by then.
+const sizes = new ResizeObserver((entries) => {
+  for (const { target } of entries) if (!fits(target)) later(target);
+});
+
+function fits(element) {
+  const { width, height } = element.querySelector("canvas").style;
+  return width === `${element.clientWidth}px` && height === `${element.clientHeight}px`;
+}
 
 function prepare(element) {
   const canvas = document.createElement("canvas");

@@ -1,6 +1,6 @@
 // What every page has: theme, help, keys, copy buttons, local times.
 
-import { moment } from "./format.js";
+import { absolute, moment } from "./format.js";
 
 const keys = {};
 let prefix = "";
@@ -35,7 +35,7 @@ export function localTimes(root = document) {
   for (const element of root.querySelectorAll("time[datetime]")) {
     const date = new Date(element.dateTime);
     element.textContent = moment(date, new Date());
-    element.title = date.toLocaleString([], { dateStyle: "full", timeStyle: "long" });
+    element.title = absolute(date);
   }
 }
 
@@ -87,5 +87,5 @@ document.addEventListener("click", (event) => {
 });
 document.getElementById("theme").addEventListener("click", changeTheme);
 document.getElementById("help-open").addEventListener("click", () => help.showModal());
-localTimes();
+setTimeout(localTimes, 300); // the browser's calendar takes longer to start than a chart to draw
 setInterval(localTimes, 10000);

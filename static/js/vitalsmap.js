@@ -41,7 +41,9 @@ export class VitalsMap {
     element.replaceChildren(this.scroller);
     follow(element, () => this.view());
     this.scroller.addEventListener("scroll", () => this.later());
-    new ResizeObserver(() => this.arrange()).observe(element);
+    new ResizeObserver(() => {
+      if (this.width !== element.clientWidth) this.arrange();
+    }).observe(element);
     element.addEventListener("pointermove", (event) => this.hover(event));
     element.addEventListener("pointerleave", () => (document.getElementById("tip").hidden = true));
     element.addEventListener("click", (event) => this.click(event));
@@ -123,6 +125,7 @@ export class VitalsMap {
     if (!this.tree) return;
     this.lines = visible(this.tree, this.rows.length, this);
     const width = this.element.clientWidth;
+    this.width = width;
     const most = Math.min(Math.max(innerHeight * 0.66, 320), width < 520 ? 460 : 1200);
     const count = Math.max(this.lines.length, 1);
     this.height = Math.max(width < 520 ? 4 : 3, Math.min(this.search ? 18 : 22, Math.floor((most / count) * 4) / 4));
@@ -133,8 +136,8 @@ export class VitalsMap {
     this.scroller.style.height = `${seen + AXIS + 4}px`;
     this.spacer.style.height = `${Math.max(total - seen, 0)}px`;
     this.seen = seen;
-    this.colours ??= palette(this.shares);
-    this.later();
+    if (this.element.dataset.painted) this.later();
+    else this.paint(); // into the frame that comes, not the one after
   }
 
   later() {

@@ -82,8 +82,31 @@ def test_large_arrays_are_packed_and_keep_their_gaps():
     values[3], values[4] = np.nan, np.inf
     packed = unpack(array(values))
     assert np.isnan(packed[[3, 4]]).all()
-    np.testing.assert_array_equal(packed[5:], values[5:])
+    np.testing.assert_allclose(packed[5:], values[5:], rtol=1e-7)
+    assert packed.dtype == np.float32
     assert array(np.array([1.0, np.nan, np.inf])) == [1.0, None, None]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        1000 + np.linspace(0, 1e-3, 500),
+        np.geomspace(1e-300, 1, 500),
+        np.geomspace(1, 1e300, 500),
+        np.arange(500) + (1 << 40),
+    ],
+    ids=["a small range far from zero", "very small", "very large", "many steps"],
+)
+def test_what_half_the_bytes_would_blur_keeps_all(values):
+    packed = unpack(array(values))
+    assert packed.dtype == np.float64
+    np.testing.assert_array_equal(packed, values)
+
+
+def test_steps_take_half_the_bytes():
+    packed = unpack(array(np.arange(500) * 1_000_000))
+    assert packed.dtype == np.int32
+    np.testing.assert_array_equal(packed, np.arange(500) * 1_000_000)
 
 
 @pytest.mark.parametrize("ratio", [7e-6, 1e-4, 3.4e-3, 3e-2])

@@ -15,6 +15,8 @@ from trainvitals.hooks.wire.columns import ACTIVATION, PARAMETER
 
 MOST = 20_000
 """Bytes of a refresh at 200 layers."""
+WIDEST = 4
+"""Steps of a bucket at the end."""
 LIVE = "/api/v1/runs/run-1/live?charts=run"
 
 
@@ -51,7 +53,7 @@ def patched(held, news):
         if new is None:
             data.append(trace)
         elif "at" in new:
-            points = {key: [*trace[key][: new["at"]], *unpacked(new[key])] for key in "xy"}
+            points = {key: [*trace[key][: new["at"]], *numbers(new[key])] for key in "xy"}
             data.append({**trace, **points})
         else:
             data.append(opened(new))
@@ -60,7 +62,11 @@ def patched(held, news):
 
 
 def opened(trace):
-    return {**trace, **{key: list(unpacked(trace[key])) for key in "xy"}}
+    return {**trace, **{key: numbers(trace[key]) for key in "xy"}}
+
+
+def numbers(value):
+    return unpacked(value).astype(float).tolist()
 
 
 def grown(held, news):
@@ -113,6 +119,8 @@ def test_a_refresh_stays_small_where_buckets_become_wider_and_the_page_is_then_a
         for count in range(10):
             size, more = page.ask()
             sizes.append(size)
+            newest = [chart["data"][0]["x"][-1] for chart in page.charts.values()]
+            assert min(newest) >= first + 10 - WIDEST, "a point waited"
             if not more:
                 rounds.append(count)
                 break
