@@ -167,11 +167,8 @@ class Server(BaseApplication):  # type: ignore[misc]
                 self.cfg.set(name, value)
 
     def load(self) -> Flask:
-        """The application, its templates compiled: here once, else by each worker while the first pages wait."""
-        app = create_app(self._settings)
-        for name in app.jinja_env.list_templates():
-            app.jinja_env.get_template(name)
-        return app
+        """The application."""
+        return create_app(self._settings)
 
 
 class Supervisor:
