@@ -56,6 +56,7 @@ from trainvitals.app.rules.optimizer import (
     UnchangedParameter,
 )
 from trainvitals.app.rules.oscillation import LossOscillation
+from trainvitals.app.rules.peers import RankDuplicateData, RankParamsDiverged
 from trainvitals.app.rules.plateau import Plateau
 from trainvitals.app.rules.precision import AdamEpsDominates, LowPrecisionUpdateLost
 from trainvitals.app.rules.preflight import Preflight
@@ -156,11 +157,13 @@ RULES: tuple[type[Rule], ...] = (
     FrozenBnUpdating,
     BnSmallBatch,
     LrOutOfFamilyRange,
+    RankParamsDiverged,
     # its data
     RepeatedBatch,
     UnshuffledData,
     SingleClassBatch,
     SameOrderEveryEpoch,
+    RankDuplicateData,
     TrainValOverlap,
     TrainValShift,
     InputConstant,
