@@ -12,6 +12,7 @@ from trainvitals.app.rules.batches import (
 )
 from trainvitals.app.rules.collapse import PredictionCollapse
 from trainvitals.app.rules.deadgrowth import DeadUnitsGrowing
+from trainvitals.app.rules.epochs import EpochPositionCorrelated
 from trainvitals.app.rules.gap import GeneralisationGap
 from trainvitals.app.rules.gradients import GradientExploding, GradientVanishingDepth
 from trainvitals.app.rules.loopcalls import (
@@ -163,6 +164,7 @@ RULES: tuple[type[Rule], ...] = (
     UnshuffledData,
     SingleClassBatch,
     SameOrderEveryEpoch,
+    EpochPositionCorrelated,
     RankDuplicateData,
     TrainValOverlap,
     TrainValShift,

@@ -7,6 +7,7 @@ from benchmarks.diagnosis import (
     nonfinite,
     odd_loops,
     other_goals,
+    passes,
     schedules,
     trends,
     wiring,
@@ -17,7 +18,7 @@ from benchmarks.diagnosis.healthy import HEALTHY
 
 __all__ = ["CASES", "REGISTERED"]
 
-REGISTERED = (feeding, learning, odd_loops, other_goals, schedules, trends)
+REGISTERED = (feeding, learning, odd_loops, other_goals, passes, schedules, trends)
 """Modules that add to the registers of others as they are imported."""
 
 _FAULTS = (*dynamic.FAULTS.cases, *nonfinite.FAULTS.cases, *wiring.FAULTS.cases)

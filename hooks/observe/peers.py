@@ -1,6 +1,6 @@
 """What each of several ranks tells of itself at the same steps, so that the server can compare them.
 
-Data-parallel ranks hold the same weights and train on batches of their own. Each rank tells a checksum of both, at steps
+Data-parallel ranks hold the same weights and train on batches of their own. Each rank tells checksums of both at steps
 that follow from their number alone: no rank waits for another one. Only where a wrapper says that ranks are parallel in
 their data: tensor, pipeline and expert parallel ranks differ in their weights, or share their batches, by design.
 """

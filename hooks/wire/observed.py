@@ -137,6 +137,8 @@ class LoaderSeen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sequential: bool = False
     same_order: int = 0
     """Passes, one after the other, that began with the very batch of the pass before."""
+    began: int = -1
+    """Step at which the pass under way began; -1 where a pass has fewer than 100 batches."""
     shared: float | None = None
     """Share of the samples of an evaluation's data set that are in the training's; None where it is not known."""
     workers: int = -1

@@ -1,0 +1,128 @@
+"""Passes over a DataLoader of many small batches: in a fixed order, and healthy ones that look like it."""
+
+from itertools import count
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
+
+from benchmarks.diagnosis import data, nets
+from benchmarks.diagnosis.bases import adam, cross_entropy, sgd
+from benchmarks.diagnosis.healthy import healthy
+from benchmarks.diagnosis.training import Training
+from benchmarks.diagnosis.wiring import into
+
+STEPS = 900
+"""Five passes over the digits in batches of 8."""
+
+
+def feed(t, batch=8, noise=0.1, **order):
+    """Batches of a DataLoader, augmented with noise, in place of those that the loop draws.
+
+    The noise makes every batch one of its own: no checksum comes back.
+    """
+    t.batch, t.steps = batch, STEPS
+
+    def passes():
+        while True:
+            yield from DataLoader(
+                TensorDataset(t.data.x, t.data.y), batch_size=batch, drop_last=True, **order
+            )
+
+    batches = passes()
+
+    def corrupt(x, y, step):
+        x, y = next(batches)
+        return (x + noise * torch.randn_like(x), y) if x.is_floating_point() else (x, y)
+
+    t.corrupt = corrupt
+
+
+@into(
+    "mlp-sgd",
+    "cnn-adam",
+    "recurrent",
+    "residual",
+    roots=("epoch-position-correlated",),
+    also=("same-order-every-epoch",),
+    onset=None,
+)
+def augmented_in_a_fixed_order(t):
+    feed(t, shuffle=False)
+
+
+@into(
+    "mlp-adam",
+    "cnn-sgd",
+    "transformer",
+    "tabular",
+    roots=("epoch-position-correlated",),
+    also=("same-order-every-epoch",),
+    onset=None,
+)
+def augmented_and_seeded_anew(t):
+    class Again(torch.utils.data.Sampler):
+        def __len__(self):
+            return len(t.data.x)
+
+        def __iter__(self):
+            again = torch.Generator().manual_seed(7)
+            return iter(torch.randperm(len(self), generator=again).tolist())
+
+    feed(t, batch=4 if t.data.classes == 2 else 8, sampler=Again())
+
+
+def shuffled(model, optimizers, found, loss=cross_entropy, **more):
+    training = Training(model, optimizers, found, loss, **more)
+    feed(training, batch=4 if found.classes == 2 else 8, shuffle=True)
+    return training
+
+
+@healthy
+def small_shuffled_batches():
+    model = nets.mlp(64, 10)
+    return shuffled(model, sgd(model, 0.01), data.digits())
+
+
+@healthy
+def small_shuffled_batches_of_a_cnn():
+    model = nets.cnn(norm=False)
+    return shuffled(model, adam(model, 5e-4), data.digits())
+
+
+@healthy
+def rate_restarts_with_every_pass():
+    model = nets.mlp(64, 10)
+    optimizers = sgd(model, 0.02)
+    restarts = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizers[0], 179)
+    return shuffled(model, optimizers, data.digits(), scheduler=restarts)
+
+
+@healthy
+def two_tasks_in_turn():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.trunk = nets.mlp(64, 32)
+            self.heads = nn.ModuleList([nn.Linear(32, 10), nn.Linear(32, 2)])
+
+        def forward(self, x, task):
+            return self.heads[task](self.trunk(x).relu())
+
+    model, turn = Two(), count()
+
+    def loss(model, x, y):
+        task = next(turn) % 2
+        return F.cross_entropy(model(x, task), y % 2 if task else y)
+
+    return shuffled(model, adam(model), data.digits(), loss, validate=0)
+
+
+@healthy
+def classes_drawn_evenly():
+    model = nets.mlp(64, 10)
+    training = Training(model, adam(model), data.digits(), cross_entropy)
+    weights = 1 / torch.bincount(training.data.y).float()[training.data.y]
+    feed(training, sampler=WeightedRandomSampler(weights, len(weights)))
+    return training
