@@ -60,6 +60,8 @@ class EpochPositionCorrelated(Rule):
     passes: int = 0
     last: float = math.nan
     """Correlation of the last two passes."""
+    held_at: float = math.nan
+    """That of the last two that had one."""
     places: int = 0
     curve: Curve = msgspec.field(default_factory=Curve)
 
@@ -103,6 +105,7 @@ class EpochPositionCorrelated(Rule):
         high = self.last > max(self.rho, self.deviations / math.sqrt(self.places))
         over = high and _shifted(one, two) < _BESIDE * self.last
         self.held.update(self.begin, over, calm=self.last < self.rho / 2, k=self.k, n=self.k)
+        self.held_at = self.last if over else self.held_at
         self.curve.add(self.begin, self.last)
 
     def findings(self, context: Context) -> list[Finding]:
@@ -113,9 +116,9 @@ class EpochPositionCorrelated(Rule):
                 severity="warning",
                 during=self.held.span,
                 where="the training's data",
-                title=f"The loss has the same ups and downs in every pass over the data (correlation {self.last:.2f}), "
+                title=f"The loss has the same ups and downs in every pass over the data (correlation {self.held_at:.2f}), "
                 f"since the pass that began at step {self.held.onset}",
-                seen=f"Correlation {self.last:.2f} of the losses of two passes over {self.places} places",
+                seen=f"Correlation {self.held_at:.2f} of the losses of two passes over {self.places} places",
                 expected=f"0 ± {1 / math.sqrt(self.places):.2f}",
                 remedy="DataLoader(shuffle=True); sampler.set_epoch(epoch) with a DistributedSampler; no generator that "
                 "is seeded anew in every epoch; a larger shuffle buffer for a stream. False alarm: data in order on "

@@ -5,7 +5,7 @@ from itertools import count
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
-from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
+from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
 from benchmarks.diagnosis import data, nets
 from benchmarks.diagnosis.bases import adam, cross_entropy, sgd
@@ -17,26 +17,33 @@ STEPS = 900
 """Five passes over the digits in batches of 8."""
 
 
-def feed(t, batch=8, noise=0.1, **order):
-    """Batches of a DataLoader, augmented with noise, in place of those that the loop draws.
+class Noisy(Dataset):
+    """Samples augmented with noise: every batch is one of its own, and no checksum comes back."""
 
-    The noise makes every batch one of its own: no checksum comes back.
-    """
+    def __init__(self, found):
+        self.found = found
+
+    def __len__(self):
+        return len(self.found.x)
+
+    def __getitem__(self, index):
+        x = self.found.x[index]
+        return x + 0.1 * torch.randn_like(x), self.found.y[index]
+
+
+def feed(t, batch=8, **order):
+    """Batches of a DataLoader in place of those that the loop draws; SGD's rate goes with their size."""
+    for optimizer in t.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] *= batch / t.batch if isinstance(optimizer, torch.optim.SGD) else 1.0
     t.batch, t.steps = batch, STEPS
 
     def passes():
         while True:
-            yield from DataLoader(
-                TensorDataset(t.data.x, t.data.y), batch_size=batch, drop_last=True, **order
-            )
+            yield from DataLoader(Noisy(t.data), batch_size=batch, drop_last=True, **order)
 
     batches = passes()
-
-    def corrupt(x, y, step):
-        x, y = next(batches)
-        return (x + noise * torch.randn_like(x), y) if x.is_floating_point() else (x, y)
-
-    t.corrupt = corrupt
+    t.corrupt = lambda x, y, step: tuple(next(batches))
 
 
 @into(
@@ -82,7 +89,7 @@ def shuffled(model, optimizers, found, loss=cross_entropy, **more):
 @healthy
 def small_shuffled_batches():
     model = nets.mlp(64, 10)
-    return shuffled(model, sgd(model, 0.01), data.digits())
+    return shuffled(model, sgd(model, 0.04), data.digits())
 
 
 @healthy
@@ -94,7 +101,7 @@ def small_shuffled_batches_of_a_cnn():
 @healthy
 def rate_restarts_with_every_pass():
     model = nets.mlp(64, 10)
-    optimizers = sgd(model, 0.02)
+    optimizers = adam(model, 2e-3)
     restarts = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizers[0], 179)
     return shuffled(model, optimizers, data.digits(), scheduler=restarts)
 
