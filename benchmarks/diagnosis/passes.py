@@ -31,7 +31,7 @@ class Noisy(Dataset):
         return x + 0.1 * torch.randn_like(x), self.found.y[index]
 
 
-def feed(t, batch=8, **order):
+def feed(t, batch=8, drop_last=True, **order):
     """Batches of a DataLoader in place of those that the loop draws; SGD's rate goes with their size."""
     for optimizer in t.optimizers:
         for group in optimizer.param_groups:
@@ -40,7 +40,7 @@ def feed(t, batch=8, **order):
 
     def passes():
         while True:
-            yield from DataLoader(Noisy(t.data), batch_size=batch, drop_last=True, **order)
+            yield from DataLoader(Noisy(t.data), batch_size=batch, drop_last=drop_last, **order)
 
     batches = passes()
     t.corrupt = lambda x, y, step: tuple(next(batches))
@@ -80,30 +80,53 @@ def augmented_and_seeded_anew(t):
     feed(t, batch=4 if t.data.classes == 2 else 8, sampler=Again())
 
 
-def shuffled(model, optimizers, found, loss=cross_entropy, **more):
-    training = Training(model, optimizers, found, loss, **more)
-    feed(training, batch=4 if found.classes == 2 else 8, shuffle=True)
+def shuffled(model, optimizers, loss=cross_entropy, **more):
+    """Digits in 180 batches a pass."""
+    training = Training(model, optimizers, data.digits(), loss, **more)
+    feed(training, shuffle=True, drop_last=False)
     return training
 
 
 @healthy
 def small_shuffled_batches():
     model = nets.mlp(64, 10)
-    return shuffled(model, sgd(model, 0.04), data.digits())
+    return shuffled(model, sgd(model, 0.04))
 
 
 @healthy
 def small_shuffled_batches_of_a_cnn():
     model = nets.cnn(norm=False)
-    return shuffled(model, adam(model, 5e-4), data.digits())
+    return shuffled(model, adam(model, 5e-4))
 
 
 @healthy
 def rate_restarts_with_every_pass():
     model = nets.mlp(64, 10)
     optimizers = adam(model, 2e-3)
-    restarts = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizers[0], 179)
-    return shuffled(model, optimizers, data.digits(), scheduler=restarts)
+    restarts = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizers[0], 180)
+    return shuffled(model, optimizers, scheduler=restarts)
+
+
+@healthy
+def short_cycles_of_the_rate():
+    model = nets.mlp(64, 10)
+    optimizers = sgd(model, 0.02)
+    cycles = torch.optim.lr_scheduler.CyclicLR(optimizers[0], 1e-3, 0.02, step_size_up=5)
+    return shuffled(model, optimizers, scheduler=cycles)
+
+
+@healthy
+def loss_averaged_over_the_pass():
+    total, place = torch.zeros(()), count()
+
+    def update(t, x, y, step):
+        loss = t.step(x, y).detach()
+        at = next(place) % 180
+        total.mul_(at > 0).add_(loss)
+        return total / (at + 1)
+
+    model = nets.mlp(64, 10)
+    return shuffled(model, adam(model), update=update)
 
 
 @healthy
@@ -123,7 +146,7 @@ def two_tasks_in_turn():
         task = next(turn) % 2
         return F.cross_entropy(model(x, task), y % 2 if task else y)
 
-    return shuffled(model, adam(model), data.digits(), loss, validate=0)
+    return shuffled(model, adam(model), loss, validate=0)
 
 
 @healthy
