@@ -64,8 +64,8 @@ class EpochPositionCorrelated(Rule):
     """Places of a pass. Fewer say little, and shuffling matters less the shorter a pass is."""
     remedy: ClassVar[str] = (
         "DataLoader(shuffle=True); sampler.set_epoch(epoch) with a DistributedSampler; no generator that is seeded "
-        "anew in every epoch; a larger shuffle buffer for a stream. False alarm: data in order on purpose, as a time series "
-        "or a curriculum."
+        "anew in every epoch; a larger shuffle buffer for a stream. False alarm: data in order on purpose, as a time "
+        "series or a curriculum."
     )
 
     loss: str = ""

@@ -8,6 +8,7 @@ from benchmarks.diagnosis import (
     odd_loops,
     other_goals,
     passes,
+    ranks,
     schedules,
     trends,
     wiring,
@@ -25,5 +26,7 @@ _FAULTS = (*dynamic.FAULTS.cases, *nonfinite.FAULTS.cases, *wiring.FAULTS.cases)
 _TWINS = tuple(Case(f"twin@{name}", "twin", build) for name, build in BASES.items())
 _HEALTHY = tuple(Case(name, "healthy", build) for name, build in HEALTHY.items())
 
-CASES: dict[str, Case] = {case.name: case for case in (*_FAULTS, *_TWINS, *_HEALTHY)}
-assert len(CASES) == len(_FAULTS) + len(_TWINS) + len(_HEALTHY), "two cases of one name"
+CASES: dict[str, Case] = {case.name: case for case in (*_FAULTS, *_TWINS, *_HEALTHY, *ranks.CASES)}
+assert len(CASES) == len(_FAULTS) + len(_TWINS) + len(_HEALTHY) + len(ranks.CASES), (
+    "two cases of one name"
+)
