@@ -121,7 +121,7 @@ def every_rank_reads_all_data(t, rank):
 
 
 @alike("tabular", "transformer", "regression")
-def all_ranks_pass_for_the_first(t, rank):
+def sampler_of_the_first_rank_on_all(t, rank):
     t.order = lambda n, generator: torch.randperm(n, generator=generator)[::RANKS]
 
 

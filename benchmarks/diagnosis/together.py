@@ -1,4 +1,4 @@
-"""Trains a case on several ranks of this machine, each a process of its own: `python -m benchmarks.diagnosis.together`."""
+"""Trains a case on several ranks of this machine, each in a process of its own."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from benchmarks.diagnosis.case import Case
 from benchmarks.diagnosis.training import run
 
-SECONDS = 180
+SECONDS = 180.0
 """How long the ranks may take."""
 
 
