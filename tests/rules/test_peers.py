@@ -1,4 +1,4 @@
-"""rank-params-diverged and rank-duplicate-data: what ranks tell of the same steps is compared in whatever order it comes."""
+"""rank-params-diverged and rank-duplicate-data: what ranks tell of a step is compared in whatever order it comes."""
 
 import itertools
 import struct
