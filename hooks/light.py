@@ -1,16 +1,26 @@
-"""What a rank does whose statistics another one records: all that the guard needs, and nothing more."""
+"""What a rank does whose statistics another one records: all that the guard needs, and what ranks are compared by."""
 
 from trainvitals.hooks.draft import Draft, Emitter
 from trainvitals.hooks.pace import Pace
+from trainvitals.hooks.wire.observed import Observed
 
 _LONGEST = 1_000
 
 
-class Mute(Emitter):
-    """Takes drafts and sends none."""
+class Brief(Emitter):
+    """Sends of a draft what the ranks are compared by."""
 
     def emit(self, draft: Draft) -> None:
-        """Rank 0 has said it already."""
+        """All else rank 0 has said already."""
+        if draft.observed is not None:
+            brief = Draft(draft.step)
+            brief.observed = draft.observed
+            super().emit(brief)
+
+    def _send(self, draft: Draft) -> None:
+        seen = draft.observed.finish() if draft.observed is not None else None
+        if seen is not None and seen.peer is not None:
+            self._recorder.step(step=draft.step, observed=Observed(peer=seen.peer))
 
 
 class Seldom(Pace):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trainvitals.hooks import arguments, spool
 from trainvitals.hooks.draft import Emitter
 from trainvitals.hooks.ensemble import is_sharded
-from trainvitals.hooks.light import Mute
+from trainvitals.hooks.light import Brief
 from trainvitals.hooks.listener import Listener
 from trainvitals.hooks.logbook import Logbook
 from trainvitals.hooks.logged import LoggedHistograms
@@ -56,7 +56,7 @@ class Run:
         self.finished = False
         """Whether the run has ended."""
         self._light = settings.rank > 0
-        """Whether rank 0 records the statistics, and this rank only events."""
+        """Whether rank 0 records the statistics, and this rank only events and what ranks are compared by."""
         self._recorder: Recorder | None = None
         self._sender: Sender | None = None
         self._emitter: Emitter | None = None
@@ -92,7 +92,7 @@ class Run:
             say(f"cannot write {chosen.folder}: {error.strerror or error}; nothing is recorded.")
             return
         self._recorder = Recorder(writer)
-        self._emitter = (Mute if self._light else Emitter)(self._recorder)
+        self._emitter = (Brief if self._light else Emitter)(self._recorder)
         self._logbook = None if self._light else Logbook(self._emitter, self._problems)
         self._recorder.start(
             project=chosen.project,
@@ -188,6 +188,7 @@ class Run:
                 self._background_seconds,
                 self._light,
                 f"{self.id}/{self._settings.attempt}" if any(map(is_sharded, parameters)) else "",
+                self._settings.world_size > 1,
             )
         if self._reactions is not None:
             self._reactions.before_watching()

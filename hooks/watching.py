@@ -21,8 +21,9 @@ from trainvitals.hooks.guard import Guard
 from trainvitals.hooks.interception import Interception
 from trainvitals.hooks.light import Seldom
 from trainvitals.hooks.loader import DataWait
-from trainvitals.hooks.observe.looks import Looks, NoLooks
+from trainvitals.hooks.observe.looks import looks_of
 from trainvitals.hooks.observe.observer import Observer
+from trainvitals.hooks.observe.peers import Peers
 from trainvitals.hooks.optimizers import Optimizers, has_closure
 from trainvitals.hooks.pace import Pace
 from trainvitals.hooks.parameterlook import ParameterLook
@@ -51,10 +52,11 @@ class Watch:
         background: Callable[[], float],
         light: bool = False,
         meeting: str = "",
+        has_peers: bool = False,
     ) -> None:
         """`report` sends a non-finite finding at once; `background`: processor seconds of our own threads; `light`:
         watch for those findings only, as rank 0 records the statistics; `meeting`: a name that all ranks know, where
-        they look together at a model that is sharded over them.
+        they look together at a model that is sharded over them; `has_peers`: other ranks train, too.
         """
         self._emitter = emitter
         self._problems = problems
@@ -79,13 +81,14 @@ class Watch:
             self._interrupted,
             self.accounts,
             problems,
+            Peers(self.registry) if has_peers else None,
         )
         self._data_wait = DataWait(self.observer.see_loaded)
         self._scaler = ScalerWatch(emitter.emit, lambda: self.completed, problems)
         self._shards = Shards(meeting, emitter.rows["parameter"], problems)
         self._timetable = Timetable(
             self._shards.pace if meeting else Seldom() if light else Pace(),
-            NoLooks() if meeting or light else Looks(),
+            looks_of(light, meeting != "", has_peers),
         )
         self._parameters = ParameterLook(self.registry, self._optimizers, emitter.rows["parameter"])
         self._backward = BackwardWatch(
@@ -128,6 +131,7 @@ class Watch:
         """Watch these from now on, besides what is watched already; after `detach` go on counting steps."""
         for model in models:
             self.registry.add(model, include, exclude)
+        self.observer.watch(models)
         self._optimizers.name(optimizers, models, self.completed > self._first)
         if criterion is not None:
             self.criteria.add(criterion)

@@ -12,6 +12,7 @@ from trainvitals.app.rules.batches import (
 )
 from trainvitals.app.rules.collapse import PredictionCollapse
 from trainvitals.app.rules.deadgrowth import DeadUnitsGrowing
+from trainvitals.app.rules.epochs import EpochPositionCorrelated
 from trainvitals.app.rules.gap import GeneralisationGap
 from trainvitals.app.rules.gradients import GradientExploding, GradientVanishingDepth
 from trainvitals.app.rules.loopcalls import (
@@ -56,6 +57,7 @@ from trainvitals.app.rules.optimizer import (
     UnchangedParameter,
 )
 from trainvitals.app.rules.oscillation import LossOscillation
+from trainvitals.app.rules.peers import RankDuplicateData, RankParamsDiverged
 from trainvitals.app.rules.plateau import Plateau
 from trainvitals.app.rules.precision import AdamEpsDominates, LowPrecisionUpdateLost
 from trainvitals.app.rules.preflight import Preflight
@@ -156,11 +158,14 @@ RULES: tuple[type[Rule], ...] = (
     FrozenBnUpdating,
     BnSmallBatch,
     LrOutOfFamilyRange,
+    RankParamsDiverged,
     # its data
     RepeatedBatch,
     UnshuffledData,
     SingleClassBatch,
     SameOrderEveryEpoch,
+    EpochPositionCorrelated,
+    RankDuplicateData,
     TrainValOverlap,
     TrainValShift,
     InputConstant,

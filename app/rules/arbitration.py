@@ -16,6 +16,8 @@ DATA: Final = (
     "unshuffled-data",
     "single-class-batch",
     "same-order-every-epoch",
+    "epoch-position-correlated",
+    "rank-duplicate-data",
     "train-val-overlap",
     "train-val-shift",
     "input-scale",
@@ -25,6 +27,7 @@ DATA: Final = (
 WIRED: Final = (
     "optimizer-stale-params",
     "loss-detached",
+    "rank-params-diverged",
     "call-order",
     "clip-before-unscale",
     "weight-init-symmetric",
@@ -50,6 +53,8 @@ MEASURED: Final = (
     "train-val-shift",
     "eval-mode-leak",
     "same-order-every-epoch",
+    "epoch-position-correlated",
+    "rank-duplicate-data",
 )
 """Faults of how a training is measured or walked through: its loss does not suffer from them at once."""
 NOTES: Final = (
@@ -166,7 +171,13 @@ EXPLAINS: Final[dict[str, tuple[str, ...]]] = {
     **{rule: SYMPTOMS for rule in (*DATA, *WIRED) if rule not in MEASURED},
     "lr-out-of-family-range": tuple(rule for rule in SYMPTOMS if rule not in RATE),
     "optimizer-stale-params": (*SYMPTOMS, "trainable-not-in-optimizer"),
-    "unshuffled-data": (*SYMPTOMS, "single-class-batch", "same-order-every-epoch"),
+    "unshuffled-data": (
+        *SYMPTOMS,
+        "single-class-batch",
+        "same-order-every-epoch",
+        "epoch-position-correlated",
+    ),
+    "same-order-every-epoch": ("epoch-position-correlated",),
     "input-constant": (*SYMPTOMS, "repeated-batch", "train-val-shift"),
     "input-scale": (*SYMPTOMS, "train-val-shift"),
     "train-val-shift": VALIDATION,

@@ -8,6 +8,7 @@ import msgspec
 from trainvitals.app.rules.context import Context, StepView
 from trainvitals.app.rules.finding import Finding, RuleState, RuleStateName, Severity
 from trainvitals.app.rules.statistics import Persistence, Span
+from trainvitals.hooks.wire.observed import Peer
 from trainvitals.hooks.wire.records import Event
 
 
@@ -25,6 +26,12 @@ class Rule(msgspec.Struct):
 
     def on_event(self, context: Context, position: tuple[str, int, int], event: Event) -> None:
         """Take an event; `position` is (attempt, step, rank)."""
+
+    def on_peer(self, context: Context, position: tuple[str, int, int], peer: Peer) -> None:
+        """Take what a rank tells of itself for comparison; `position` is (attempt, step, rank).
+
+        Like events it comes from every rank in any order; what one rank tells comes in the order of its steps.
+        """
 
     def on_end(self, context: Context) -> None:
         """The process has ended in good order; `context.message` is what it said."""

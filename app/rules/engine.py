@@ -58,10 +58,11 @@ _told = msgspec.msgpack.Decoder(_Told)
 class Engine:
     """The rules at work on one run, under a policy.
 
-    Statistics are judged for rank 0, events of every rank. How the records are cut into batches, and
-    how the streams of several ranks are interleaved, changes nothing; each stream must be fed in its
-    own order, and an attempt before the next one. What an overtaken attempt still sends counts for
-    its events only. A rule that raises is told no more, and the others go on.
+    Statistics are judged for rank 0, events and what ranks are compared by of every rank. How the
+    records are cut into batches, and how the streams of several ranks are interleaved, changes
+    nothing; each stream must be fed in its own order, and an attempt before the next one. What an
+    overtaken attempt still sends counts for its events only. A rule that raises is told no more,
+    and the others go on.
     """
 
     def __init__(self, rules: Sequence[type[Rule]] = RULES, policy: Policy = DEFAULTS) -> None:
@@ -84,6 +85,10 @@ class Engine:
                 if not self._blinkers.hides(rule, record):
                     self._tell(rule, record.step, rule.on_event, context, position, record)
             return
+        if isinstance(record, Step) and record.observed is not None and record.observed.peer:
+            position = (stream.attempt, record.step, stream.rank)
+            for rule in self._rules:
+                self._tell(rule, record.step, rule.on_peer, context, position, record.observed.peer)
         if stream.rank != 0 or stream.attempt < context.attempt:
             return
         context.attempt = stream.attempt

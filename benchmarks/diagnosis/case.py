@@ -32,6 +32,8 @@ class Case:
     """For NaN: where it came from."""
     interval: int | None = None
     """As given to `tv.watch`; None is what users run."""
+    ranks: int = 1
+    """Processes that train together."""
 
     @property
     def fault(self) -> str:

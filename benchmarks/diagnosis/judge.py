@@ -1,5 +1,7 @@
 """One spool judged by the rules, record by record, as the server would see it come in."""
 
+import heapq
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -9,7 +11,7 @@ from benchmarks.diagnosis.classic import Classic
 from trainvitals.app.rules.engine import Engine
 from trainvitals.app.rules.finding import SEVERITIES, Finding
 from trainvitals.hooks import spool
-from trainvitals.hooks.wire.records import Scalars
+from trainvitals.hooks.wire.records import Record, Scalars
 from trainvitals.hooks.wire.scalars import expand
 
 
@@ -56,19 +58,17 @@ def judge(case: Case, seed: int, folder: Path) -> Verdict:
     shown: dict[str, tuple[int, int]] = {}  # key: (severity, step)
     latest: dict[str, Finding] = {}
     step = samples = 0
-    for stream in spool.find_streams(folder / ".trainvitals"):
-        meta = spool.read_meta(stream)
-        for packed in spool.read_stream(stream):
-            for record in expand(packed) if isinstance(packed, Scalars) else [packed]:
-                engine.feed(meta, record)
-                classic.feed(record)
-                step = max(step, getattr(record, "step", 0))
-                samples += bool(getattr(record, "samples", ()))
-                for finding in engine.findings():
-                    rank = SEVERITIES.index(finding.severity)
-                    before, since = shown.get(finding.key, (-1, step))
-                    shown[finding.key] = max(rank, before), step if rank > 0 >= before else since
-                    latest[finding.key] = finding
+    for meta, packed in _as_it_came(folder):
+        for record in expand(packed) if isinstance(packed, Scalars) else [packed]:
+            engine.feed(meta, record)
+            classic.feed(record)
+            step = max(step, getattr(record, "step", 0))
+            samples += bool(getattr(record, "samples", ()))
+            for finding in engine.findings():
+                rank = SEVERITIES.index(finding.severity)
+                before, since = shown.get(finding.key, (-1, step))
+                shown[finding.key] = max(rank, before), step if rank > 0 >= before else since
+                latest[finding.key] = finding
     final = engine.findings()
     gone = [latest[key] for key in latest if key not in {finding.key for finding in final}]
     return Verdict(
@@ -79,6 +79,20 @@ def judge(case: Case, seed: int, folder: Path) -> Verdict:
         [_found(finding, *shown[finding.key]) for finding in [*final, *gone]],
         classic.alarms,
     )
+
+
+def _as_it_came(folder: Path) -> Iterator[tuple[spool.Meta, Record]]:
+    """The records of all ranks in the order of their times, each rank's in its own."""
+    streams = []
+    for stream in spool.find_streams(folder / ".trainvitals"):
+        meta, latest = spool.read_meta(stream), 0.0
+        timed = []
+        for record in spool.read_stream(stream):
+            latest = max(latest, record.time)
+            timed.append((latest, meta, record))
+        streams.append(timed)
+    for _, meta, record in heapq.merge(*streams, key=lambda timed: timed[0]):
+        yield meta, record
 
 
 def _found(finding: Finding, severity: int, step: int) -> Found:

@@ -13,6 +13,7 @@ import torch
 from benchmarks.diagnosis.case import Case
 from benchmarks.diagnosis.corpus import CASES
 from benchmarks.diagnosis.judge import Verdict, judge
+from benchmarks.diagnosis.together import launch
 from benchmarks.diagnosis.training import run
 
 Job = tuple[str, int, str, bool]
@@ -66,7 +67,10 @@ def _work(job: Job) -> Verdict:
             shutil.rmtree(path, ignore_errors=True)
             path.mkdir(parents=True)
             torch.manual_seed(seed)
-            run(case.build(), path, seed, case.interval)
+            if case.ranks > 1:
+                launch(case, seed, path)
+            else:
+                run(case.build(), path, seed, case.interval)
         return judge(case, seed, path)
     except Exception as error:  # a case that fails is reported as such, beside all others
         return Verdict(name, seed, 0, 0, [], {}, f"{type(error).__name__}: {error}")

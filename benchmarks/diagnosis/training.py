@@ -41,6 +41,8 @@ class Training:
     """The order of an epoch's samples."""
     update: "Callable[[Training, Tensor, Tensor, int], Tensor] | None" = None
     """One whole optimizer step, where it is not the usual one; gives the loss."""
+    on_ranks: "list[Callable[[Training, int], None]]" = field(default_factory=list)
+    """Called on each of several ranks, with its number, once the model is wrapped."""
     evaluate: "Callable[[Training], dict[str, float]] | None" = None
     """One validation, where it is not the usual one."""
 

@@ -21,32 +21,32 @@ _CLOSE = {torch.float32: 1e-3, torch.float64: 1e-3}
 """How near 1 probabilities must add up to; 1e-2 for shorter types."""
 
 
-def ask(call: Call, reading: Reading, measured: bool) -> None:
+def ask(call: Call, reading: Reading, measured: bool) -> str:
     """Ask for what `BatchSeen` tells of the inputs, and whether the output's rows are probabilities.
 
-    Not `measured`: for what tells the batch from others only.
+    Not `measured`: for what tells the batch from others only. Gives the checksum of the inputs, "" where there is none.
     """
     _, args, kwargs, output = call
     given = list(tensors_in((args, kwargs), floating=False))
-    if given:
-        _ask_inputs((args, kwargs), given[0], reading, measured)
-    if not measured:
-        return
-    for tensor in tensors_in(output, limit=1):
-        _ask_output(tensor.detach(), reading)
+    digest = _ask_inputs((args, kwargs), given[0], reading, measured) if given else ""
+    if measured:
+        for tensor in tensors_in(output, limit=1):
+            _ask_output(tensor.detach(), reading)
+    return digest
 
 
-def _ask_inputs(batch: Any, tensor: Tensor, reading: Reading, measured: bool) -> None:
+def _ask_inputs(batch: Any, tensor: Tensor, reading: Reading, measured: bool) -> str:
     sums = [str(entry.get("crc32", "")) for entry in fingerprint(batch)]
+    digest = "-".join(sums) if all(sums) else ""
     base = tensor._base  # a detached tensor has none
     tensor = tensor.detach()
     known: dict[str, Any] = {
         "shape": tuple(tensor.shape)[:16],
         "dtype": str(tensor.dtype).removeprefix("torch."),
-        "digest": "-".join(sums) if all(sums) else "",
+        "digest": digest,
         "owner": int(base.shape[0]) if base is not None and _are_rows(tensor, base) else 0,
     }
-    known_otherwise = all(sums) and not measured
+    known_otherwise = digest and not measured
     place = None if known_otherwise or not is_measurable(tensor) else reading.ask(moments(tensor))
 
     def part(values: Values) -> dict[str, object]:
@@ -54,6 +54,7 @@ def _ask_inputs(batch: Any, tensor: Tensor, reading: Reading, measured: bool) ->
         return {"batch": seen if place is None else with_moments(seen, values[place])}
 
     reading.then(part)
+    return digest
 
 
 def is_measurable(tensor: Tensor) -> bool:

@@ -16,6 +16,8 @@ from trainvitals.hooks.wire.observed import LoaderSeen
 _ROWS_BYTES = 8 << 20
 """Data sets up to this size are compared sample by sample, once."""
 _INDICES = 200_000
+_LONG = 100
+"""Batches from which on a pass is long enough to compare the losses of one with those of the next."""
 _PROVEN = 20
 """Restarts after which nothing more is learnt from the next one."""
 
@@ -29,7 +31,7 @@ class Loaders:
         self._spent = spent
         self._current: Callable[[], Any] = lambda: None
         self._count = 0
-        self._began = -1
+        self._began = self._pass = -1
         self._is_training = False
         self._batches = 0
         self._sequential = self._in_memory = False
@@ -45,8 +47,8 @@ class Loaders:
         """A batch was given."""
         if iterator is self._current():
             self._count += 1
-            if self._count == 2:
-                self._second(iterator)
+            if not self._is_training:
+                self._go_on(iterator)
             return
         begin = perf_counter()
         if torch.is_grad_enabled():
@@ -68,15 +70,16 @@ class Loaders:
         if self._restarts <= _PROVEN:
             self._digest = "-".join(str(entry.get("crc32", "")) for entry in fingerprint(batch))
 
-    def _second(self, iterator: Any) -> None:
-        """The pass goes on; with a step in between it is the training's."""
-        if self._step() == self._began or self._is_training:
+    def _go_on(self, iterator: Any) -> None:
+        """The pass goes on; with a step since its first batch it is the training's."""
+        if self._step() == self._began:
             return
         self._is_training = True
         self._learn(iterator)
         same = self._digest == self._digest_before != "" and self._batches >= 4
         self._same = self._same + 1 if same else 0
         self._digest_before = self._digest
+        self._pass = self._began if self._batches >= _LONG else -1
 
     def _learn(self, iterator: Any) -> None:
         sampler = iterator._index_sampler
@@ -105,7 +108,8 @@ class Loaders:
     @property
     def due(self) -> bool:
         """Whether there is something that is worth telling at once."""
-        return self._same >= 2 and (self._told is None or self._told.same_order < 2)
+        told = self._told or LoaderSeen()
+        return self._pass != told.began or (self._same >= 2 and told.same_order < 2)
 
     def told(self) -> LoaderSeen | None:
         """What is known now; None when that is what was told before."""
@@ -114,6 +118,7 @@ class Loaders:
             restarts=self._restarts,
             sequential=self._sequential,
             same_order=self._same,
+            began=self._pass,
             shared=self._shared,
             workers=self._workers,
             in_memory=self._in_memory,

@@ -5,6 +5,8 @@ start and 4 more each time the run has grown by e, about 50 in 100,000 steps. Th
 would become so few in short trainings that a third of what goes wrong later in them would not be seen.
 """
 
+from trainvitals.hooks.observe.peers import next_agreed
+
 DENSE = 10
 """First steps, one after the other: what a loop does in each of its steps shows in them."""
 SPREAD = 0.25
@@ -61,3 +63,34 @@ class NoLooks(Looks):
 
     def interrupted(self, step: int) -> None:
         """Nothing is planned."""
+
+
+class LooksWithPeers(Looks):
+    """Where other ranks train, too: besides, the steps of which all of them tell."""
+
+    def looked(self, step: int) -> None:
+        """A step was looked at, planned or not: plan the next one."""
+        super().looked(step)
+        self.next_step = min(self.next_step, next_agreed(step + 1))
+
+
+class OnlyWithPeers(NoLooks):
+    """Where another rank records: the steps of which all ranks tell."""
+
+    def resume(self, step: int) -> None:
+        """Begin anew at `step`."""
+        self.next_step = next_agreed(step)
+
+    def looked(self, step: int) -> None:
+        """A step was looked at, planned or not: plan the next one."""
+        self.next_step = next_agreed(step + 1)
+
+
+def looks_of(light: bool, sharded: bool, has_peers: bool) -> Looks:
+    """The plan of a rank. `light`: another one records; `sharded`: all have to look together; `has_peers`: there are
+    other ranks."""
+    if sharded:
+        return NoLooks()
+    if light:
+        return OnlyWithPeers()
+    return LooksWithPeers() if has_peers else Looks()

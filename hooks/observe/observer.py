@@ -18,6 +18,7 @@ from trainvitals.hooks.observe import batches, facts, graph, losses, targets
 from trainvitals.hooks.observe.loaders import Loaders
 from trainvitals.hooks.observe.modes import Evaluations, Moded
 from trainvitals.hooks.observe.order import CallOrder
+from trainvitals.hooks.observe.peers import Peers
 from trainvitals.hooks.observe.reading import Reading, first
 from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.registry import Registry
@@ -45,9 +46,11 @@ class Observer:
         interrupted: Callable[[], None],
         accounts: Accounts,
         problems: Problems,
+        peers: Peers | None = None,
     ) -> None:
         """`optimizers`: those known, the counting one first; `see_labels` counts labels that nobody told of;
-        `emit` sends a record; `step`: the index of the step under way; `interrupted`: an evaluation begins."""
+        `emit` sends a record; `step`: the index of the step under way; `interrupted`: an evaluation begins;
+        `peers`: this rank among others, where there are any."""
         self._registry = registry
         self._optimizers = optimizers
         self._see_labels = see_labels
@@ -56,6 +59,7 @@ class Observer:
         self._interrupted = interrupted
         self._accounts = accounts
         self._problems = problems
+        self._peers = peers
         self._order = CallOrder(optimizers, self._see_backward)
         self._moded = Moded(registry)
         self._evaluations = Evaluations(registry, self._moded)
@@ -110,9 +114,16 @@ class Observer:
             self._handle = None
         self._reading = None
 
+    def watch(self, models: Sequence[nn.Module]) -> None:
+        """These are watched from now on, as they were given."""
+        if self._peers is not None:
+            self._peers.watch(models)
+
     def forget(self) -> None:
         """See nothing more, and let go of the models."""
         self.end()
+        if self._peers is not None:
+            self._peers.forget()
         self._moded.forget()
         self._losses, self._uncounted = [], None
 
@@ -163,7 +174,9 @@ class Observer:
             return
         self._batch_seen = True
         with self._looking("looking at a batch"), torch.no_grad():
-            batches.ask(call, self._reading, self._measured)
+            digest = batches.ask(call, self._reading, self._measured)
+            if self._peers is not None:
+                self._peers.ask(call, digest, self._step(), self._reading)
 
     @contextmanager
     def _looking(self, what: str) -> Iterator[None]:

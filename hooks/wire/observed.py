@@ -137,6 +137,8 @@ class LoaderSeen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sequential: bool = False
     same_order: int = 0
     """Passes, one after the other, that began with the very batch of the pass before."""
+    began: int = -1
+    """Step at which the pass under way began; -1 where a pass has fewer than 100 batches."""
     shared: float | None = None
     """Share of the samples of an evaluation's data set that are in the training's; None where it is not known."""
     workers: int = -1
@@ -209,6 +211,25 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
 
 
+class Peer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one of several ranks that are parallel in their data has at a step of which all of them tell."""
+
+    first: int = 0
+    """The lowest rank of the group that it belongs to."""
+    ranks: int = 0
+    """How many ranks the group has."""
+    batch: str = ""
+    """Checksum of the inputs of the model; "" where there are none to check."""
+    weights: bytes = b""
+    """uint32, little-endian: checksums of parts of the trainable weights, as they are in the forward pass."""
+    layers: list[str] = []
+    """The first layer of each of these parts; told when it changes."""
+    device: str = ""
+    """What computes the weights."""
+    why: str = ""
+    """Why the weights are not told."""
+
+
 class Observed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one look has seen. Everything is optional."""
 
@@ -238,5 +259,6 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     modes: Modes | None = None
     evaluation: Evaluation | None = None
     loader: LoaderSeen | None = None
+    peer: Peer | None = None
     facts: Facts | None = None
     preflight: list[Checked] = []

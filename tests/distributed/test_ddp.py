@@ -11,6 +11,7 @@ from distributed.ranks import FAULT, SCENARIOS, STEPS, batch
 from trainvitals.app.rules.engine import Engine
 from trainvitals.app.rules.finding import Finding
 from trainvitals.app.store.types import Stream
+from trainvitals.hooks.wire.observed import Observed
 from trainvitals.hooks.wire.records import End, Event, Start, Step
 
 pytestmark = pytest.mark.slow
@@ -70,7 +71,15 @@ def test_only_rank_0_records_statistics(folder: Path) -> None:
     steps = [record for record in streams[0][1] if isinstance(record, Step)]
     assert {0} <= {record.step for record in steps} <= set(range(STEPS))
     assert any(record.samples for record in steps)
-    assert [type(record) for record in streams[1][1]] == [Start, End]
+    start, *told, end = streams[1][1]
+    assert isinstance(start, Start) and isinstance(end, End)
+    assert [record.step for record in told] == [0, 1, 2, 4]
+    assert all(
+        record.observed == Observed(peer=record.observed.peer)
+        and not record.scalars
+        and not record.samples
+        for record in told
+    )
     assert findings(streams) == [] or all(f.severity == "info" for f in findings(streams))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -71,6 +72,22 @@ RUN: dict[str, Any] = {"project": "examples", "mode": "offline", "id": "example"
 def another_life() -> tv.Run:
     """The run, from here on in a process life of its own, as after a crash."""
     return tv.init(**RUN)
+
+
+def on_ranks(training: Callable[[int], None]) -> None:
+    """The same on two ranks, each in a process of its own: `training` is given its rank."""
+    torch.multiprocessing.spawn(_rank, (training, RUN), nprocs=2)
+
+
+def _rank(rank: int, training: Callable[[int], None], run: dict[str, Any]) -> None:
+    torch.set_num_threads(1)
+    meeting = f"file://{run['dir']}/meeting"
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    torch.manual_seed(0)
+    with tv.init(**run):
+        training(rank)
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 def judged(training: Callable[[], None], folder: Path) -> list[Finding]:
