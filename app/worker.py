@@ -7,6 +7,8 @@ made by one worker and not by each.
 import itertools
 import json
 import re
+import socket
+import time
 import zlib
 from typing import Any
 
@@ -30,6 +32,8 @@ _MALFORMED = (
 )
 
 
+STAND_BACK_S = 0.003
+"""How long another worker has to take a connection."""
 _LIVE = re.compile(r"/api/v1/runs/([^/]+)/live")
 
 
@@ -47,10 +51,24 @@ def send_home(worker: Any, request: Any) -> None:
     live = _LIVE.fullmatch(request.path)
     if live and zlib.crc32(live[1].encode()) % worker.cfg.workers != worker.place:
         request.force_close()
+        worker.stands_back = True
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
     """Threads, as gunicorn has them."""
+
+    stands_back = False
+    """Whether the next connection is left to another worker, if one takes it at once."""
+
+    def accept(self, listener: socket.socket) -> None:
+        """Take a new connection; not the one that comes back after `send_home`.
+
+        Where little goes on the system wakes the same worker each time, which would send the page away for ever.
+        """
+        if self.stands_back:
+            self.stands_back = False
+            time.sleep(STAND_BACK_S)
+        super().accept(listener)
 
     def init_process(self) -> None:
         """Answer requests until the end."""
