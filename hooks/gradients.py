@@ -62,9 +62,11 @@ def _is_for_numpy(gradient: Tensor) -> bool:
 def joined(tensors: list[Tensor]) -> Tensor | None:
     """All elements in one tensor of float32 or float64, a single tensor perhaps as a view; None where they do not
     fit into one."""
+    if not tensors:
+        return None
     try:
         flat: Tensor = torch._C._nn.flatten_dense_tensors(tensors)
-    except (RuntimeError, NotImplementedError):  # none, sparse ones, or on several devices
+    except (RuntimeError, NotImplementedError):  # sparse ones, or on several devices
         return None
     flat = flat.detach()
     return flat if flat.dtype.itemsize >= 4 else flat.float()

@@ -7,7 +7,6 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
-from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.diagnosis.bases import BASES
@@ -158,6 +157,10 @@ def with_batch_statistics_of_their_own(t, rank):
 
 @together("mlp-adam")
 def sharing_the_optimizer(t, rank):
+    from torch.distributed.optim import (
+        ZeroRedundancyOptimizer,
+    )  # warns of its own use of TorchScript
+
     t.optimizers = [ZeroRedundancyOptimizer(t.model.parameters(), torch.optim.Adam, lr=1e-3)]
 
 
