@@ -109,10 +109,9 @@ class Packed:
         return found
 
     @np.errstate(all="ignore")
-    def changes(self, before: Floats) -> tuple[list[float], list[float]]:
-        """Sum of squared differences from a copy of the same tensors, and the share of elements without any."""
-        places = self._layout
-        change = self._values - before
+    def as_changes(self) -> tuple[list[float], list[float]]:
+        """Of differences: the sum of their squares for each tensor, and the share of elements without any."""
+        change, places = self._values, self._layout
         found = _squares(change, places)
         for index in np.flatnonzero((found < 1e-28) | (found > 1e30)).tolist():
             wide = change[places.slices[index]].astype(np.float64)

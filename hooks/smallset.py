@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trainvitals.hooks.draft import COLUMN, Draft
-from trainvitals.hooks.gradients import all_finite, joined
+from trainvitals.hooks.gradients import all_finite
 from trainvitals.hooks.memory import Floats, Memory
 from trainvitals.hooks.packed import SMALL, Packed, is_single
 from trainvitals.hooks.plain import Array
@@ -18,7 +18,6 @@ from trainvitals.hooks.stats import Moments
 
 _SIZES = [Moments._fields.index(name) for name in ("rms", "std", "absmax", "nonfinite")]
 _RMS = Moments._fields.index("rms")
-_NONE: Floats = np.empty(0, np.float32)
 
 
 def small_view(tensor: Tensor, memory: Memory) -> Array | None:
@@ -37,11 +36,17 @@ class SmallSet:
         self._views = views
         self._places = self._where()
         self._sizes = tuple(map(len, views))
-        self._before = _NONE
+        size = sum(self._sizes)
+        self._room: Floats = np.empty(2 * size, np.float32)
+        """The weights before the step, then the gradients: fresh memory at each sample would cost more."""
+        self._change: Floats = np.empty(size, np.float32)
         self._stepped: list[int] = []
         """Those with a gradient, by their place here."""
-        self._gradients = _NONE
         self._factor = 1.0
+        self._slotted: list[int] = []
+        """Those for whose gradients there are `_slots`, in `_copy`."""
+        self._slots: list[Tensor] = []
+        self._copy = torch.empty(0)
 
     @property
     def members(self) -> list[tuple[int, Tensor]]:
@@ -58,23 +63,34 @@ class SmallSet:
 
     def take_weights(self) -> None:
         """Copy the weights, before the optimizer moves them."""
-        self._before = np.concatenate(self._views)
-        self._stepped, self._gradients = [], _NONE
+        np.concatenate(self._views, out=self._room[: len(self._change)])
+        self._stepped = []
 
     def take_gradients(self, factor: float) -> Tensor | None:
         """Copy the gradients, of which `factor` times as much counts: as one tensor, None where they do not fit into
         one. Those without one have not stepped."""
         gradients = [tensor.grad for tensor in self.tensors]
         given = [gradient for gradient in gradients if gradient is not None]
-        copy = joined(given)
-        if copy is None or type(copy) is not Tensor or copy.dtype is not torch.float32:
+        if not all(type(gradient) is Tensor and not gradient.requires_grad for gradient in given):
             return None
-        if len(given) == 1:
-            copy = copy.resolve_neg().clone()  # it was a view
-        self._stepped = [i for i, gradient in enumerate(gradients) if gradient is not None]
-        self._gradients = copy.numpy()
-        self._factor = factor
-        return copy
+        stepped = [i for i, gradient in enumerate(gradients) if gradient is not None]
+        if stepped != self._slotted:
+            self._make_slots(stepped)
+        try:
+            torch._foreach_copy_(self._slots, given)
+        except RuntimeError:  # sparse ones
+            return None
+        self._stepped, self._factor = stepped, factor
+        return self._copy
+
+    def _make_slots(self, stepped: list[int]) -> None:
+        """Find the places of the gradients of these, end to end."""
+        behind = torch.from_numpy(self._room[len(self._change) :])
+        sizes = [self._sizes[i] for i in stepped]
+        self._copy = behind[: sum(sizes)]
+        parts = zip(stepped, torch.split(self._copy, sizes), strict=True)
+        self._slots = [part.view(self.tensors[i].shape) for i, part in parts]
+        self._slotted = stepped
 
     def finish(
         self, draft: Draft, histograms: bool, adam: Sequence[tuple[Number, Number]]
@@ -83,26 +99,23 @@ class SmallSet:
 
         `adam`: update factor and share ruled by eps of each.
         """
-        after, spoiled = None, []
-        if self.is_current:  # not given other data in the meantime
-            after = np.concatenate(self._views)
-            with np.errstate(all="ignore"):
-                if not math.isfinite(np.add.reduce(after)):
-                    spoiled = [t for t in self.tensors if not all_finite([t.detach()])]
-        self._measure(draft, histograms, after, adam)
-        return spoiled
+        squares = self._measure(draft, histograms)
+        if not self.is_current:  # given other data in the meantime
+            return []
+        changes = self._measure_update(draft, squares, adam)
+        found = zip(self.tensors, changes, strict=True)
+        suspects = [tensor for tensor, change in found if not math.isfinite(change)]
+        return [tensor for tensor in suspects if not all_finite([tensor.detach()])]
 
-    def _measure(
-        self, draft: Draft, histograms: bool, after: Floats | None, adam: Sequence[Any]
-    ) -> None:
-        """Fill the rows of weights, gradients and updates."""
+    def _measure(self, draft: Draft, histograms: bool) -> list[float]:
+        """Fill the rows of weights and gradients; returns the sum of squares of each weight."""
         count, rows = len(self._rows), [self._rows[i] for i in self._stepped]
-        gradients = self._gradients
+        sizes = self._sizes + tuple(self._sizes[i] for i in self._stepped)
+        values = self._room[: sum(sizes)]
         if self._factor != 1.0:
             with np.errstate(all="ignore"):
-                gradients = gradients * np.float32(self._factor)
-        sizes = tuple(self._sizes[i] for i in self._stepped)
-        packed = Packed(np.concatenate([self._before, gradients]), self._sizes + sizes)
+                values[len(self._change) :] *= np.float32(self._factor)
+        packed = Packed(values, sizes)
         moments = packed.moments()
         kept = moments[:, _SIZES].tolist()
         draft.put_all("parameter", COLUMN["weight_rms"], self._rows, kept[:count])
@@ -112,15 +125,17 @@ class SmallSet:
             draft.count_all("weight", self._rows, counts[:count])
             if rows:
                 draft.count_all("gradient", rows, counts[count:])
-        if after is not None:
-            squares = (moments[:count, _RMS] ** 2 * self._sizes).tolist()
-            self._measure_update(draft, after, squares, adam)
+        squares: list[float] = (moments[:count, _RMS] ** 2 * self._sizes).tolist()
+        return squares
 
     def _measure_update(
-        self, draft: Draft, after: Floats, squares: list[float], adam: Sequence[Any]
-    ) -> None:
-        """`squares`: sum of squares of each weight before the step."""
-        changes, same = Packed(after, self._sizes).changes(self._before)
+        self, draft: Draft, squares: list[float], adam: Sequence[Any]
+    ) -> list[float]:
+        """`squares`: sum of squares of each weight before the step. Returns those of the changes."""
+        np.concatenate(self._views, out=self._change)
+        with np.errstate(all="ignore"):
+            self._change -= self._room[: len(self._change)]
+        changes, same = Packed(self._change, self._sizes).as_changes()
         values: list[Any] = []
         for index, (change, size) in enumerate(zip(changes, squares, strict=True)):
             moved = self.tensors[index].grad is not None and size and change == change
@@ -128,3 +143,4 @@ class SmallSet:
             unchanged = 1.0 if same[index] == 1.0 else 0.0
             values.append((ratio, unchanged, same[index], *adam[index]))
         draft.put_all("parameter", COLUMN["update_ratio"], self._rows, values)
+        return changes

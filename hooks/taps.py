@@ -1,7 +1,6 @@
 """Statistics of layer outputs, taken in the call of a sampled step."""
 
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from trainvitals.hooks import histogram
 from trainvitals.hooks.deadunits import DeadUnits, has_flat_zero_side
 from trainvitals.hooks.draft import COLUMN, Draft
+from trainvitals.hooks.memory import Floats
 from trainvitals.hooks.packed import Packed, is_small
 from trainvitals.hooks.plain import plain, values
 from trainvitals.hooks.readout import Number
@@ -72,6 +72,8 @@ class Taps:
         self._last_output: Tensor | None = None
         self._channels_first = True
         self._copied: list[_Copied] = []
+        self._room: Floats = np.empty(COPIED, np.float32)
+        """Where they lie, end to end: memory that is never written takes no place."""
         self._elements = 0
         """Of all copies."""
 
@@ -92,7 +94,7 @@ class Taps:
     def finish(self) -> None:
         """The step's forward passes are over: what was copied of them can be measured."""
         if self._draft is not None and self._copied:
-            _measure(self._draft, self._copied, self._histograms)
+            self._measure(self._draft)
         self.end()
 
     def forget(self, layers: dict[nn.Module, str]) -> None:
@@ -144,30 +146,28 @@ class Taps:
         self, draft: Draft, layer: _Layer, row: int, tensor: Tensor, channels_first: bool
     ) -> None:
         if self._elements + tensor.numel() > COPIED:
-            _measure(draft, self._copied, self._histograms)
-            self._copied, self._elements = [], 0
-        values = tensor.numpy().copy() if tensor.dtype is torch.float32 else tensor.float().numpy()
+            self._measure(draft)
+        begin, self._elements = self._elements, self._elements + tensor.numel()
+        values = self._room[begin : self._elements].reshape(tensor.shape)
+        values[...] = (tensor if tensor.dtype is torch.float32 else tensor.float()).numpy()
         self._copied.append(_Copied(layer, row, values, channels_first))
-        self._elements += values.size
 
-
-def _measure(draft: Draft, copied: Sequence[_Copied], histograms: bool) -> None:
-    """Fill the rows of some small outputs, all together."""
-    packed = Packed(
-        np.concatenate([copy.values for copy in copied], axis=None),
-        tuple(copy.values.size for copy in copied),
-    )
-    taken = packed.moments(zeros=True).tolist()
-    varies = batch_variations([copy.values for copy in copied], [row[_RMS] for row in taken])
-    for (layer, _, output, channels_first), row, apart in zip(copied, taken, varies, strict=True):
-        units = _NO_UNITS
-        if layer.dead is not None or layer.tails is not None:
-            units = _of_units(layer, output, channels_first, row[_ABSMAX])
-        row += (*units, apart)
-    rows = [copy.row for copy in copied]
-    draft.put_all("activation", _FIRST_COLUMN, rows, taken)
-    if histograms:
-        draft.count_all("activation", rows, packed.histograms())
+    def _measure(self, draft: Draft) -> None:
+        """Fill the rows of what was copied, all together."""
+        copied, sizes = self._copied, tuple(copy.values.size for copy in self._copied)
+        packed = Packed(self._room[: self._elements], sizes)
+        self._copied, self._elements = [], 0
+        taken = packed.moments(zeros=True).tolist()
+        varies = batch_variations([copy.values for copy in copied], [row[_RMS] for row in taken])
+        for copy, row, apart in zip(copied, taken, varies, strict=True):
+            units = _NO_UNITS
+            if copy.layer.dead is not None or copy.layer.tails is not None:
+                units = _of_units(copy.layer, copy.values, copy.channels_first, row[_ABSMAX])
+            row += (*units, apart)
+        rows = [copy.row for copy in copied]
+        draft.put_all("activation", _FIRST_COLUMN, rows, taken)
+        if self._histograms:
+            draft.count_all("activation", rows, packed.histograms())
 
 
 def _of_units(
