@@ -67,14 +67,21 @@ _EXPLAINED = (
     "each case of `benchmarks/diagnosis/`, and most trainings are watched with default settings.",
     "",
     "The *held-out* cases, two fifths by a hash of their names, have seeds of their own; no threshold was chosen on "
-    "them, and none of their records was looked into. They are not wholly blind: a fault is in both parts, in other "
-    "trainings, and what was missed is listed by name below, so that it was known which rules were lacking. "
+    "them, and none of their records was looked into but where this says so. They are not wholly blind: a fault is in "
+    "both parts, in other trainings, and what was missed is listed by name below, so that it was known which rules "
+    "were lacking. "
     "Blind were the twenty cases at the end of `benchmarks/diagnosis/wiring.py` when they were first judged: "
     "written after the rules that they are about, and trained in this benchmark for the first time on 2026-11-21. "
     "How often the loop is looked at, and whether the budget pays for it, was chosen among four plans after the "
     "sums of both parts had been seen for each. The 40 trainings that came on 2026-11-22 (dying units, early decay, "
     "skipped steps, a valley too steep, waiting for data, outputs of one class) were written together with their rules "
-    "and looked at in both parts: of those rules they are no held-out evidence.",
+    "and looked at in both parts: of those rules they are no held-out evidence. Of the cases that came the same day "
+    "with `rank-params-diverged`, `rank-duplicate-data` and `epoch-position-correlated`: the three of "
+    "`one-rank-skips-large-losses` are all held out, were not found at first, and one of their records was looked into "
+    "(the fault never happened; the case was changed); `unfrozen-behind-the-wrapper` and `weights-loaded-on-one-rank` "
+    "came after the first results; the name of `sampler-of-the-first-rank-on-all` was chosen so that one of its cases "
+    "is held out; the threshold of the last rule was changed after a miss in the tuned part, before its held-out cases "
+    "were judged.",
 )
 
 
