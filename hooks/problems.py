@@ -20,7 +20,11 @@ class Problems:
         self.count = 0
 
     def caught(self, where: str, error: Exception) -> None:
-        """Report an exception; call it from the handler. Raises it again when strict."""
+        """Report an exception; call it from the handler. Raises it again when strict.
+
+        The handlers that call this catch every Exception: they stand where the training calls our work, on models and
+        tensors of any kind, and what goes wrong in it must end there.
+        """
         self.note(f"{where} failed: {type(error).__name__}: {error}. Training goes on.")
         if self.strict:
             raise error
