@@ -124,9 +124,22 @@ def test_layers_are_called_by_their_own_classes(folder: Path, alone: list[Record
         ]
 
 
-def test_other_ranks_record_no_steps(folder: Path) -> None:
+def batches(records: list[Record]) -> dict[int, str]:
+    """Checksums of the batches that a rank tells, by step."""
+    steps = [r for r in records if isinstance(r, Step) and r.observed and r.observed.peer]
+    return {r.step: r.observed.peer.batch for r in steps if r.observed and r.observed.peer}
+
+
+def test_other_ranks_tell_their_batches_and_nothing_else(folder: Path) -> None:
     streams = streams_in(folder / "together")
-    assert [type(record) for record in streams[1][1]] == [Start, End]
+    first, *steps, last = streams[1][1]
+    assert (type(first), type(last)) == (Start, End)
+    held = [(r.scalars, r.samples, r.histograms) for r in steps if isinstance(r, Step)]
+    assert held == [({}, [], [])] * len(steps)
+    here, there = batches(streams[0][1]), batches(streams[1][1])
+    assert list(here) == list(there) == [r.step for r in steps if isinstance(r, Step)]
+    assert len(there) > 1
+    assert not set(here.values()) & set(there.values())
 
 
 def test_a_step_that_is_looked_at_costs_one_reduction_and_a_quiet_one_none(folder: Path) -> None:
