@@ -129,13 +129,19 @@ def test_a_permanent_error_is_given_up_at_once_and_shown(outbox, channel, dispat
     assert delivery.state not in {"delivered", "pending"}
 
 
-def test_a_receiver_that_stays_away_is_given_up_after_a_day(outbox, channel, dispatcher, finding):
-    outbox.find(finding("a"))
-    channel.error = ChannelError("No answer.")
+def try_for_two_days(outbox, dispatcher):
+    """Tick every minute; returns the time after that."""
     now = outbox.now
     while now < outbox.now + 2 * GIVE_UP_S:
         dispatcher.tick(now)
         now += 60
+    return now
+
+
+def test_a_receiver_that_stays_away_is_given_up_after_a_day(outbox, channel, dispatcher, finding):
+    outbox.find(finding("a"))
+    channel.error = ChannelError("No answer.")
+    now = try_for_two_days(outbox, dispatcher)
     assert 200 < channel.tries < 310  # every five minutes in the end
     channel.error = None
     assert dispatcher.tick(now) == 0
@@ -146,10 +152,7 @@ def test_a_channel_with_a_fault_is_given_up_after_a_day_and_named(
 ):
     outbox.find(finding("a"))
     channel.error = KeyError("blocks")
-    now = outbox.now
-    while now < outbox.now + 2 * GIVE_UP_S:
-        dispatcher.tick(now)
-        now += 60
+    try_for_two_days(outbox, dispatcher)
     assert 200 < channel.tries < 310
     (delivery,) = outbox.store.deliveries("run-1", limit=10)
     assert "KeyError" in delivery.error
