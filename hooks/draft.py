@@ -10,40 +10,13 @@ import torch
 from torch import Tensor
 
 from trainvitals.hooks import histogram
+from trainvitals.hooks.gathered import COLUMNS, GROUP, Block, Gathered
 from trainvitals.hooks.observe.reading import Reading
 from trainvitals.hooks.readout import Number, Readout
 from trainvitals.hooks.recorder import Recorder
 from trainvitals.hooks.registry import Rows
-from trainvitals.hooks.wire import codec, limits
-from trainvitals.hooks.wire.bins import BINS
-from trainvitals.hooks.wire.columns import ACTIVATION, MISSING_BITS, PARAMETER
-from trainvitals.hooks.wire.records import GroupKind, HistogramKind, Histograms, Sample
-
-_COLUMNS: dict[GroupKind, list[str]] = {
-    "activation": [column.key for column in ACTIVATION],
-    "parameter": [column.key for column in PARAMETER],
-}
-_GROUP: dict[GroupKind, int] = {"activation": 0, "parameter": 1}
-_KIND: dict[HistogramKind, GroupKind] = {
-    "activation": "activation",
-    "weight": "parameter",
-    "gradient": "parameter",
-}
-_NAN_IS_MISSING: dict[GroupKind, list[bool]] = {
-    "activation": [column.nan_is_missing for column in ACTIVATION],
-    "parameter": [column.nan_is_missing for column in PARAMETER],
-}
-COLUMN: dict[str, int] = {
-    key: index for columns in _COLUMNS.values() for index, key in enumerate(columns)
-}
-"""Column key to its place in its group."""
-
-
-class Block(NamedTuple):
-    """Values of some neighbouring columns of a group, gathered row by row."""
-
-    rows: list[int]
-    values: list[Sequence[float]]
+from trainvitals.hooks.wire import limits
+from trainvitals.hooks.wire.records import GroupKind, HistogramKind
 
 
 class Late(NamedTuple):
@@ -188,10 +161,10 @@ class Emitter:
             rows.dirty = False
             self._recorder.layout(
                 step=step,
-                group=_GROUP[kind],
+                group=GROUP[kind],
                 kind=kind,
                 rows=list(rows.rows),
-                columns=_COLUMNS[kind],
+                columns=COLUMNS[kind],
             )
 
     def _send(self, draft: Draft) -> None:
@@ -205,48 +178,12 @@ class Emitter:
             keys, most = list(scalars), limits.MAX_SCALARS
             some = (keys[begin : begin + most] for begin in range(0, len(keys), most))
             parts = [{key: scalars[key] for key in part} for part in some]
+        gathered = None
         if draft.blocks or draft.counts:
-            for kind in _GROUP:
+            for kind in GROUP:
                 self.send_layout(kind, draft.step)
-            fields |= self._statistics(draft)
-        self._recorder.step(step=draft.step, scalars=parts[0], **fields)
+            sizes = {kind: len(rows.rows) for kind, rows in self.rows.items()}
+            gathered = Gathered(sizes, draft.blocks, draft.counts)  # type: ignore[arg-type]  # all are here
+        self._recorder.step(step=draft.step, scalars=parts[0], gathered=gathered, **fields)
         for part in parts[1:]:
             self._recorder.step(step=draft.step, scalars=part)
-
-    def _statistics(self, draft: Draft) -> dict[str, Any]:
-        samples: list[Sample] = []
-        for kind in _GROUP:
-            blocks = {place[1]: block for place, block in draft.blocks.items() if place[0] == kind}
-            if blocks:
-                values = codec.pack_floats(self._matrix(kind, blocks))
-                samples.append(Sample(group=_GROUP[kind], values=values))
-        found: dict[str, Any] = {"samples": samples} if samples else {}
-        if draft.counts:
-            found["histograms"] = self._histograms(draft.counts)
-        return found
-
-    def _matrix(self, kind: GroupKind, blocks: dict[int, Block]) -> npt.NDArray[np.float32]:
-        shape = (len(self.rows[kind].rows), len(_COLUMNS[kind]))
-        bits = np.full(shape, MISSING_BITS, dtype=np.uint32)
-        matrix = bits.view(np.float32)
-        with np.errstate(over="ignore"):
-            for column, block in blocks.items():
-                values = np.array(block.values, dtype=np.float64)
-                matrix[block.rows, column : column + values.shape[1]] = values
-        bits[np.isnan(matrix) & _NAN_IS_MISSING[kind]] = MISSING_BITS
-        return matrix
-
-    def _histograms(
-        self, found: dict[HistogramKind, list[tuple[list[int], histogram.Counts]]]
-    ) -> list[Histograms]:
-        groups = []
-        for kind, chunks in found.items():
-            counts = np.zeros((len(self.rows[_KIND[kind]].rows), BINS), dtype=np.int64)
-            for rows, some in chunks:
-                counts[rows] = some
-            groups.append(counts)
-        packed = codec.pack_counts_of(groups)
-        return [
-            Histograms(group=_GROUP[_KIND[kind]], kind=kind, counts=counts)
-            for kind, counts in zip(found, packed, strict=True)
-        ]

@@ -11,7 +11,8 @@ from torch.optim import Optimizer
 
 from trainvitals.hooks import histogram, readout
 from trainvitals.hooks.adam import AdamUpdate
-from trainvitals.hooks.draft import COLUMN, Draft
+from trainvitals.hooks.draft import Draft
+from trainvitals.hooks.gathered import COLUMN
 from trainvitals.hooks.gradients import all_finite
 from trainvitals.hooks.memory import Memory
 from trainvitals.hooks.plain import Array, array, flat, plain, stride, values

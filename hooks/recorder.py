@@ -4,12 +4,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from queue import SimpleQueue
 from typing import Any
 
+from trainvitals.hooks import gathered as statistics
 from trainvitals.hooks import spool
+from trainvitals.hooks.gathered import Gathered
 from trainvitals.hooks.sender import say
 from trainvitals.hooks.wire import codec, limits
 from trainvitals.hooks.wire.records import End, Event, Layout, Record, Start, Step
@@ -19,11 +22,26 @@ FLUSH_INTERVAL = 0.2
 """Seconds that a record waits in memory at most: what a kill may cost."""
 MAX_BUFFERED = 50_000
 """Records in memory; more than that means that the disk stands still, and they are dropped."""
+_MAX_UNPACKED = 8_192
+"""Rows of statistics that wait to be packed, which takes them from about 2 KiB to 100 bytes: beyond that they are
+packed where they come from."""
 _WRITE_AT_ONCE = 2048
 
 _NONE: dict[str, float] = {}
 
 _Make = Callable[[int], Record]
+
+
+class _Sampled:
+    """Makes the record of a sampled step, whose statistics are packed with those of others."""
+
+    def __init__(self, now: float, gathered: Gathered, fields: dict[str, Any]) -> None:
+        self._time = now
+        self.gathered = gathered
+        self._fields = fields
+
+    def __call__(self, seq: int) -> Record:
+        return Step(seq=seq, time=self._time, **self._fields, **self.gathered.fields())
 
 
 class Recorder:
@@ -35,7 +53,8 @@ class Recorder:
 
     def __init__(self, writer: spool.SpoolWriter) -> None:
         self._writer = writer
-        self._buffer: deque[Row | _Make] = deque()  # append and popleft need no lock
+        self._buffer: deque[Row | _Make | _Sampled] = deque()  # append and popleft need no lock
+        self._rows_taken = self._rows_packed = 0  # each is changed in one place only
         self._next = 0
         self._writing = threading.Lock()
         self._stop = threading.Event()
@@ -57,9 +76,22 @@ class Recorder:
         """Rows and columns of a group."""
         self._make(Layout, fields)
 
-    def step(self, *, step: int, scalars: Mapping[str, float] = _NONE, **fields: Any) -> None:
-        """What one step has to say."""
-        if fields:
+    def step(
+        self,
+        *,
+        step: int,
+        scalars: Mapping[str, float] = _NONE,
+        gathered: Gathered | None = None,
+        **fields: Any,
+    ) -> None:
+        """What one step has to say; `gathered`: statistics of which fields are still to be made."""
+        if gathered is not None:
+            if self._rows_taken - self._rows_packed > _MAX_UNPACKED:
+                gathered.fields()
+            fields |= {"step": step, "scalars": scalars}
+            if self._add(_Sampled(time.time(), gathered, fields)):
+                self._rows_taken += gathered.size
+        elif fields:
             self._make(Step, {"step": step, "scalars": scalars, **fields})
         else:
             self.scalars((step, tuple(scalars), list(scalars.values())))
@@ -86,13 +118,18 @@ class Recorder:
         self.flush()
 
     def _make(self, kind: type[Record], fields: dict[str, Any]) -> None:
+        now = time.time()
+        self._add(lambda seq: kind(seq=seq, time=now, **fields))
+
+    def _add(self, make: _Make | _Sampled) -> bool:
+        """Whether there was room for it."""
         if len(self._buffer) >= MAX_BUFFERED:
             self._drop(1, "the disk is too slow")
-            return
-        now = time.time()
-        self._buffer.append(lambda seq: kind(seq=seq, time=now, **fields))
+            return False
+        self._buffer.append(make)
         if self._idle:
             self._wake()
+        return True
 
     def flush(self) -> None:
         """Write everything that was added so far. Never raises for what the disk does."""
@@ -103,7 +140,8 @@ class Recorder:
                 self._write([self._buffer.popleft() for _ in range(count)])
                 left -= count
 
-    def _write(self, taken: list[Row | _Make]) -> None:
+    def _write(self, taken: list[Row | _Make | _Sampled]) -> None:
+        self._pack(taken)
         payloads: list[bytes] = []
         held = 0
         for make, steps in _makers(taken):
@@ -125,6 +163,14 @@ class Recorder:
             self._drop(held, f"cannot write {self._writer.folder}: {error.strerror or error}")
         else:
             self._next += len(payloads)
+
+    def _pack(self, taken: list[Row | _Make | _Sampled]) -> None:
+        """Pack the statistics of all of these at once."""
+        sampled = [item.gathered for item in taken if type(item) is _Sampled]
+        if sampled:
+            with suppress(Exception):  # whichever of them it is cannot be encoded, and that is told
+                statistics.pack(sampled)
+            self._rows_packed += sum(gathered.size for gathered in sampled)
 
     def _drop(self, count: int, reason: str) -> None:
         self.dropped += count
@@ -157,7 +203,7 @@ class Recorder:
             self._writer.close()
 
 
-def _makers(taken: list[Row | _Make]) -> Iterator[tuple[_Make, int]]:
+def _makers(taken: list[Row | _Make | _Sampled]) -> Iterator[tuple[_Make, int]]:
     """What makes the records, and of how many steps each is; rows next to each other become one."""
     now = time.time()
     for kind, group in groupby(taken, type):

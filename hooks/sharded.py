@@ -11,8 +11,9 @@ from torch.optim import Optimizer
 
 from trainvitals.hooks import histogram, readout
 from trainvitals.hooks.adam import AdamUpdate
-from trainvitals.hooks.draft import COLUMN, Draft
+from trainvitals.hooks.draft import Draft
 from trainvitals.hooks.ensemble import AgreedPace, Ensemble, Floats, Plan, counts_here
+from trainvitals.hooks.gathered import COLUMN
 from trainvitals.hooks.memory import Memory
 from trainvitals.hooks.pace import HISTOGRAM_EVERY
 from trainvitals.hooks.parameterstats import KEPT, KEPT_IN_ALL

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainvitals.hooks.draft import COLUMN, Draft
+from trainvitals.hooks.draft import Draft
+from trainvitals.hooks.gathered import COLUMN
 from trainvitals.hooks.gradients import all_finite
 from trainvitals.hooks.memory import Floats, Memory
 from trainvitals.hooks.packed import SMALL, Packed, is_single

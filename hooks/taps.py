@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from trainvitals.hooks import histogram
 from trainvitals.hooks.deadunits import DeadUnits, has_flat_zero_side
-from trainvitals.hooks.draft import COLUMN, Draft
+from trainvitals.hooks.draft import Draft
+from trainvitals.hooks.gathered import COLUMN
 from trainvitals.hooks.memory import Floats
 from trainvitals.hooks.packed import Packed, is_small
 from trainvitals.hooks.plain import plain, values

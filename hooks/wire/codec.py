@@ -229,12 +229,13 @@ def pack_counts_of(groups: Sequence[npt.NDArray[np.integer]]) -> list[bytes]:
     ends = list(accumulate(map(len, groups)))
     bins = np.concatenate([[0], np.cumsum(length)])  # up to each row
     bodies = varints.encode_parts(counts[kept], bins[ends].tolist())
+    firsts, lengths = (part.astype(np.uint8).tobytes() for part in (first, length))
     packed, begin = [], 0
     for end, body in zip(ends, bodies, strict=True):
-        head = np.concatenate([first[begin:end], length[begin:end]]).astype(np.uint8)
+        head = bytearray(firsts[begin:end] + lengths[begin:end])
         if body:
             head[0] |= _VARINTS
-        packed.append(head.tobytes() + body)
+        packed.append(bytes(head) + body)
         begin = end
     return packed
 

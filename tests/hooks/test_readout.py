@@ -9,7 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import trainvitals.hooks as tv
 from trainvitals.hooks import readout
-from trainvitals.hooks.draft import COLUMN, Draft
+from trainvitals.hooks.draft import Draft
+from trainvitals.hooks.gathered import COLUMN
 from trainvitals.hooks.gradients import GradientNorm
 from trainvitals.hooks.parameterstats import Members, StepStatistics
 from trainvitals.hooks.readout import Readout

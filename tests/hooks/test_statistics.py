@@ -15,7 +15,8 @@ from torch import nn
 
 import trainvitals.hooks as tv
 from trainvitals.hooks import histogram, plain, stats
-from trainvitals.hooks.draft import COLUMN, Draft
+from trainvitals.hooks.draft import Draft
+from trainvitals.hooks.gathered import COLUMN
 from trainvitals.hooks.packed import Packed
 from trainvitals.hooks.parameterstats import Members, StepStatistics
 from trainvitals.hooks.registry import Registry, Rows
