@@ -89,15 +89,21 @@ def _here(
     members: list[tuple[int, Any, Any]], step: float, eps: float, beta1: float, beta2: float
 ) -> list[tuple[float, float]]:
     """For arrays that share all settings, in a few passes over all of them."""
-    sizes = np.array([len(first) for _, first, _ in members])
+    sizes = np.array([first.size for _, first, _ in members])
     begins = np.cumsum(sizes) - sizes
-    mean: npt.NDArray[Any] = np.concatenate([first for _, first, _ in members], dtype=np.float64)
-    root: npt.NDArray[Any] = np.concatenate([second for *_, second in members], dtype=np.float64)
+    update: npt.NDArray[Any] = np.concatenate([m[1] for m in members], axis=None, dtype=np.float64)
+    root: npt.NDArray[Any] = np.concatenate([m[2] for m in members], axis=None, dtype=np.float64)
+    first, second = 1 - beta1**step, math.sqrt(1 - beta2**step)
     with np.errstate(all="ignore"):
-        root = np.sqrt(root / (1 - beta2**step))
-        update = mean / (1 - beta1**step) / (root + eps)
-        factors = np.sqrt(np.add.reduceat(update * update, begins) / sizes)
-        ruled = np.add.reduceat(root < _FEW_EPS * eps, begins, dtype=np.float64) / sizes
+        np.sqrt(root, out=root)
+        is_ruled = root < _FEW_EPS * eps * second
+        root += eps * second
+        update /= root
+        update *= update
+        factors = np.sqrt(np.add.reduceat(update, begins) / sizes) * (second / first)
+    ruled = np.zeros(len(sizes))
+    if is_ruled.any():
+        ruled = np.add.reduceat(is_ruled, begins, dtype=np.float64) / sizes
     return list(zip(factors.tolist(), ruled.tolist(), strict=True))
 
 

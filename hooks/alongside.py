@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainvitals.hooks.memory import SAMPLE, Memory
+from trainvitals.hooks.memory import SAMPLE, Memory, some
 from trainvitals.hooks.plain import Array, array, flat, is_ordinary, plain, stride
 from trainvitals.hooks.readout import Number, number, on_host
 from trainvitals.hooks.registry import Parameter
@@ -47,8 +47,8 @@ def alongside(
 
 
 def _cosine(pairs: Sequence[tuple[Array, Array]]) -> float | None:
-    gradient = np.concatenate([one for one, _ in pairs], dtype=np.float64)
-    mean = np.concatenate([other for _, other in pairs], dtype=np.float64)
+    gradient = np.concatenate([one for one, _ in pairs], axis=None, dtype=np.float64)
+    mean = np.concatenate([other for _, other in pairs], axis=None, dtype=np.float64)
     with np.errstate(all="ignore"):
         size = math.sqrt(gradient.dot(gradient)) * math.sqrt(mean.dot(mean))
         found = float(gradient.dot(mean)) / size if size else math.nan
@@ -66,14 +66,13 @@ def _pair(
         return None
     mean = memory.sample(kept)
     if mean is not None and gradient.shape == kept.shape and is_ordinary(gradient):
-        step = mean.strides[0] // mean.itemsize
-        return gradient.detach().numpy().reshape(-1)[::step], mean, None
+        return some(kept, gradient.detach().numpy().reshape(-1)), mean, None
     one, other = plain(gradient), plain(kept)
     if one is None or other is None or _place(one) != _place(other):
         return None
     step = stride(one, SAMPLE)
-    some, others = flat(one)[::step], flat(other)[::step]
-    return (array(some), array(others), None) if on_host(some) else (some, others, some.device)
+    part, others = flat(one)[::step], flat(other)[::step]
+    return (array(part), array(others), None) if on_host(part) else (part, others, part.device)
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:

@@ -106,6 +106,7 @@ class Registry:
         self.compiled = False
         """Whether any watched module runs compiled code, which hooks would only break up."""
         self._signature: tuple[object, ...] = ()
+        self._outline: list[object] = []
 
     def add(self, model: nn.Module, include: Sequence[str], exclude: Sequence[str]) -> None:
         """Watch `model`; one that is watched already keeps its prefix and gets the new globs."""
@@ -127,7 +128,16 @@ class Registry:
         self.refresh()
 
     def refresh(self) -> bool:
-        """Read the models again; whether names, tensors or what is trainable or initialised changed."""
+        """Follow changes of the models; whether names, tensors or what is trainable or initialised changed."""
+        outline = [part for watched in self.models for part in _outline(watched)]
+        changed = outline != self._outline and self._read()
+        self._outline = outline
+        self._hooks = -1
+        self.slim()
+        return changed
+
+    def _read(self) -> bool:
+        """Read the models again; whether anything changed of what makes rows."""
         signature: list[object] = []
         layers: dict[nn.Module, str] = {}
         parameters: dict[int, Parameter] = {}
@@ -152,8 +162,6 @@ class Registry:
                             wanted_parameters.add(id(tensor))
         self.layers, self.parameters = layers, parameters
         self.roots = {watched.model for watched in self.models}
-        self._hooks = -1
-        self.slim()
         self.on_cpu = any(p.tensor.device.type == "cpu" for p in parameters.values())
         self.wanted = wanted if self._outputs else set()
         if not self._parameters:
@@ -232,6 +240,17 @@ class Registry:
         """Note that a layer has run, in the order of the first calls."""
         if name not in self.order:
             self.order[name] = len(self.order)
+
+
+def _outline(watched: Watched) -> Iterator[object]:
+    """Everything of a model that names, rows and their order are made from."""
+    yield watched
+    for name, module in watched.model.named_modules():
+        yield name, id(module), type(module), module._compiled_call_impl is None
+        for key, tensor in module._parameters.items():
+            if tensor is not None:
+                # A lazy one becomes another type when it is made.
+                yield key, id(tensor), type(tensor), tensor.requires_grad, tensor.is_cpu
 
 
 def _parametrisations(model: nn.Module) -> set[nn.Module]:

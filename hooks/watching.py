@@ -221,7 +221,8 @@ class Watch:
 
     def _begin_step(self) -> None:
         """Prepare for the step of index `completed`."""
-        self._end_look()
+        if self._draft is not None:
+            self._end_look()
         if self.completed < self._timetable.next_step:
             self._interception.send_calls_to(*self._calls.in_quiet_step())
             return
