@@ -15,10 +15,6 @@ from trainvitals.hooks.memory import Floats, Memory
 from trainvitals.hooks.packed import SMALL, Packed, is_single
 from trainvitals.hooks.plain import Array
 from trainvitals.hooks.readout import Number
-from trainvitals.hooks.stats import Moments
-
-_SIZES = [Moments._fields.index(name) for name in ("rms", "std", "absmax", "nonfinite")]
-_RMS = Moments._fields.index("rms")
 
 
 def small_view(tensor: Tensor, memory: Memory) -> Array | None:
@@ -118,7 +114,7 @@ class SmallSet:
                 values[len(self._change) :] *= np.float32(self._factor)
         packed = Packed(values, sizes)
         moments = packed.moments()
-        kept = moments[:, _SIZES].tolist()
+        kept = [(m.rms, m.std, m.absmax, m.nonfinite) for m in moments]
         draft.put_all("parameter", COLUMN["weight_rms"], self._rows, kept[:count])
         draft.put_all("parameter", COLUMN["grad_rms"], rows, kept[count:])
         if histograms:
@@ -126,8 +122,8 @@ class SmallSet:
             draft.count_all("weight", self._rows, counts[:count])
             if rows:
                 draft.count_all("gradient", rows, counts[count:])
-        squares: list[float] = (moments[:count, _RMS] ** 2 * self._sizes).tolist()
-        return squares
+        pairs = zip(kept[:count], self._sizes, strict=True)
+        return [rms * rms * size for (rms, *_), size in pairs]
 
     def _measure_update(
         self, draft: Draft, squares: list[float], adam: Sequence[Any]
