@@ -145,11 +145,12 @@ class Taps:
     def _copy(
         self, draft: Draft, layer: _Layer, row: int, tensor: Tensor, channels_first: bool
     ) -> None:
-        if self._elements + tensor.numel() > COPIED:
+        output = (tensor if tensor.dtype is torch.float32 else tensor.float()).numpy()
+        if self._elements + output.size > COPIED:
             self._measure(draft)
-        begin, self._elements = self._elements, self._elements + tensor.numel()
-        values = self._room[begin : self._elements].reshape(tensor.shape)
-        values[...] = (tensor if tensor.dtype is torch.float32 else tensor.float()).numpy()
+        begin, self._elements = self._elements, self._elements + output.size
+        values = self._room[begin : self._elements].reshape(output.shape)
+        values[...] = output
         self._copied.append(_Copied(layer, row, values, channels_first))
 
     def _measure(self, draft: Draft) -> None:

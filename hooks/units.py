@@ -93,17 +93,17 @@ def batch_variations(
     for samples, places in alike.items():
         parts = [outputs[place][:samples].reshape(samples, -1) for place in places]
         parts = [part[:, :: _step(part.shape[1])] for part in parts]
-        begins = np.array([0, *accumulate(part.shape[1] for part in parts)])
-        taken = np.concatenate(parts, axis=1)
+        begins = [0, *accumulate(part.shape[1] for part in parts)][:-1]
+        apart = np.concatenate(parts, axis=1)
         with np.errstate(all="ignore"):
             # Relative to the first sample: what all have in common cancels before it is squared.
-            apart = taken[1:] - taken[0]
-            total = np.add.reduce(apart)
-            squares = np.add.reduce(apart * apart) - total * total / samples
-            sums = np.add.reduceat(squares, begins[:-1])
-        for place, part, each in zip(places, parts, sums.tolist(), strict=True):
+            apart = apart - apart[0]
+            apart -= np.add.reduce(apart) / np.float32(samples)
+            apart *= apart
+            sums = np.add.reduceat(np.add.reduce(apart), begins).tolist()
+        for place, part, each in zip(places, parts, sums, strict=True):
             size = part.size * rms[place] * rms[place]
-            found[place] = max(each, 0.0) / size if 0.0 < size < math.inf else math.nan
+            found[place] = each / size if 0.0 < size < math.inf else math.nan
     return found
 
 
