@@ -6,7 +6,6 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
@@ -92,8 +91,8 @@ def _here(
     """For arrays that share all settings, in a few passes over all of them."""
     sizes = [first.size for _, first, _ in members]
     begins = [0, *accumulate(sizes)][:-1]
-    update: npt.NDArray[Any] = np.concatenate([m[1] for m in members], axis=None, dtype=np.float64)
-    root: npt.NDArray[Any] = np.concatenate([m[2] for m in members], axis=None, dtype=np.float64)
+    parts = [first for _, first, _ in members] + [second for *_, second in members]
+    update, root = np.concatenate(parts, axis=None, dtype=np.float64).reshape(2, -1)
     # Both moments are that much smaller than the means that they stand for.
     first, second = 1 - beta1**step, math.sqrt(1 - beta2**step)
     limit, ruled = _FEW_EPS * eps * second, [0.0] * len(sizes)

@@ -2,21 +2,17 @@
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from trainvitals.hooks import readout
-from trainvitals.hooks.plain import is_ordinary, plain, values
+from trainvitals.hooks.plain import is_ordinary
 from trainvitals.hooks.readout import Number, number
 from trainvitals.hooks.stats import sum_of_squares, values_of
 
-FEW = 1 << 15
+FEW = 1 << 17
 """Elements that are few: see `GradientNorm`."""
-_NUMPY_UNTIL = 1 << 14
-"""Elements up to which numpy sums up squares faster than torch."""
 _AT_ONCE = 1 << 18
-"""Elements of all gradients together up to which that is so."""
+"""Elements of a single gradient up to which numpy sums up squares faster than torch."""
 _TINY_NORM = 1e-14
 """A norm below that may lack elements whose squares float32 does not hold."""
 
@@ -76,9 +72,6 @@ def _norms(tensors: list[Tensor], dtype: torch.dtype | None = None) -> Tensor | 
     """Norm of each tensor as one tensor, on the first one's device; None for an empty list."""
     if not tensors:
         return None
-    if dtype is None and all(map(readout.on_host, tensors)):
-        squares = [_square(tensor) for tensor in tensors]
-        return torch.from_numpy(np.sqrt(np.array(squares)))
     groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for tensor in tensors:
         dense = values_of(tensor)
@@ -90,19 +83,6 @@ def _norms(tensors: list[Tensor], dtype: torch.dtype | None = None) -> Tensor | 
     if len(parts) == 1:
         return parts[0]
     return torch.cat([part.to(parts[0].device, torch.float64) for part in parts])
-
-
-def _square(tensor: Tensor) -> float:
-    """Sum of squares of a tensor on the CPU."""
-    dense = plain(tensor)
-    if dense is None:
-        return 0.0
-    found = values(dense) if dense.numel() <= _NUMPY_UNTIL else None
-    if found is not None:
-        return sum_of_squares(found, exact=False)
-    wide = torch.float64 if dense.dtype is torch.float64 else torch.float32
-    norm = float(torch.linalg.vector_norm(dense, dtype=wide).numpy())
-    return norm * norm
 
 
 def root_of_squares(norms: list[Number]) -> Number:

@@ -44,6 +44,7 @@ class SmallSet:
         """Those for whose gradients there are `_slots`, in `_copy`."""
         self._slots: list[Tensor] = []
         self._copy = torch.empty(0)
+        self._slices: dict[int, Array] = {}
 
     @property
     def members(self) -> list[tuple[int, Tensor]]:
@@ -80,13 +81,19 @@ class SmallSet:
         self._stepped, self._factor = stepped, factor
         return self._copy
 
+    @property
+    def gradients(self) -> dict[int, Array]:
+        """The elements of those that were taken, in order, by the ids of their parameters."""
+        return self._slices if self._stepped else {}
+
     def _make_slots(self, stepped: list[int]) -> None:
         """Find the places of the gradients of these, end to end."""
         behind = torch.from_numpy(self._room[len(self._change) :])
         sizes = [self._sizes[i] for i in stepped]
         self._copy = behind[: sum(sizes)]
-        parts = zip(stepped, torch.split(self._copy, sizes), strict=True)
+        parts = list(zip(stepped, torch.split(self._copy, sizes), strict=True))
         self._slots = [part.view(self.tensors[i].shape) for i, part in parts]
+        self._slices = {id(self.tensors[i]): part.numpy() for i, part in parts}
         self._slotted = stepped
 
     def finish(
