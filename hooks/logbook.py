@@ -41,8 +41,10 @@ class Logbook:
         behind = -1
         known = self._behind
         for key, value in values.items():
-            if type(value) is Tensor and value.is_cpu and value.numel() == 1:
-                value = value.item()
+            if type(value) is Tensor and value.is_cpu and value.ndim == 0:
+                value = (
+                    value.tolist()
+                )  # reads the memory, where `item` would go through torch's dispatcher
             if type(value) is not float:
                 return False
             numbers.append(value)
