@@ -90,20 +90,21 @@ def _here(
 ) -> list[tuple[float, float]]:
     """For arrays that share all settings, in a few passes over all of them."""
     sizes = [first.size for _, first, _ in members]
-    begins = [0, *accumulate(sizes)][:-1]
+    ends = list(accumulate(sizes))
+    begins = [0, *ends[:-1]]
     parts = [first for _, first, _ in members] + [second for *_, second in members]
-    update, root = np.concatenate(parts, axis=None, dtype=np.float64).reshape(2, -1)
+    both = np.concatenate(parts, axis=None, dtype=np.float64)
+    update, root = both[: ends[-1]], both[ends[-1] :]
     # Both moments are that much smaller than the means that they stand for.
     first, second = 1 - beta1**step, math.sqrt(1 - beta2**step)
-    limit, ruled = _FEW_EPS * eps * second, [0.0] * len(sizes)
     with np.errstate(all="ignore"):
         np.sqrt(root, out=root)
-        if not np.minimum.reduce(root) >= limit:
-            ruled = np.add.reduceat(root < limit, begins, dtype=np.float64).tolist()
+        is_ruled = root < _FEW_EPS * eps * second
         root += eps * second
         update /= root
         update *= update
         squares = np.add.reduceat(update, begins).tolist()
+    ruled = [np.count_nonzero(is_ruled[a:b]) for a, b in zip(begins, ends, strict=True)]
     scale = second / first if first else math.nan
     return [
         (math.sqrt(square / size) * scale, below / size)

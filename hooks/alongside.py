@@ -52,11 +52,11 @@ def alongside(
 
 def _cosine(pairs: Sequence[tuple[Array, Array]]) -> float | None:
     parts = [one for one, _ in pairs] + [other for _, other in pairs]
-    both = np.concatenate(parts, axis=None, dtype=np.float64).reshape(2, -1)
+    both = np.concatenate(parts, axis=None, dtype=np.float64)
+    gradient, mean = both[: len(both) // 2], both[len(both) // 2 :]
     with np.errstate(all="ignore"):
-        (gradient, product), (_, mean) = both.dot(both.T).tolist()
-    size = math.sqrt(gradient) * math.sqrt(mean)
-    found = product / size if size else math.nan
+        size = math.sqrt(gradient.dot(gradient)) * math.sqrt(mean.dot(mean))
+        found = float(gradient.dot(mean)) / size if size else math.nan
     return found if math.isfinite(found) else None
 
 
