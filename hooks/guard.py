@@ -14,6 +14,7 @@ from trainvitals.hooks.nonfinite import (
     explain_forward,
     explain_gradients,
     explain_loss,
+    explain_minus_infinity,
     fingerprint,
     is_bad,
 )
@@ -117,7 +118,8 @@ class Guard:
             found = explain_loss(loss)
             # A gradient scaler's own factor may be what overflows; then no optimizer step will follow.
             if found.nan == 0:
-                self._tentative = found
+                calls = whole(self._quiet.calls)
+                self._tentative = explain_minus_infinity(calls, self._registry) or found
                 self._doubt()
                 return
         elif found.direction == "forward" and self._may_be_recomputed(found.layer):
