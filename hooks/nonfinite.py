@@ -308,10 +308,18 @@ def explain_loss(loss: object) -> NonFinite:
 def explain_gradients(bad: Sequence[tuple[Parameter, Tensor]], registry: Registry) -> NonFinite:
     """The origin of non-finite gradients after a finite forward pass.
 
-    Backward meets the layers from the last to the first, so the last bad one is where it began.
+    Backward meets what was used last first, so the last bad one is where it began. Where the uses of one are not
+    known, as inside a checkpoint, the order of the layers' calls has to do.
     """
     places = {id(parameter.tensor): i for i, parameter in enumerate(registry.in_forward_order())}
-    ordered = sorted(bad, key=lambda pair: -places.get(id(pair[0].tensor), -1))
+    uses = registry.last_uses
+    known = all(id(parameter.tensor) in uses for parameter, _ in bad)
+
+    def last_first(pair: tuple[Parameter, Tensor]) -> tuple[int, int]:
+        key = id(pair[0].tensor)
+        return -uses[key] if known else 0, -places.get(key, -1)
+
+    ordered = sorted(bad, key=last_first)
     last, gradient = ordered[0]
     found = values_of(gradient)
     return NonFinite(

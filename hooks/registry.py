@@ -98,6 +98,9 @@ class Registry:
         self.wanted_parameters: set[int] = set()
         self.order: dict[str, int] = {}
         """Layer name to its place in the forward order, as far as it was seen."""
+        self.last_uses: dict[int, int] = {}
+        """Tensor's id to a number that is the higher the later in a forward pass it was last used, as far as was seen:
+        so late backward meets it first."""
         self.roots: set[nn.Module] = set()
         """The watched models themselves."""
         self.in_rows: set[nn.Module] = set()
@@ -164,6 +167,8 @@ class Registry:
             wanted_parameters = set()
         signature.append(len(layers))
         changed = tuple(signature) != self._signature
+        if changed:
+            self.last_uses = {}
         if changed or wanted_parameters != self.wanted_parameters:
             self.wanted_parameters = (
                 wanted_parameters  # never changed: others tell by it that all is as it was
