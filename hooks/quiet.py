@@ -128,10 +128,15 @@ def watched_backward(
     """
 
     def backward(
-        tensors: Any, grad_tensors: Any = None, retain_graph: Any = None, *args: Any, **kwargs: Any
+        tensors: Any,
+        grad_tensors: Any = None,
+        retain_graph: Any = None,
+        create_graph: bool = False,
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
         if is_dynamo_compiling():
-            return original(tensors, grad_tensors, retain_graph, *args, **kwargs)
+            return original(tensors, grad_tensors, retain_graph, create_graph, *args, **kwargs)
         # A graph that is retained is that of another loss, too, whose calls then are still of use.
         if (
             quiet.on
@@ -154,16 +159,20 @@ def watched_backward(
                             aftermath.gradients = ()
                         quiet.batch = last[1:3]
                         calls.clear()
-                        return original(tensors, grad_tensors, retain_graph, *args, **kwargs)
+                        return original(
+                            tensors, grad_tensors, retain_graph, create_graph, *args, **kwargs
+                        )
                 if _current_graph_task_id() == -1:
                     quiet.losses.append(loss)
                     let_go()
-                    return original(tensors, grad_tensors, retain_graph, *args, **kwargs)
+                    return original(
+                        tensors, grad_tensors, retain_graph, create_graph, *args, **kwargs
+                    )
         # A checkpoint recomputes its part inside the backward pass that is under way.
         if _current_graph_task_id() != -1 or not before(tensors, bool(retain_graph)):
-            return original(tensors, grad_tensors, retain_graph, *args, **kwargs)
+            return original(tensors, grad_tensors, retain_graph, create_graph, *args, **kwargs)
         try:
-            return original(tensors, grad_tensors, retain_graph, *args, **kwargs)
+            return original(tensors, grad_tensors, retain_graph, create_graph, *args, **kwargs)
         finally:
             after()
 
