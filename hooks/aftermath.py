@@ -69,7 +69,7 @@ class Aftermath:
 
     def _bad_gradients(self, spoiled: Sequence[Parameter]) -> list[tuple[Parameter, Tensor]]:
         """Parameters whose gradients were not finite, with a tensor that is so where they were."""
-        if self._gradients_are_gone() and not self._has_bad_rate():
+        if self._gradients_are_gone() and not (self._has_bad_rate() or self._overflows(spoiled)):
             traces = [(parameter, self._trace_of(parameter)) for parameter in spoiled]
             return [(parameter, trace) for parameter, trace in traces if not _finite(trace)]
         kept = zip(self._parameters, self.gradients, strict=True)
@@ -110,8 +110,9 @@ class Aftermath:
         groups = {id(t): group for group in self.optimizer.param_groups for t in group["params"]}
         for tensor in (parameter.tensor for parameter in spoiled):
             gradient = gradients.get(id(tensor))
-            held = [local(tensor)] if gradient is None else [local(tensor), values_of(gradient)]
-            largest = max(1.0, *(float(v.detach().nan_to_num(0, 0, 0).abs().max()) for v in held))
+            held = [local(tensor).detach(), *([] if gradient is None else [values_of(gradient)])]
+            finite = [v.nan_to_num(0, 0, 0).abs().max() for v in held if v.numel()]
+            largest = max(1.0, *map(float, finite))
             factor = math.prod(max(1.0, abs(n)) for n in _numbers(groups.get(id(tensor), {})))
             if largest * factor > torch.finfo(tensor.dtype).max:
                 return True
@@ -159,6 +160,9 @@ class _OfOwnCode(Aftermath):
         """The optimizer has stepped."""
         super().keep(step)
         self._versions = [part._version for part in self._parts]
+
+    def _gradients_are_gone(self) -> bool:
+        return False  # or its code has made the zeros: what it remembers tells nothing of that
 
     def _has_cause(self, spoiled: Sequence[Parameter]) -> bool:
         return self._versions == [part._version for part in self._parts]

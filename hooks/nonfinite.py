@@ -18,8 +18,6 @@ from trainvitals.hooks.wire.records import NonFinite, Value
 _MAX_SPREAD = 50
 _FINGERPRINTED = 1 << 20
 """Bytes of a tensor that go into its checksum."""
-
-
 _TENSORS = 1_000
 """Tensors of an output or of arguments that are looked at."""
 _MEANT_FOR_MASKS = (nn.Softmax, nn.LogSoftmax, nn.Softmax2d)
@@ -64,13 +62,13 @@ def explain_forward(calls: Sequence[Call], registry: Registry) -> NonFinite | No
         first = next((call for call in around if not _input_is_bad(call)), (around or [first])[0])
     elif _is_overwritten(first) and around:
         first = around[0]
-    elif _has_minus_infinity(_main_input(first)):
+    elif _was_given_minus_infinity(first):
         maker = _maker_of_minus_infinity(watched[: _place(first, watched)])
-        if maker is None and _has_minus_infinity(_main_input(outermost)):
+        if maker is None and _was_given_minus_infinity(outermost):
             spread = _spread(bad, registry, first)
             return _forward_finding("input", outermost, first, registry, spread)
         if maker is None and not isinstance(first[0], _MEANT_FOR_MASKS):
-            code = (call for call in around if not _has_minus_infinity(_main_input(call)))
+            code = (call for call in around if not _was_given_minus_infinity(call))
             maker = next(code, None)
         first = maker or first
     spread = _spread(bad, registry, first)
@@ -125,17 +123,25 @@ def _maker_of_minus_infinity(calls: Iterable[Call]) -> Call | None:
         if _has_minus_infinity(call[3]):
             maker = maker or call
         elif maker is not None:
-            if _has_minus_infinity(_main_input(call)) or _holds(call[0], maker[0]):
+            if _was_given_minus_infinity(call) or _holds(call[0], maker[0]):
                 maker = None
     return maker
 
 
 def _input_is_bad(call: Call) -> bool:
-    """Whether what went in was bad; a tensor that came out again, changed in place, tells nothing of that."""
-    _, args, kwargs, output = call
-    out = set() if _changes_nothing(call) else _places_of(output)
-    given = _numbers_in((args, kwargs))
-    return any(tensor.data_ptr() not in out and has_nan_or_inf(tensor) for tensor in given)
+    """Whether what went in was bad."""
+    return any(map(has_nan_or_inf, _given(call, (call[1], call[2]))))
+
+
+def _was_given_minus_infinity(call: Call) -> bool:
+    """Whether what a layer works on held a -infinity; masks and the like are no matter."""
+    return any(bool(torch.isneginf(tensor).any()) for tensor in _given(call, _main_input(call)))
+
+
+def _given(call: Call, value: object) -> Iterator[Tensor]:
+    """The tensors in this part of what went in; one that came out again, changed in place, tells nothing of that."""
+    out = set() if _changes_nothing(call) else _places_of(call[3])
+    return (tensor for tensor in _numbers_in(value) if tensor.data_ptr() not in out)
 
 
 def _places_of(value: object) -> set[int]:
