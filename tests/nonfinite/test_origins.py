@@ -309,6 +309,12 @@ def penalised() -> Training:
 
 
 LAYERS = {
+    "a layer that works in place, between samples": case(
+        lambda net, x: net.head(net.part(net.lower(x))),
+        Found("forward", "part.bad"),
+        part=lambda: named(a=layer(), bad=Fault(lambda x: x.div_(torch.zeros(()))), b=layer()),
+        watch={"interval": 1000},
+    ),
     "a batch norm that overflows and remembers it": case(
         lambda net, x: net.head(net.norm(net.up(net.lower(x)))),
         Found("forward", "norm"),
