@@ -1,7 +1,8 @@
 """What is kept of an optimizer's step until the next loss tells whether it went well."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,12 +65,21 @@ class Aftermath:
         bad = self._bad_gradients(spoiled)
         if bad:
             return explain_gradients(bad, registry)
-        return explain_update(spoiled) if self._has_cause() else None
+        return explain_update(spoiled) if self._has_cause(spoiled) else None
 
     def _bad_gradients(self, spoiled: Sequence[Parameter]) -> list[tuple[Parameter, Tensor]]:
         """Parameters whose gradients were not finite, with a tensor that is so where they were."""
+        if self._gradients_are_gone() and not (self._has_bad_rate() or self._overflows(spoiled)):
+            traces = [(parameter, self._trace_of(parameter)) for parameter in spoiled]
+            return [(parameter, trace) for parameter, trace in traces if not _finite(trace)]
         kept = zip(self._parameters, self.gradients, strict=True)
         return [(p, g) for p, g in kept if g is not None and not _finite(values_of(g))]
+
+    def _trace_of(self, parameter: Parameter) -> Tensor:
+        """What is as bad as a gradient that was wiped since: what the optimizer remembers of it, else the weight."""
+        state = self.optimizer.state.get(parameter.tensor, {})
+        memory = [local(v) for v in state.values() if isinstance(v, Tensor) and v.ndim]
+        return next((v for v in memory if not _finite(v)), (memory or [local(parameter.tensor)])[0])
 
     def _stepped(self, parameters: Sequence[Parameter]) -> Sequence[Parameter]:
         """Those that had a gradient."""
@@ -77,22 +87,47 @@ class Aftermath:
         stepped = {id(parameter) for parameter, gradient in kept if gradient is not None}
         return [parameter for parameter in parameters if id(parameter) in stepped]
 
-    def _has_cause(self) -> bool:
-        """Whether anything in the optimizer explains it: its memory or its rate.
-
-        Otherwise someone else has written to the weights since then, unless `zero_grad(set_to_none=False)` has
-        wiped the gradients, so that they tell nothing.
-        """
-        return self._has_bad_rate() or self._has_bad_memory() or self._gradients_are_gone()
+    def _has_cause(self, spoiled: Sequence[Parameter]) -> bool:
+        """Whether anything in the optimizer explains it; otherwise someone else has written to the weights since."""
+        return (
+            self._has_bad_rate()
+            or self._has_bad_memory()
+            or self._overflows(spoiled)
+            or self._spoiled_all_of_a_group(spoiled)
+        )
 
     def _gradients_are_gone(self) -> bool:
+        """Whether `zero_grad(set_to_none=False)` has wiped them since, so that they tell nothing."""
         return not any(g is not None and bool(values_of(g).any()) for g in self.gradients)
 
     def _has_bad_rate(self) -> bool:
-        groups = self.optimizer.param_groups
-        rates = [value for group in groups for value in group.values()]
-        numbers = [float(rate) for rate in rates if isinstance(rate, int | float)]
+        numbers = [number for group in self.optimizer.param_groups for number in _numbers(group)]
         return any(not math.isfinite(number) or abs(number) > _LARGE_RATE for number in numbers)
+
+    def _overflows(self, spoiled: Sequence[Parameter]) -> bool:
+        """Whether rate, decay and the like, times each other and a gradient or weight, pass the largest number."""
+        gradients = dict(zip(map(id, self.tensors), self.gradients, strict=True))
+        groups = {id(t): group for group in self.optimizer.param_groups for t in group["params"]}
+        for tensor in (parameter.tensor for parameter in spoiled):
+            gradient = gradients.get(id(tensor))
+            held = [local(tensor).detach(), *([] if gradient is None else [values_of(gradient)])]
+            finite = [v.nan_to_num(0, 0, 0).abs().max() for v in held if v.numel()]
+            largest = max(1.0, *map(float, finite))
+            factor = math.prod(max(1.0, abs(n)) for n in _numbers(groups.get(id(tensor), {})))
+            if largest * factor > torch.finfo(tensor.dtype).max:
+                return True
+        return False
+
+    def _spoiled_all_of_a_group(self, spoiled: Sequence[Parameter]) -> bool:
+        """Whether no value of several parameters, all that were stepped with one rate, is finite: the rate was bad and
+        has been put right since, as a scheduler does."""
+        lost = {id(p.tensor) for p in spoiled if not bool(local(p.tensor).isfinite().any())}
+        stepped = {id(parameter.tensor) for parameter in self._stepped(self._parameters)}
+        for group in self.optimizer.param_groups:
+            members = {id(tensor) for tensor in group["params"]} & stepped
+            if len(members) > 1 and members <= lost:
+                return True
+        return False
 
     def _has_bad_memory(self) -> bool:
         if any(group.get("eps") == 0 for group in self.optimizer.param_groups):
@@ -126,9 +161,11 @@ class _OfOwnCode(Aftermath):
         super().keep(step)
         self._versions = [part._version for part in self._parts]
 
-    def _has_cause(self) -> bool:
-        unchanged = self._versions == [part._version for part in self._parts]
-        return unchanged or self._gradients_are_gone()
+    def _gradients_are_gone(self) -> bool:
+        return False  # or its code has made the zeros: what it remembers tells nothing of that
+
+    def _has_cause(self, spoiled: Sequence[Parameter]) -> bool:
+        return self._versions == [part._version for part in self._parts]
 
 
 class _OfMoments(Aftermath):
@@ -146,14 +183,12 @@ class _OfMoments(Aftermath):
         return [
             (parameter, local(state["exp_avg"]))
             for parameter, state in states
-            if is_bad(state.get("exp_avg")) and is_bad(state.get("exp_avg_sq"))
+            if state
+            and not (_finite(local(state["exp_avg"])) or _finite(local(state["exp_avg_sq"])))
         ]
 
     def _stepped(self, parameters: Sequence[Parameter]) -> Sequence[Parameter]:
         return parameters
-
-    def _has_cause(self) -> bool:
-        return self._has_bad_rate() or self._has_bad_memory()
 
 
 def aftermath_of(optimizer: Optimizer, parameters: Sequence[Parameter]) -> Aftermath:
@@ -164,6 +199,15 @@ def aftermath_of(optimizer: Optimizer, parameters: Sequence[Parameter]) -> After
     elif isinstance(optimizer, Adam | NAdam | RAdam):  # AdamW is an Adam
         kind = _OfMoments
     return kind(optimizer, parameters)
+
+
+def _numbers(group: Mapping[str, Any]) -> list[float]:
+    """Rate, decay and the like of a parameter group."""
+    return [
+        float(value)
+        for value in group.values()
+        if isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
+    ]
 
 
 def _finite(tensor: Tensor) -> bool:

@@ -46,11 +46,16 @@ class BackwardWatch:
         self._look_now = look_now
         self._losses = LossValues(quiet)
         self._carried: CarriedGradients | None = None
+        self._learns_order = False
+        """Whether the step is the first looked at since the models changed."""
+        self._retained = False
+        """Whether the graph of the backward pass under way is."""
         self._thread = get_ident()
         """The one that trains what is watched, as far as is known."""
 
     def begin_look(self, carried: bool) -> None:
         """The step that begins is looked at; if `carried`, whether gradients of the last one are still there."""
+        self._learns_order = not self._registry.last_uses
         parameters = self._registry.parameters.values() if carried else ()
         self._carried = CarriedGradients([p.tensor for p in parameters if not is_lazy(p.tensor)])
 
@@ -65,14 +70,15 @@ class BackwardWatch:
         self._carried = None
         self._losses.learn()
 
-    def before(self, tensors: Any) -> bool:
-        """A backward pass is about to begin from these; whether there is something to look at after it."""
+    def before(self, tensors: Any, retained: bool) -> bool:
+        """A backward pass is about to begin from these, whose graph may be `retained`; whether there is something to
+        look at after it."""
         ours = get_ident() == self._thread or self._is_ours(tensors)
         if ours:
-            self._look(tensors)
+            self._look(tensors, retained)
         return ours
 
-    def _look(self, tensors: Any) -> None:
+    def _look(self, tensors: Any, retained: bool) -> None:
         try:
             if self._guard.doubts and self._has_no_gradients():
                 self._guard.begin_step()  # the step that they were about was skipped
@@ -80,12 +86,15 @@ class BackwardWatch:
             if value is not None:
                 self._stands_out(tensors, value)
             if self._carried is not None:
+                if self._learns_order:
+                    self._registry.last_uses.update(leaves(tensors))
                 if self._parameters.untried and self._has_no_gradients():
                     self._parameters.forget_untried()
                 self._carried.before()
         except Exception as error:
             self._problems.caught("looking at the loss", error)
-        self._guard.let_go()
+        self._retained = retained
+        self._guard.let_go(retained)
 
     def before_grad(self, outputs: Any) -> None:
         """`torch.autograd.grad` is about to differentiate these."""
@@ -106,7 +115,7 @@ class BackwardWatch:
 
     def _is_ours(self, tensors: Any) -> bool:
         """Whether a backward pass in another thread reaches watched parameters: then the training has moved there."""
-        if not leaves(tensors).isdisjoint(self._registry.parameters):
+        if not leaves(tensors).keys().isdisjoint(self._registry.parameters):
             self._thread = get_ident()
         return get_ident() == self._thread
 
@@ -121,7 +130,7 @@ class BackwardWatch:
         if get_ident() != self._thread:
             return
         try:
-            self._guard.after_backward(self._step())
+            self._guard.after_backward(self._step(), self._retained)
             if self._carried is not None:
                 self._carried.after()
         except Exception as error:
@@ -142,17 +151,22 @@ class BackwardWatch:
             self._pace.anomaly(finite=False)
 
 
-def leaves(tensors: Any) -> set[int]:
-    """Ids of the tensors that a backward pass from these gives gradients."""
+def leaves(tensors: Any) -> dict[int, int]:
+    """Tensors that a backward pass from these gives gradients: by id the number of the operation that used each last,
+    which rises in the order of the forward pass."""
     roots = tensors if isinstance(tensors, list | tuple) else [tensors]
-    found = {id(root) for root in roots}
+    found = {id(root): 0 for root in roots}
     nodes = [root.grad_fn for root in roots if isinstance(root, Tensor)]
-    seen = set()
+    seen = set(nodes)
     while nodes:
         node = nodes.pop()
-        if node is None or node in seen:
+        if node is None:
             continue
-        seen.add(node)
-        found.add(id(getattr(node, "variable", None)))
-        nodes.extend(following for following, _ in node.next_functions)
+        for following, _ in node.next_functions:
+            variable = getattr(following, "variable", None)
+            if variable is not None:
+                found[id(variable)] = max(found.get(id(variable), 0), node._sequence_nr())
+            elif following not in seen:
+                seen.add(following)
+                nodes.append(following)
     return found

@@ -17,7 +17,7 @@ def quiet_cost(interception: Interception, registry: Registry, optimizers: Optim
     quiet = Quiet()
     guard = Guard(registry, quiet, lambda step, found: None)
     backward = watched_backward(
-        lambda tensors: None, quiet, guard.let_go, lambda tensors: False, lambda: None
+        lambda *tensors: None, quiet, guard.let_go, lambda *tensors: False, lambda: None
     )
     after_step = watched_step(quiet, lambda optimizer, args, kwargs: None)
     loss = torch.zeros(())

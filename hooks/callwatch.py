@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import torch
+
 from trainvitals.hooks.accounts import Accounts
 from trainvitals.hooks.call import Call
 from trainvitals.hooks.criteria import Criteria
@@ -10,6 +12,9 @@ from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.quiet import Quiet
 from trainvitals.hooks.registry import Registry
 from trainvitals.hooks.taps import Taps
+
+transforms = torch._C._functorch.peek_interpreter_stack
+"""The transform of `torch.func` that is under way; None when there is none."""
 
 
 class CallWatch:
@@ -50,7 +55,7 @@ class CallWatch:
         return self._see, {}
 
     def _see(self, call: Call) -> None:
-        if is_tracing():  # looking would become a part of the graph
+        if is_tracing() or transforms() is not None:  # looking would become a part of the graph
             return
         self._accounts.enter()
         if call[0] in self._registry.in_rows:

@@ -14,8 +14,8 @@ from trainvitals.hooks.nonfinite import (
     explain_forward,
     explain_gradients,
     explain_loss,
+    explain_minus_infinity,
     fingerprint,
-    is_bad,
 )
 from trainvitals.hooks.quiet import LEAST_CALLS, Quiet
 from trainvitals.hooks.registry import Parameter, Registry, local, unwrap
@@ -117,12 +117,14 @@ class Guard:
             found = explain_loss(loss)
             # A gradient scaler's own factor may be what overflows; then no optimizer step will follow.
             if found.nan == 0:
-                self._tentative = found
+                calls = whole(self._quiet.calls)
+                self._tentative = explain_minus_infinity(calls, self._registry) or found
                 self._doubt()
                 return
         elif found.direction == "forward" and self._may_be_recomputed(found.layer):
             self._unrefined = found
             self._last_bad = step
+            self.forget_calls()  # so that those of the recomputation are known
             return
         self._tell(step, found)
 
@@ -133,11 +135,12 @@ class Guard:
         children = [name for name in self._registry.layers.values() if name.startswith(inside)]
         return any(name and name != layer and name not in called for name in children)
 
-    def let_go(self) -> None:
+    def let_go(self, retained: bool = False) -> None:
         """Let go of the calls and of the last steps' gradients, so that backward can free what they hold.
 
-        Several passes may wait for a backward each; then it is the end of the step that lets go of them. The batch
-        stays until the next loss tells how the step went.
+        While their graph is `retained`, the calls are of use for another loss of it. Several passes may wait for a
+        backward each; then it is the end of the step that lets go of them. The batch stays until the next loss tells
+        how the step went.
         """
         self._quiet.keep_pending()
         if self._quiet.kept:
@@ -145,7 +148,7 @@ class Guard:
                 aftermath.let_go()
             self._quiet.kept.clear()
         calls = self._quiet.calls
-        if calls and len(calls) <= self._quiet.one_pass + self._beside():
+        if calls and not retained and len(calls) <= self._quiet.one_pass + self._beside():
             self.forget_calls()
 
     def _beside(self) -> int:
@@ -166,19 +169,15 @@ class Guard:
         """Whether backward may tell more of what was found."""
         return self._unrefined is not None
 
-    def after_backward(self, step: int) -> None:
-        """Backward is over; recomputed layers may tell more precisely what happened."""
+    def after_backward(self, step: int, retained: bool) -> None:
+        """Backward is over, its graph freed unless `retained`; recomputed layers may tell more of what happened."""
         if self._unrefined is not None:
             found, self._unrefined = self._unrefined, None
-            inside = f"{found.layer}." if found.layer else ""
-            recomputed = [
-                call
-                for call in whole(self._quiet.calls)
-                if (self._registry.name_of(call[0]) or "").startswith(inside) and is_bad(call[3])
-            ]
-            better = explain_forward(recomputed, self._registry) if recomputed else None
-            self._send(step, _more_precisely(found, better) if better else found)
-        self.let_go()
+            better = explain_forward(whole(self._quiet.calls), self._registry)
+            if better is not None and better.direction != "input":  # else code made it, not a layer
+                found = _more_precisely(found, better)
+            self._send(step, found)
+        self.let_go(retained)
 
     def saw_late_bad_loss(self, step: int) -> None:
         """A device has delivered a loss that is not finite; which layer made it is not known any more."""

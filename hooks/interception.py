@@ -47,7 +47,7 @@ class Interception:
         self,
         quiet: Quiet,
         let_go: Callable[[], None],
-        before_backward: Callable[[Any], bool],
+        before_backward: Callable[[Any, bool], bool],
         after_backward: Callable[[], None],
         before_grad: Callable[[Any], None],
         before_clipping: Callable[[Any], None],
@@ -68,7 +68,10 @@ class Interception:
             _Replaced(clip_grad, "_group_tensors_by_device_and_dtype", self._clipping),
         ]
         if hasattr(clip_grad, "_clip_grads_with_norm_"):  # from torch 2.6 on
-            self._replaced.append(_Replaced(clip_grad, "_clip_grads_with_norm_", self._norm))
+            self._replaced += [
+                _Replaced(clip_grad, "_clip_grads_with_norm_", self._norm),
+                _Replaced(nn.utils, "clip_grads_with_norm_", self._norm),
+            ]
         self._quiet, self._let_go = quiet, let_go
         self._before_backward = before_backward
         self._after_backward = after_backward
@@ -185,8 +188,8 @@ class Interception:
         return call if unwrapped else call_wrapped
 
     def _backward(self, original: Callable[..., Any], mine: "_Replaced") -> Callable[..., Any]:
-        def before(tensors: Any) -> bool:
-            return mine.active and self._before_backward(tensors)
+        def before(tensors: Any, retained: bool) -> bool:
+            return mine.active and self._before_backward(tensors, retained)
 
         return watched_backward(original, self._quiet, self._let_go, before, self._after_backward)
 

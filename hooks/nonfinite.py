@@ -1,12 +1,14 @@
 """Where the first NaN or infinity of a step comes from."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 from zlib import crc32
 
 import msgspec
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from trainvitals.hooks.call import Call
 from trainvitals.hooks.registry import Parameter, Registry, local, tensors_in
@@ -16,22 +18,24 @@ from trainvitals.hooks.wire.records import NonFinite, Value
 _MAX_SPREAD = 50
 _FINGERPRINTED = 1 << 20
 """Bytes of a tensor that go into its checksum."""
+_TENSORS = 1_000
+"""Tensors of an output or of arguments that are looked at."""
+_MEANT_FOR_MASKS = (nn.Softmax, nn.LogSoftmax, nn.Softmax2d)
+"""Layers that take -infinity for what is masked: they fail where all is."""
 
 
 def is_bad(value: object) -> bool:
     """Whether a CPU tensor in an output or in arguments holds NaN or +infinity."""
-    if isinstance(value, Tensor) and not value.is_nested:  # by far the most common
-        value = local(value)
-        return (
-            value.is_cpu
-            and value.is_floating_point()
-            and value.layout is torch.strided
-            and has_nan_or_inf(value.detach())
-        )
-    return any(
-        tensor.device.type == "cpu" and has_nan_or_inf(tensor.detach())
-        for tensor in tensors_in(value)
-    )
+    return any(has_nan_or_inf(tensor) for tensor in _numbers_in(value))
+
+
+def _numbers_in(value: object) -> Iterator[Tensor]:
+    """The CPU tensors of real numbers in it; of complex ones their two parts."""
+    for tensor in tensors_in(value, _TENSORS, floating=False):
+        if tensor.is_cpu and tensor.is_complex():
+            yield torch.view_as_real(tensor.detach().resolve_conj())
+        elif tensor.is_cpu and tensor.is_floating_point():
+            yield tensor.detach()
 
 
 def explain_forward(calls: Sequence[Call], registry: Registry) -> NonFinite | None:
@@ -46,7 +50,7 @@ def explain_forward(calls: Sequence[Call], registry: Registry) -> NonFinite | No
     if not bad:
         return None
     first = bad[0]
-    around = _around(first, watched, registry)
+    around = _around(first, watched, registry.roots)
     outermost = around[-1] if around else first
     changed = _changed_later(first, bad)
     if changed is not None:
@@ -58,14 +62,17 @@ def explain_forward(calls: Sequence[Call], registry: Registry) -> NonFinite | No
         first = next((call for call in around if not _input_is_bad(call)), (around or [first])[0])
     elif _is_overwritten(first) and around:
         first = around[0]
-    elif _has_minus_infinity(_main_input(first)):
-        maker = next((call for call in watched if _has_minus_infinity(call[3])), first)
-        if maker is first and _has_minus_infinity(_main_input(outermost)):
+    elif _was_given_minus_infinity(first):
+        maker = _maker_of_minus_infinity(watched[: _place(first, watched)])
+        if maker is None and _was_given_minus_infinity(outermost):
             spread = _spread(bad, registry, first)
             return _forward_finding("input", outermost, first, registry, spread)
-        first = maker
+        if maker is None and not isinstance(first[0], _MEANT_FOR_MASKS):
+            code = (call for call in around if not _was_given_minus_infinity(call))
+            maker = next(code, None)
+        first = maker or first
     spread = _spread(bad, registry, first)
-    bad_part = _bad_part(first[0], registry, {call[0] for call in watched})
+    bad_part = _bad_part(first[0], registry, {call[0] for call in bad})
     if bad_part is not None:
         part, parameter = bad_part
         found = _forward_finding("parameter", first, first, registry, spread)
@@ -78,26 +85,68 @@ def explain_forward(calls: Sequence[Call], registry: Registry) -> NonFinite | No
     return _forward_finding("forward", first, first, registry, spread)
 
 
-def _around(first: Call, calls: Sequence[Call], registry: Registry) -> list[Call]:
+def explain_minus_infinity(calls: Sequence[Call], registry: Registry) -> NonFinite | None:
+    """The origin of a -infinity that the model gave to a loss, which is infinite now; None when it gave none."""
+    watched = [call for call in calls if registry.name_of(call[0]) is not None]
+    maker = _maker_of_minus_infinity(watched)
+    if maker is None or not _has_minus_infinity(watched[-1][3]):
+        return None
+    onwards = [call for call in watched[_place(maker, watched) :] if _has_minus_infinity(call[3])]
+    spread = _spread(onwards, registry, maker)
+    return _forward_finding("forward", maker, maker, registry, spread)
+
+
+def _place(call: Call, calls: Sequence[Call]) -> int:
+    return next(index for index, other in enumerate(calls) if other is call)
+
+
+def _around(first: Call, calls: Sequence[Call], roots: set[nn.Module]) -> list[Call]:
     """The calls that enclose this one, innermost first."""
-    name = registry.name_of(first[0]) or ""
-    place = next(index for index, call in enumerate(calls) if call is first)
     around = []
-    for call in calls[place + 1 :]:
-        if registry.encloses(registry.name_of(call[0]) or "", name):
+    for call in calls[_place(first, calls) + 1 :]:
+        if call[0] is not first[0] and _holds(call[0], first[0]):
             around.append(call)
-            if call[0] in registry.roots:
+            if call[0] in roots:
                 break
     return around
 
 
+def _holds(container: nn.Module, module: nn.Module) -> bool:
+    return any(part is module for part in container.modules())
+
+
+def _maker_of_minus_infinity(calls: Iterable[Call]) -> Call | None:
+    """The first call that gave a -infinity which is still there at the end: what a later layer, or the code round it,
+    has made finite again was an intended mask."""
+    maker: Call | None = None
+    for call in calls:
+        if _has_minus_infinity(call[3]):
+            maker = maker or call
+        elif maker is not None:
+            if _was_given_minus_infinity(call) or _holds(call[0], maker[0]):
+                maker = None
+    return maker
+
+
 def _input_is_bad(call: Call) -> bool:
-    """Whether what went in was bad; a tensor that came out again, changed in place, tells nothing of that."""
-    _, args, kwargs, output = call
-    out = set() if _changes_nothing(call) else {t.data_ptr() for t in tensors_in(output)}
-    return any(
-        tensor.data_ptr() not in out and is_bad(tensor) for tensor in tensors_in((args, kwargs))
-    )
+    """Whether what went in was bad."""
+    return any(map(has_nan_or_inf, _given(call, (call[1], call[2]))))
+
+
+def _was_given_minus_infinity(call: Call) -> bool:
+    """Whether what a layer works on held a -infinity; masks and the like are no matter."""
+    return any(bool(torch.isneginf(tensor).any()) for tensor in _given(call, _main_input(call)))
+
+
+def _given(call: Call, value: object) -> Iterator[Tensor]:
+    """The tensors in this part of what went in; one that came out again, changed in place, tells nothing of that."""
+    out = set() if _changes_nothing(call) else _places_of(call[3])
+    return (tensor for tensor in _numbers_in(value) if tensor.data_ptr() not in out)
+
+
+def _places_of(value: object) -> set[int]:
+    """Where in memory its tensors lie."""
+    return {tensor.data_ptr() for tensor in _numbers_in(value)}
 
 
 def _changes_nothing(call: Call) -> bool:
@@ -112,25 +161,21 @@ def _changes_nothing(call: Call) -> bool:
 
 def _main_input(call: Call) -> object:
     """What a layer works on, masks and the like left out."""
-    return call[1][0] if call[1] else None
+    return call[1][0] if call[1] else next(iter(call[2].values()), None)
 
 
 def _has_minus_infinity(value: object) -> bool:
     """Whether a CPU tensor in it holds -infinity, which is harmless until something makes NaN of it."""
-    return any(
-        tensor.is_cpu and bool(torch.isneginf(tensor.detach()).any())
-        for tensor in tensors_in(value)
-    )
+    return any(bool(torch.isneginf(tensor).any()) for tensor in _numbers_in(value))
 
 
 def _changed_later(first: Call, bad: Sequence[Call]) -> Call | None:
     """A module of the user's own that changed the first bad output in place: torch's own make nothing bad."""
     if not _is_overwritten(first):
         return None
-    out = {tensor.data_ptr() for tensor in tensors_in(first[3])}
+    out = _places_of(first[3])
     for call in bad:
-        into = {tensor.data_ptr() for tensor in tensors_in((call[1], call[2]))}
-        onto = {tensor.data_ptr() for tensor in tensors_in(call[3])}
+        into, onto = _places_of((call[1], call[2])), _places_of(call[3])
         if call is not first and out & into & onto and not _is_torchs_own(call[0]):
             return call
     return None
@@ -145,22 +190,17 @@ def _is_overwritten(call: Call) -> bool:
 
 
 def _recomputes_finite(call: Call) -> bool:
-    """Whether a layer without state or chance gives a finite output from the same inputs; False of others."""
-    module, args, kwargs, _ = call
-    if not isinstance(module, _REPEATABLE) or module._forward_hooks or module._forward_pre_hooks:
+    """Whether a layer without parts gives a finite output from the same inputs; False of others, and where it ran in
+    another precision. Its buffers and the random state stay as they are."""
+    module, args, kwargs, output = call
+    if module._modules or module._forward_hooks or module._forward_pre_hooks:
         return False
-    with torch.no_grad():
-        return not is_bad(module.forward(*args, **kwargs))
-
-
-_REPEATABLE = (
-    nn.Linear,
-    nn.modules.conv._ConvNd,
-    nn.Embedding,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-)
+    twin = copy.copy(module)
+    twin._buffers = {key: b if b is None else b.clone() for key, b in module._buffers.items()}
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        again = twin.forward(*args, **kwargs)
+    types = [[tensor.dtype for tensor in _numbers_in(value)] for value in (again, output)]
+    return types[0] == types[1] and not is_bad(again)
 
 
 def _is_torchs_own(module: nn.Module) -> bool:
@@ -195,20 +235,23 @@ def _spread(bad: Sequence[Call], registry: Registry, first: Call) -> list[str]:
 
 
 def _bad_part(
-    module: nn.Module, registry: Registry, called: set[nn.Module]
+    module: nn.Module, registry: Registry, spoilt: set[nn.Module]
 ) -> tuple[nn.Module, str] | None:
     """A non-finite parameter or buffer that the module reads, and its owner; an infinite mask buffer is none.
 
-    Besides its own ones it may read those of parts that are never called, as attention does.
+    Besides its own ones it may read those of its parts, as attention does, but for those that gave something bad
+    (`spoilt`): they were given it, as the first of all is known.
     """
     for part in module.modules():
-        if part is not module and part in called:
+        if part is not module and part in spoilt:
             continue
         name = registry.name_of(part) or ""
         for key, tensor in part.named_parameters(recurse=False):
             if tensor.is_floating_point() and not bool(torch.isfinite(local(tensor)).all()):
                 known = registry.parameters.get(id(tensor))
                 return part, known.name if known else f"{name}.{key}".lstrip(".")
+        if part.training and isinstance(part, _NormBase):
+            continue  # it writes to its buffers and doesn't read them
         for key, buffer in part.named_buffers(recurse=False):
             if (
                 buffer.is_floating_point()
@@ -220,15 +263,14 @@ def _bad_part(
 
 
 def _only_scalar_bad(output: Any) -> bool:
-    return all(tensor.numel() == 1 for tensor in tensors_in(output) if is_bad(tensor))
+    return all(tensor.numel() == 1 for tensor in _numbers_in(output) if has_nan_or_inf(tensor))
 
 
 def _count(value: object) -> tuple[int, int]:
-    """NaN and infinity counts of the first bad tensor."""
-    for tensor in tensors_in(value):
-        if is_bad(tensor):
-            part = tensor.detach()
-            return int(torch.isnan(part).sum()), int(torch.isinf(part).sum())
+    """NaN and infinity counts of the first tensor that is not finite."""
+    for tensor in _numbers_in(value):
+        if not bool(torch.isfinite(tensor).all()):
+            return int(torch.isnan(tensor).sum()), int(torch.isinf(tensor).sum())
     return 0, 0
 
 
@@ -272,10 +314,18 @@ def explain_loss(loss: object) -> NonFinite:
 def explain_gradients(bad: Sequence[tuple[Parameter, Tensor]], registry: Registry) -> NonFinite:
     """The origin of non-finite gradients after a finite forward pass.
 
-    Backward meets the layers from the last to the first, so the last bad one is where it began.
+    Backward meets what was used last first, so the last bad one is where it began. Where the uses of one are not
+    known, as inside a checkpoint, the order of the layers' calls has to do.
     """
     places = {id(parameter.tensor): i for i, parameter in enumerate(registry.in_forward_order())}
-    ordered = sorted(bad, key=lambda pair: -places.get(id(pair[0].tensor), -1))
+    uses = registry.last_uses
+    known = all(id(parameter.tensor) in uses for parameter, _ in bad)
+
+    def last_first(pair: tuple[Parameter, Tensor]) -> tuple[int, int]:
+        key = id(pair[0].tensor)
+        return -uses[key] if known else 0, -places.get(key, -1)
+
+    ordered = sorted(bad, key=last_first)
     last, gradient = ordered[0]
     found = values_of(gradient)
     return NonFinite(

@@ -26,6 +26,8 @@ class Optimizers:
         self.aftermaths: dict[int, Aftermath] = {}
         """What is kept of the steps of each, by its id."""
         self._stepped: set[int] = set()
+        self._late: set[int] = set()
+        """Those that step after the one that counts the steps, as was seen at their last look."""
         self._active: Optimizer | None = None
         self._successors: list[Optimizer] = []
         """Those of another training than the one that was counted so far: if one steps first, they count on."""
@@ -73,6 +75,7 @@ class Optimizers:
         self._few.pop(key, None)
         self.aftermaths.pop(key, None)
         self._stepped.discard(key)
+        self._late.discard(key)
 
     def _settle(self, optimizer: Optimizer) -> None:
         """The first one to step after another training was named tells which of them goes on."""
@@ -86,6 +89,7 @@ class Optimizers:
         """Know none any more."""
         self._known.clear()
         self._stepped.clear()
+        self._late.clear()
         self._successors = []
         self._active = None
         self.forget_members()
@@ -184,6 +188,14 @@ class Optimizers:
         self._active = None
         self._stepped.add(id(optimizer))
         return True
+
+    def saw_step(self, optimizer: Optimizer, late: bool) -> None:
+        """It was looked at; `late`: after the one that counts the steps."""
+        (self._late.add if late else self._late.discard)(id(optimizer))
+
+    def place(self, optimizer: Optimizer, completed: int) -> int:
+        """The step that the step of an optimizer belongs to, with so many of them counted."""
+        return completed - (id(optimizer) in self._late)
 
     def has_stepped(self, optimizer: Optimizer) -> bool:
         """Whether it has stepped since `new_round`."""

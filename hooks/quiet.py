@@ -117,19 +117,34 @@ def watched_backward(
     original: Callable[..., Any],
     quiet: Quiet,
     let_go: Callable[[], None],
-    before: Callable[[Any], bool],
+    before: Callable[[Any, bool], bool],
     after: Callable[[], None],
 ) -> Callable[..., Any]:
     """`torch.autograd.backward` that notes a loss in passing, if it is a single number on the CPU and a usual one.
 
-    `let_go` lets go of the calls where that is not as simple as usual. `before` is told of any other loss, and tells
-    whether `after` is to be called when the backward pass is over. None of them raises.
+    `let_go` lets go of the calls where that is not as simple as usual. `before` is told of any other loss, and
+    whether its graph is retained, and tells whether `after` is to be called when the backward pass is over. None of
+    them raises.
     """
 
-    def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
+    def backward(
+        tensors: Any,
+        grad_tensors: Any = None,
+        retain_graph: Any = None,
+        create_graph: bool = False,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         if is_dynamo_compiling():
-            return original(tensors, *args, **kwargs)
-        if quiet.on and type(tensors) is Tensor and tensors.is_cpu and tensors.ndim == 0:
+            return original(tensors, grad_tensors, retain_graph, create_graph, *args, **kwargs)
+        # A graph that is retained is that of another loss, too, whose calls then are still of use.
+        if (
+            quiet.on
+            and not retain_graph
+            and type(tensors) is Tensor
+            and tensors.is_cpu
+            and tensors.ndim == 0
+        ):
             # `tolist` reads the memory at once, where `item` would go through torch's dispatcher.
             loss: float = tensors.tolist()  # type: ignore[assignment]
             if -INFINITE < loss <= quiet.limit:
@@ -144,16 +159,20 @@ def watched_backward(
                             aftermath.gradients = ()
                         quiet.batch = last[1:3]
                         calls.clear()
-                        return original(tensors, *args, **kwargs)
+                        return original(
+                            tensors, grad_tensors, retain_graph, create_graph, *args, **kwargs
+                        )
                 if _current_graph_task_id() == -1:
                     quiet.losses.append(loss)
                     let_go()
-                    return original(tensors, *args, **kwargs)
+                    return original(
+                        tensors, grad_tensors, retain_graph, create_graph, *args, **kwargs
+                    )
         # A checkpoint recomputes its part inside the backward pass that is under way.
-        if _current_graph_task_id() != -1 or not before(tensors):
-            return original(tensors, *args, **kwargs)
+        if _current_graph_task_id() != -1 or not before(tensors, bool(retain_graph)):
+            return original(tensors, grad_tensors, retain_graph, create_graph, *args, **kwargs)
         try:
-            return original(tensors, *args, **kwargs)
+            return original(tensors, grad_tensors, retain_graph, create_graph, *args, **kwargs)
         finally:
             after()
 

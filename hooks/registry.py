@@ -1,8 +1,9 @@
 """The watched models: names of their layers and parameters, and the order in which they run."""
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,9 @@ from trainvitals.hooks.slim import Slim, hooks_so_far, in_rows, slim_modules
 from trainvitals.hooks.wire import limits
 from trainvitals.hooks.wire.records import Row
 
+is_functorch_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+_OBJECTS_DEEP = 2
+"""How deep inside arguments objects are looked into: one that is an argument itself."""
 FOLLOW_EVERY = 4
 """Samples after which modules and parameters are looked for that were added, replaced or unfrozen."""
 
@@ -94,6 +98,9 @@ class Registry:
         self.wanted_parameters: set[int] = set()
         self.order: dict[str, int] = {}
         """Layer name to its place in the forward order, as far as it was seen."""
+        self.last_uses: dict[int, int] = {}
+        """Tensor's id to a number that is the higher the later in a forward pass it was last used, as far as was seen:
+        so late backward meets it first."""
         self.roots: set[nn.Module] = set()
         """The watched models themselves."""
         self.in_rows: set[nn.Module] = set()
@@ -168,6 +175,8 @@ class Registry:
             wanted_parameters = set()
         signature.append(len(layers))
         changed = tuple(signature) != self._signature
+        if changed:
+            self.last_uses = {}
         if changed or wanted_parameters != self.wanted_parameters:
             self.wanted_parameters = (
                 wanted_parameters  # never changed: others tell by it that all is as it was
@@ -199,15 +208,6 @@ class Registry:
     def type_of(self, module: nn.Module) -> str:
         """Class name of a module, of the user's own one inside a wrapper."""
         return class_name(unwrap(module))
-
-    def encloses(self, container: str, name: str) -> bool:
-        """Whether the layer `name` lies inside the layer `container`."""
-        if container:
-            return name.startswith(f"{container}.")
-        others = [watched.prefix for watched in self.models if watched.prefix]
-        return name != "" and not any(
-            name == prefix or name.startswith(f"{prefix}.") for prefix in others
-        )
 
     def in_forward_order(self) -> list[Parameter]:
         """All parameters by the place of their layer in the forward pass, as far as it was seen."""
@@ -302,13 +302,16 @@ class Rows:
 
 
 def tensors_in(value: object, limit: int = 8, floating: bool = True) -> Iterator[Tensor]:
-    """Dense tensors with elements in an output or in arguments: tuples, dicts, dataclasses; in order.
+    """Dense tensors with elements in an output or in arguments: tuples, dicts, dataclasses; in order. Those that
+    stand for others inside of a transform of `torch.func` have no values of their own and are left out.
 
     `floating`: only those of a floating type. Of a NestedTensor its values, without the borders between its parts.
     """
     for found in every_tensor(value):
         if limit <= 0:
             return
+        if is_functorch_wrapped(found):
+            continue
         tensor = _values_of(found)
         wanted = tensor.is_floating_point() or not floating
         if wanted and tensor.numel() and tensor.layout is torch.strided:
@@ -326,19 +329,27 @@ def _values_of(tensor: Tensor) -> Tensor:
     return inner if isinstance(inner, Tensor) else tensor.values()
 
 
+def _is_plain_object(value: object) -> bool:
+    """Whether it may be a batch or an output of a class of its own, such as a graph or a distribution."""
+    return hasattr(value, "__dict__") and not (callable(value) or isinstance(value, ModuleType))
+
+
 def every_tensor(value: object, depth: int = 0) -> Iterator[Tensor]:
-    """All tensors in an output or in arguments, in order: of tuples, dicts and dataclasses."""
+    """All tensors in an output or in arguments, in order: of tuples, dicts, dataclasses, and other objects that are
+    no more than `_OBJECTS_DEEP` inside."""
     if isinstance(value, Tensor):
         yield value
         return
     if depth > 4:
         return
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         items = list(value.values())
     elif isinstance(value, list | tuple):
         items = list(value)
     elif hasattr(value, "__dataclass_fields__"):
         items = [getattr(value, name) for name in value.__dataclass_fields__]
+    elif depth <= _OBJECTS_DEEP and _is_plain_object(value):
+        items = list(vars(value).values())
     else:
         return
     for item in items[:64]:

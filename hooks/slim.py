@@ -126,7 +126,8 @@ def whole(calls: Iterable[Call]) -> list[Call]:
     for call in calls:
         module, args, kwargs, output = call
         if kwargs is LAYERS_LEFT_OUT:
-            inside = set(module.children())
+            # Others of its layers were called by themselves before the row.
+            inside = {layer for layer in module.children() if not _is_untouched(layer)}
             noted: list[Call] = []
             while filled and filled[-1][0] in inside:
                 noted.append(filled.pop())
@@ -148,9 +149,10 @@ def _layers(row: Call, noted: list[Call]) -> list[Call]:
     """
     module, (value,), _, output = row
     kept = {call[0]: call for call in noted}
+    layers: Any = module._modules.values()  # one that is there twice is called twice
     calls: list[Call] = []
     with torch.no_grad():
-        for layer in module.children():
+        for layer in layers:
             calls.append(kept.get(layer) or (layer, (value,), {}, layer.forward(value)))
             value = calls[-1][3]
         same = value.shape == output.shape and torch.equal(value.isfinite(), output.isfinite())

@@ -298,7 +298,7 @@ class Watch:
         aftermath = self._optimizers.aftermaths.get(id(optimizer))
         if aftermath is None:
             return
-        self.guard.stepped(aftermath, self.completed)
+        self.guard.stepped(aftermath, self._optimizers.place(optimizer, self.completed))
         if self._optimizers.is_primary(optimizer):
             self._next_step()
 
@@ -314,6 +314,8 @@ class Watch:
             draft = self._draft_for(optimizer)
             if not self._optimizers.end(optimizer):
                 return
+            if self._held is not None:
+                self._optimizers.saw_step(optimizer, late=draft is self._held)
             try:
                 with self._shards.failing:
                     if has_closure(args, kwargs):
@@ -359,7 +361,8 @@ class Watch:
 
     def _look_at_update(self, optimizer: Optimizer) -> None:
         spoiled = self._parameters.take_update(optimizer)
-        self.guard.stepped(self._optimizers.aftermaths.get(id(optimizer)), self.completed)
+        step = self._optimizers.place(optimizer, self.completed)
+        self.guard.stepped(self._optimizers.aftermaths.get(id(optimizer)), step)
         if spoiled and not self.guard.known_bad(self.completed):
             self.guard.forget_calls()  # but for the batch, which is this step's
             self.guard.check_last_steps()

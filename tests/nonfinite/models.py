@@ -1,11 +1,22 @@
 """Base models, each small and with one place for a fault."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from nonfinite.bench import BATCH, CLASSES, FEATURES, LENGTH, WIDTH, WORDS, features
+from nonfinite.bench import (
+    BATCH,
+    CLASSES,
+    FEATURES,
+    LENGTH,
+    WIDTH,
+    WORDS,
+    Fault,
+    features,
+    spoil,
+)
 from torch import Tensor, nn
 
 
@@ -24,6 +35,36 @@ class Base(NamedTuple):
 
 def named(**modules: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict(modules))
+
+
+class Net(nn.Module):
+    """Some layers, and the code that calls them."""
+
+    def __init__(self, code: Callable[[Any, Tensor], Any], **layers: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(8)
+        self.code, self.on = code, Fault(spoil)
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, inputs: Tensor) -> Any:
+        return self.code(self, inputs)
+
+    def broken(self, inputs: Tensor) -> Tensor:
+        """`inputs`, spoilt by this module's own code at the faulty step."""
+        return inputs * math.nan if self.on.on else inputs
+
+
+def layer() -> nn.Linear:
+    return nn.Linear(WIDTH, WIDTH)
+
+
+def lower() -> nn.Linear:
+    return nn.Linear(FEATURES, WIDTH)
+
+
+def head() -> nn.Linear:
+    return nn.Linear(WIDTH, CLASSES)
 
 
 def mlp(middle: nn.Module) -> nn.Sequential:

@@ -261,3 +261,25 @@ def test_unfinished_steps_of_a_search_for_a_rate(found: Any) -> None:
         model.middle.on = False
         steps(model, optimizer, 1)
     assert found() == []
+
+
+def test_gradients_of_each_sample_by_transforms_of_functions(found: Any) -> None:
+    """What modules see inside them stands for many samples at once, of which one that is bad is left out."""
+    model, optimizer = watched()
+    transforms = torch.func
+
+    def loss(weights: dict[str, Tensor], sample: Tensor, label: Tensor) -> Tensor:
+        output = transforms.functional_call(model, weights, (sample[None],))
+        return nn.functional.cross_entropy(output, label[None])
+
+    gradients_of = transforms.vmap(transforms.grad(loss), in_dims=(None, 0, 0))
+    for _ in range(STEPS):
+        weights = {name: weight.detach() for name, weight in model.named_parameters()}
+        batch = features(False)
+        batch[0] = math.nan
+        gradients = gradients_of(weights, batch, torch.arange(BATCH) % CLASSES)
+        for name, weight in model.named_parameters():
+            weight.grad = gradients[name][1:].mean(0)
+        optimizer.step()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert found() == []

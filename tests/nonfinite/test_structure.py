@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from nonfinite.bench import (
     BATCH,
-    CLASSES,
     FEATURES,
     WIDTH,
     Case,
@@ -18,39 +17,9 @@ from nonfinite.bench import (
     spoil,
     table,
 )
-from nonfinite.models import mlp, named
+from nonfinite.models import Net, head, layer, lower, mlp, named
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-
-
-class Net(nn.Module):
-    """Some layers, and the code that calls them."""
-
-    def __init__(self, code: Callable[[Any, Tensor], Any], **layers: nn.Module) -> None:
-        super().__init__()
-        torch.manual_seed(8)
-        self.code, self.on = code, Fault(spoil)
-        for name, layer in layers.items():
-            self.add_module(name, layer)
-
-    def forward(self, inputs: Tensor) -> Any:
-        return self.code(self, inputs)
-
-    def broken(self, inputs: Tensor) -> Tensor:
-        """`inputs`, spoilt by this module's own code at the faulty step."""
-        return inputs * math.nan if self.on.on else inputs
-
-
-def layer() -> nn.Linear:
-    return nn.Linear(WIDTH, WIDTH)
-
-
-def lower() -> nn.Linear:
-    return nn.Linear(FEATURES, WIDTH)
-
-
-def head() -> nn.Linear:
-    return nn.Linear(WIDTH, CLASSES)
 
 
 def around(middle: nn.Module) -> nn.Sequential:
