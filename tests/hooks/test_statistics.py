@@ -17,6 +17,7 @@ import trainvitals.hooks as tv
 from trainvitals.hooks import histogram, plain, stats
 from trainvitals.hooks.draft import Draft
 from trainvitals.hooks.gathered import COLUMN
+from trainvitals.hooks.gradients import GradientNorm
 from trainvitals.hooks.packed import Packed
 from trainvitals.hooks.parameterstats import Members, StepStatistics
 from trainvitals.hooks.registry import Registry, Rows
@@ -69,14 +70,38 @@ def test_a_large_tensor_is_sampled_across_every_dimension(shape: tuple[int, ...]
     index = torch.arange(math.prod(shape)).reshape(shape)
     step = plain.stride(index, stats.SUBSAMPLE)
     part = plain.flat(index)[::step]
-    assert 0.5 * stats.SUBSAMPLE < len(part) <= stats.SUBSAMPLE
+    assert 0.5 * stats.SUBSAMPLE <= len(part) <= 1.1 * stats.SUBSAMPLE
     assert all(math.gcd(step, size) == 1 for size in shape)
     assert len(np.unique(part.numpy() % shape[-1])) == shape[-1]
+
+
+@pytest.mark.parametrize(
+    "shape", [(30, 154), (2310, 15), (210, 79), (30030,), (4097,), (510, 2090)]
+)
+@pytest.mark.parametrize("limit", [1 << 10, 1 << 12, 1 << 14])
+def test_dimensions_of_many_factors_leave_at_least_half_of_a_sub_sample(
+    shape: tuple[int, ...], limit: int
+) -> None:
+    step = plain.stride(torch.empty(shape), limit)
+    assert math.prod(shape) / step >= min(limit, math.prod(shape)) / 2
+    assert all(math.gcd(step, size) == 1 for size in shape)
 
 
 def test_zero_fraction_counts_exact_zeros() -> None:
     taken = stats.moments(torch.tensor([0.0, -0.0, 1e-38, 2.0]), zeros=True)
     assert taken.zero_fraction == 0.5
+
+
+@pytest.mark.parametrize("sizes", [[5_000_003], [3_000_000, 1 << 17, (1 << 17) + 1]])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_the_gradient_norm_over_millions_of_like_elements_keeps_its_digits(
+    sizes: list[int], dtype: torch.dtype
+) -> None:
+    gradients = [torch.full((size,), 0.1, dtype=dtype) for size in sizes]
+    exact = float(gradients[0][0].double()) * math.sqrt(sum(sizes))
+    assert GradientNorm(gradients).value == pytest.approx(exact, rel=1e-4)
+    holes = [torch.full((size, 2), 0.1, dtype=dtype)[:, 0] for size in sizes]
+    assert GradientNorm(holes).value == pytest.approx(exact, rel=1e-4)
 
 
 FLOATS = st.floats(-1, 1, allow_subnormal=False, width=32)
