@@ -17,7 +17,7 @@ _NUMPY_UNTIL = 1 << 14
 """Elements up to which numpy sums up squares faster than torch."""
 _AT_ONCE = 1 << 18
 """Elements of all gradients together up to which that is so."""
-_ADDED_UP = 1 << 17
+_ADDED_UP = 1 << 16
 """Elements whose squares are added up in float32 at once: of millions, it loses so many digits that a norm is wrong by
 up to 0.4 %."""
 _TINY_NORM = 1e-14

@@ -30,7 +30,7 @@ _SMALL = 1 << 14
 """Elements up to which numpy is faster than torch."""
 BLAS_AT_ONCE = 1 << 13
 """Elements that one BLAS call gets: it would start threads of its own for more than 10,000."""
-_LARGE_PIECE = 1 << 16
+_LARGE_PIECE = 1 << 15
 """Elements that are summed up in float32 without losing digits."""
 CANCELLATION = 0.05
 """Below this share of variance in the mean square, std is taken from the centred values instead."""

@@ -92,7 +92,7 @@ def test_zero_fraction_counts_exact_zeros() -> None:
     assert taken.zero_fraction == 0.5
 
 
-@pytest.mark.parametrize("sizes", [[5_000_003], [3_000_000, 1 << 17, (1 << 17) + 1]])
+@pytest.mark.parametrize("sizes", [[5_000_003], [3_000_000, 1 << 16, (1 << 16) + 1]])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_the_gradient_norm_over_millions_of_like_elements_keeps_its_digits(
     sizes: list[int], dtype: torch.dtype
@@ -146,6 +146,17 @@ def test_large_tensors_keep_their_stated_bounds(size: int, scale: float, offset:
     assert taken.mean == pytest.approx(exact.mean(), rel=bound)
     assert taken.zero_fraction == pytest.approx((exact == 0).mean(), abs=bound)
     assert taken.absmax == pytest.approx(exact.max(), rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [16_000, 65_536, 131_072, 1_000_000])
+def test_two_values_alone_add_up_without_losing_digits(size: int) -> None:
+    for value in (0.7, 0.9, 1.1, 1.3):  # rounding errors of like numbers have one sign
+        tensor = torch.full((size,), value)
+        tensor[::3] *= 0.25
+        exact = tensor.double().numpy()
+        taken = stats.moments(tensor)
+        assert taken.std == pytest.approx(exact.std(), rel=1e-4)
+        assert taken.rms == pytest.approx(math.sqrt((exact**2).mean()), rel=1e-4)
 
 
 def test_the_nonfinite_count_is_exact_in_a_sampled_tensor() -> None:
