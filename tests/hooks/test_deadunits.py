@@ -125,6 +125,22 @@ def test_channels_are_alive_wherever_they_were_active_in_any_layout(memory: Any)
     assert dead.read() == (pytest.approx(0.6), 3 * 24)
 
 
+@pytest.mark.parametrize("layout", ["array", "contiguous", "channels_last", "transposed"])
+def test_one_sample_that_is_nan_kills_no_unit(layout: str) -> None:
+    outputs = torch.ones(4, 5, 3, 6)
+    outputs[:, 1] = 0.0
+    outputs[2] = math.nan
+    forms = {
+        "array": outputs.numpy(),
+        "contiguous": outputs,
+        "channels_last": outputs.to(memory_format=torch.channels_last),
+        "transposed": outputs.transpose(0, 3).contiguous().transpose(0, 3),
+    }
+    dead = DeadUnits(nn.ReLU())
+    dead.see(forms[layout], channels_first=True)
+    assert dead.read() == (pytest.approx(0.2), 4 * 18)
+
+
 @pytest.mark.parametrize("shape", [(40, 10), (7, 900, 10), (300, 10)])
 def test_units_in_one_tail_are_saturated_and_switching_ones_are_not(shape: tuple[int, ...]) -> None:
     outputs = torch.zeros(shape)
