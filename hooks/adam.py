@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
@@ -89,22 +89,26 @@ def _here(
     members: list[tuple[int, Any, Any]], step: float, eps: float, beta1: float, beta2: float
 ) -> list[tuple[float, float]]:
     """For arrays that share all settings, in a few passes over all of them."""
-    sizes = np.array([first.size for _, first, _ in members])
-    begins = np.cumsum(sizes) - sizes
-    update: npt.NDArray[Any] = np.concatenate([m[1] for m in members], axis=None, dtype=np.float64)
-    root: npt.NDArray[Any] = np.concatenate([m[2] for m in members], axis=None, dtype=np.float64)
+    sizes = [first.size for _, first, _ in members]
+    begins = [0, *accumulate(sizes)][:-1]
+    parts = [first for _, first, _ in members] + [second for *_, second in members]
+    update, root = np.concatenate(parts, axis=None, dtype=np.float64).reshape(2, -1)
+    # Both moments are that much smaller than the means that they stand for.
     first, second = 1 - beta1**step, math.sqrt(1 - beta2**step)
+    limit, ruled = _FEW_EPS * eps * second, [0.0] * len(sizes)
     with np.errstate(all="ignore"):
         np.sqrt(root, out=root)
-        is_ruled = root < _FEW_EPS * eps * second
+        if not np.minimum.reduce(root) >= limit:
+            ruled = np.add.reduceat(root < limit, begins, dtype=np.float64).tolist()
         root += eps * second
         update /= root
         update *= update
-        factors = np.sqrt(np.add.reduceat(update, begins) / sizes) * (second / first)
-    ruled = np.zeros(len(sizes))
-    if is_ruled.any():
-        ruled = np.add.reduceat(is_ruled, begins, dtype=np.float64) / sizes
-    return list(zip(factors.tolist(), ruled.tolist(), strict=True))
+        squares = np.add.reduceat(update, begins).tolist()
+    scale = second / first if first else math.nan
+    return [
+        (math.sqrt(square / size) * scale, below / size)
+        for square, size, below in zip(squares, sizes, ruled, strict=True)
+    ]
 
 
 def _late(

@@ -1,7 +1,7 @@
 """Whether the gradient goes on in the direction of those before it, or turns back."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from trainvitals.hooks.memory import SAMPLE, Memory, some
+from trainvitals.hooks.memory import SAMPLE, Memory, alike
 from trainvitals.hooks.plain import Array, array, flat, is_ordinary, plain, stride
 from trainvitals.hooks.readout import Number, number, on_host
 from trainvitals.hooks.registry import Parameter
@@ -24,17 +24,21 @@ _MEANS = ("momentum_buffer", "exp_avg")
 
 
 def alongside(
-    optimizer: Optimizer, parameters: Sequence[Parameter], memory: Memory
+    optimizer: Optimizer,
+    parameters: Sequence[Parameter],
+    memory: Memory,
+    gradients: Mapping[int, Array],
 ) -> Number | None:
     """Cosine between the gradients of the step and the mean of those before; None where none is kept.
 
     Call it before the optimizer steps. Noise gives 0, a steady descent 1. A step that overshoots a valley gives less
-    than 0: momentum that is stationary and shorter than that of pure noise. The scale of the gradients does not matter,
-    so that they may be clipped or still multiplied by a scaler. `memory`: kept between samples.
+    than 0: momentum that is stationary and shorter than that of pure noise. The scale of the gradients does not
+    matter, so that they may be clipped or still multiplied by a scaler. `memory`: kept between samples; `gradients`:
+    elements, in order, of those that are known, by the ids of their parameters.
     """
     matrices = [p.tensor for p in parameters if p.tensor.dim() > 1 and p.tensor.grad is not None]
     chosen = matrices[:: max(1, len(matrices) // MATRICES)][:MATRICES]
-    pairs = [_pair(optimizer, tensor, memory) for tensor in chosen]
+    pairs = [_pair(optimizer, tensor, memory, gradients) for tensor in chosen]
     known = [pair for pair in pairs if pair is not None]
     here = [(one, other) for one, other, device in known if device is None]
     if here:
@@ -47,16 +51,17 @@ def alongside(
 
 
 def _cosine(pairs: Sequence[tuple[Array, Array]]) -> float | None:
-    gradient = np.concatenate([one for one, _ in pairs], axis=None, dtype=np.float64)
-    mean = np.concatenate([other for _, other in pairs], axis=None, dtype=np.float64)
+    parts = [one for one, _ in pairs] + [other for _, other in pairs]
+    both = np.concatenate(parts, axis=None, dtype=np.float64).reshape(2, -1)
     with np.errstate(all="ignore"):
-        size = math.sqrt(gradient.dot(gradient)) * math.sqrt(mean.dot(mean))
-        found = float(gradient.dot(mean)) / size if size else math.nan
+        (gradient, product), (_, mean) = both.dot(both.T).tolist()
+    size = math.sqrt(gradient) * math.sqrt(mean)
+    found = product / size if size else math.nan
     return found if math.isfinite(found) else None
 
 
 def _pair(
-    optimizer: Optimizer, tensor: Tensor, memory: Memory
+    optimizer: Optimizer, tensor: Tensor, memory: Memory, gradients: Mapping[int, Array]
 ) -> tuple[Any, Any, torch.device | None] | None:
     """Some elements of a gradient and of the mean of those before: arrays, or tensors and the device they are on."""
     state: dict[str, Any] = optimizer.state.get(tensor, {})
@@ -65,14 +70,18 @@ def _pair(
     if kept is None or gradient is None:
         return None
     mean = memory.sample(kept)
-    if mean is not None and gradient.shape == kept.shape and is_ordinary(gradient):
-        return some(kept, gradient.detach().numpy().reshape(-1)), mean, None
+    if mean is not None:
+        values = gradients.get(id(tensor))
+        if values is None and is_ordinary(gradient):
+            values = gradient.detach().numpy().reshape(-1)
+        if values is not None and len(values) == kept.numel():
+            return alike(mean, values), mean, None
     one, other = plain(gradient), plain(kept)
     if one is None or other is None or _place(one) != _place(other):
         return None
     step = stride(one, SAMPLE)
-    part, others = flat(one)[::step], flat(other)[::step]
-    return (array(part), array(others), None) if on_host(part) else (part, others, part.device)
+    some, others = flat(one)[::step], flat(other)[::step]
+    return (array(some), array(others), None) if on_host(some) else (some, others, some.device)
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:

@@ -2,24 +2,21 @@
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from trainvitals.hooks import readout
-from trainvitals.hooks.plain import flat, is_ordinary, plain, values
+from trainvitals.hooks.plain import flat, is_ordinary
 from trainvitals.hooks.readout import Number, number
 from trainvitals.hooks.stats import sum_of_squares, values_of
 
-FEW = 1 << 15
+FEW = 1 << 17
 """Elements that are few: see `GradientNorm`."""
-_NUMPY_UNTIL = 1 << 14
-"""Elements up to which numpy sums up squares faster than torch."""
 _AT_ONCE = 1 << 18
-"""Elements of all gradients together up to which that is so."""
+"""Elements of a single gradient up to which numpy sums up squares faster than torch."""
 _ADDED_UP = 1 << 16
-"""Elements whose squares are added up in float32 at once: of millions, it loses so many digits that a norm is wrong by
-up to 0.4 %."""
+"""Elements whose squares the CPU adds up in float32 at once: of millions it loses so many digits that a norm is wrong
+by up to 0.4 %."""
 _TINY_NORM = 1e-14
 """A norm below that may lack elements whose squares float32 does not hold."""
 
@@ -39,8 +36,8 @@ class GradientNorm:
             self.value: Number = math.sqrt(sum_of_squares(only))
             return
         norms = joined(gradients) if few else None
-        if norms is None:
-            norms = _norms(gradients)
+        if norms is None or len(norms) > _ADDED_UP:
+            norms = _norms(gradients if norms is None else [norms])
         if norms is None:
             self.value = 0.0
             return
@@ -68,24 +65,25 @@ def joined(tensors: list[Tensor]) -> Tensor | None:
     if not tensors:
         return None
     try:
-        flat: Tensor = torch._C._nn.flatten_dense_tensors(tensors)
+        whole: Tensor = torch._C._nn.flatten_dense_tensors(tensors)
     except (RuntimeError, NotImplementedError):  # sparse ones, or on several devices
         return None
-    flat = flat.detach()
-    return flat if flat.dtype.itemsize >= 4 else flat.float()
+    whole = whole.detach()
+    return whole if whole.dtype.itemsize >= 4 else whole.float()
 
 
 def _norms(tensors: list[Tensor], dtype: torch.dtype | None = None) -> Tensor | None:
     """Norm of each tensor as one tensor, on the first one's device; None for an empty list."""
     if not tensors:
         return None
-    if dtype is None and all(map(readout.on_host, tensors)):
-        squares = [_square(tensor) for tensor in tensors]
-        return torch.from_numpy(np.sqrt(np.array(squares)))
     groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for tensor in tensors:
         dense = values_of(tensor)
-        groups.setdefault((dense.device, dense.dtype), []).append(dense)
+        members = groups.setdefault((dense.device, dense.dtype), [])
+        if readout.on_host(dense) and dense.numel() > _ADDED_UP:
+            members.extend(torch.split(flat(dense).contiguous(), _ADDED_UP))
+        else:
+            members.append(dense)
     parts: list[Tensor] = []
     for (_, kind), members in groups.items():
         wider = dtype or (torch.float32 if kind.itemsize < 4 else kind)
@@ -93,24 +91,6 @@ def _norms(tensors: list[Tensor], dtype: torch.dtype | None = None) -> Tensor | 
     if len(parts) == 1:
         return parts[0]
     return torch.cat([part.to(parts[0].device, torch.float64) for part in parts])
-
-
-def _square(tensor: Tensor) -> float:
-    """Sum of squares of a tensor on the CPU."""
-    dense = plain(tensor)
-    if dense is None:
-        return 0.0
-    found = values(dense) if dense.numel() <= _NUMPY_UNTIL else None
-    if found is not None:
-        return sum_of_squares(found, exact=False)
-    wide = torch.float64 if dense.dtype is torch.float64 else torch.float32
-    whole = flat(dense).contiguous()
-    if len(whole) <= _ADDED_UP:
-        return float(torch.linalg.vector_norm(whole, dtype=wide).numpy()) ** 2
-    rest = len(whole) % _ADDED_UP
-    parts = whole[:rest], whole[rest:].view(-1, _ADDED_UP)
-    norms = [torch.linalg.vector_norm(part, dim=-1, dtype=wide).numpy() for part in parts]
-    return sum(float(np.square(norm, dtype=np.float64).sum()) for norm in norms)
 
 
 def root_of_squares(norms: list[Number]) -> Number:

@@ -41,21 +41,27 @@ class Memory:
         return found
 
     def sample(self, tensor: Tensor) -> Array | None:
-        """`some` of what `view` gives."""
+        """At most `SAMPLE` elements of what `view` gives: runs of neighbours that begin at evenly spaced places, so
+        that every row and column is met. Shape `(runs, neighbours)`."""
         view = self.view(tensor)
         if view is None:
             return None
         known = self._samples.get(id(tensor))
         if known is None or known[0] is not view:
-            known = self._samples[id(tensor)] = (view, some(tensor, view))
+            known = self._samples[id(tensor)] = (view, _runs(tensor, view))
         return known[1]
 
 
-def some(tensor: Tensor, values: Array) -> Array:
-    """At most `SAMPLE` of the elements of a tensor, `values`: runs of neighbours that begin at evenly spaced places, so
-    that every row and column is met. Shape `(runs, neighbours)`, without a copy."""
+def _runs(tensor: Tensor, values: Array) -> Array:
     if len(values) <= SAMPLE:
         return values.reshape(1, -1)
     step = stride(tensor, SAMPLE // _RUN)
     count = len(values) // step
     return values[: count * step].reshape(count, step)[:, :_RUN]
+
+
+def alike(sample: Array, values: Array) -> Array:
+    """Of the elements of another tensor of that shape, `values`, those at the places of a `Memory.sample`."""
+    count, width = sample.shape
+    step = sample.strides[0] // sample.itemsize
+    return values[: count * step].reshape(count, step)[:, :width]

@@ -169,7 +169,9 @@ class Pace:
         """Whether a gradient norm is non-finite or far above the running median."""
         if not math.isfinite(value):
             return True
-        return len(self._norms) >= 10 and value > ANOMALY_FACTOR * median(self._norms)
+        if len(self._norms) < 10 or value <= ANOMALY_FACTOR * min(self._norms):
+            return False  # nearly always, and sooner known than the median
+        return value > ANOMALY_FACTOR * median(self._norms)
 
     def saw_norm(self, norm: float) -> None:
         """Note the gradient norm of a step that is looked at; one that stands out starts a burst."""

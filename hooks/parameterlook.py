@@ -128,7 +128,8 @@ class ParameterLook:
                 large = [p.tensor.grad for p in members if id(p.tensor) not in known.small_ids]
                 gradients = [copy, *(local(grad) for grad in large if grad is not None)]
             if self._optimizers.is_primary(optimizer):
-                along = alongside(optimizer, members, known.memory)
+                small = known.small.gradients if known.small is not None else {}
+                along = alongside(optimizer, members, known.memory, small)
                 if along is not None:
                     draft.scalars["tv/grad_along"] = along
         norm = look.norms[id(optimizer)] = GradientNorm(gradients, scale, few).value

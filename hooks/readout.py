@@ -19,11 +19,10 @@ def number(tensor: Tensor) -> Number:
 
     On the CPU it is read from memory through numpy; torch's `item()` would count as a synchronisation.
     """
-    tensor = tensor.detach()
     if not on_host(tensor):
-        return tensor
+        return tensor.detach()
     try:
-        value: float = tensor.numpy().item()
+        value: float = tensor.detach().numpy().item()
     except (
         TypeError,
         RuntimeError,

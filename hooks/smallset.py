@@ -15,10 +15,6 @@ from trainvitals.hooks.memory import Floats, Memory
 from trainvitals.hooks.packed import SMALL, Packed, is_single
 from trainvitals.hooks.plain import Array
 from trainvitals.hooks.readout import Number
-from trainvitals.hooks.stats import Moments
-
-_SIZES = [Moments._fields.index(name) for name in ("rms", "std", "absmax", "nonfinite")]
-_RMS = Moments._fields.index("rms")
 
 
 def small_view(tensor: Tensor, memory: Memory) -> Array | None:
@@ -48,6 +44,7 @@ class SmallSet:
         """Those for whose gradients there are `_slots`, in `_copy`."""
         self._slots: list[Tensor] = []
         self._copy = torch.empty(0)
+        self._slices: dict[int, Array] = {}
 
     @property
     def members(self) -> list[tuple[int, Tensor]]:
@@ -84,13 +81,19 @@ class SmallSet:
         self._stepped, self._factor = stepped, factor
         return self._copy
 
+    @property
+    def gradients(self) -> dict[int, Array]:
+        """The elements of those that were taken, in order, by the ids of their parameters."""
+        return self._slices if self._stepped else {}
+
     def _make_slots(self, stepped: list[int]) -> None:
         """Find the places of the gradients of these, end to end."""
         behind = torch.from_numpy(self._room[len(self._change) :])
         sizes = [self._sizes[i] for i in stepped]
         self._copy = behind[: sum(sizes)]
-        parts = zip(stepped, torch.split(self._copy, sizes), strict=True)
+        parts = list(zip(stepped, torch.split(self._copy, sizes), strict=True))
         self._slots = [part.view(self.tensors[i].shape) for i, part in parts]
+        self._slices = {id(self.tensors[i]): part.numpy() for i, part in parts}
         self._slotted = stepped
 
     def finish(
@@ -118,7 +121,7 @@ class SmallSet:
                 values[len(self._change) :] *= np.float32(self._factor)
         packed = Packed(values, sizes)
         moments = packed.moments()
-        kept = moments[:, _SIZES].tolist()
+        kept = [(m.rms, m.std, m.absmax, m.nonfinite) for m in moments]
         draft.put_all("parameter", COLUMN["weight_rms"], self._rows, kept[:count])
         draft.put_all("parameter", COLUMN["grad_rms"], rows, kept[count:])
         if histograms:
@@ -126,8 +129,8 @@ class SmallSet:
             draft.count_all("weight", self._rows, counts[:count])
             if rows:
                 draft.count_all("gradient", rows, counts[count:])
-        squares: list[float] = (moments[:count, _RMS] ** 2 * self._sizes).tolist()
-        return squares
+        pairs = zip(kept[:count], self._sizes, strict=True)
+        return [rms * rms * size for (rms, *_), size in pairs]
 
     def _measure_update(
         self, draft: Draft, squares: list[float], adam: Sequence[Any]

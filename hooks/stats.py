@@ -5,7 +5,7 @@ which has more threads. Numbers come from memory and never through `item()`.
 """
 
 import math
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -39,20 +39,23 @@ _COUNTED_AT_ONCE = 1 << 22
 _ONES = {np.dtype(kind): np.ones(BLAS_AT_ONCE, kind) for kind in (np.float32, np.float64)}
 
 
-class Moments(NamedTuple):
+N = TypeVar("N", bound=Number, covariant=True)
+
+
+class Moments(NamedTuple, Generic[N]):
     """Of one tensor, in the order of the columns; NaN and infinity in it show in the values."""
 
-    mean: Number
-    std: Number
-    rms: Number
-    absmax: Number
-    zero_fraction: Number
+    mean: N
+    std: N
+    rms: N
+    absmax: N
+    zero_fraction: N
     """Share of exact zeros; NaN unless asked for."""
-    nonfinite: Number
+    nonfinite: N
 
 
 @np.errstate(all="ignore")
-def moments(tensor: Tensor, zeros: bool = False, values: Array | None = None) -> Moments:
+def moments(tensor: Tensor, zeros: bool = False, values: Array | None = None) -> Moments[Number]:
     """Moments over all elements of what `plain` gave; `values`: what `plain.values` gave of it, if known.
 
     Right to 1e-4 (std relative to itself, mean relative to rms) at any scale and offset that float32 holds, from
@@ -65,10 +68,10 @@ def moments(tensor: Tensor, zeros: bool = False, values: Array | None = None) ->
             return _late(tensor, zeros)
         return _large(tensor, zeros)
     low, high = float(np.minimum.reduce(values)), float(np.maximum.reduce(values))
-    return _finish(values, sums(values), (low, high), values, zeros)
+    return finish(values, sums(values), (low, high), values, zeros)
 
 
-def _large(tensor: Tensor, zeros: bool) -> Moments:
+def _large(tensor: Tensor, zeros: bool) -> Moments[float]:
     whole = part = flat(tensor)
     low, high = torch.aminmax(_comparable(whole))
     if len(whole) > SUBSAMPLE_ABOVE:
@@ -81,17 +84,17 @@ def _large(tensor: Tensor, zeros: bool) -> Moments:
     bounds = float(low.float().numpy()), float(high.float().numpy())
     if whole.dtype is torch.float64:
         bounds = float(low.numpy()), float(high.numpy())
-    return _finish(part.numpy(), (total, squares), bounds, whole, zeros)
+    return finish(part.numpy(), (total, squares), bounds, whole, zeros)
 
 
-def _finish(
+def finish(
     values: Array,
     found: tuple[float, float],
     bounds: tuple[float, float],
     whole: Array | Tensor,
     zeros: bool,
-) -> Moments:
-    """From sum and sum of squares of `values`, and the bounds of the whole tensor."""
+) -> Moments[float]:
+    """From sum and sum of squares of `values`, and the smallest and largest of the whole tensor."""
     low, high = bounds
     total, squares = found
     absmax = high if high > -low else -low
@@ -157,7 +160,7 @@ def count_nonfinite(whole: Array | Tensor) -> float:
     return float(sum(np.count_nonzero(~np.isfinite(array(piece))) for piece in pieces))
 
 
-def _late(tensor: Tensor, zeros: bool) -> Moments:
+def _late(tensor: Tensor, zeros: bool) -> Moments[Number]:
     """The same as tensors of one element on the tensor's device."""
     whole = flat(tensor)
     low, high = torch.aminmax(_comparable(whole))

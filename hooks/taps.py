@@ -18,7 +18,7 @@ from trainvitals.hooks.plain import plain, values
 from trainvitals.hooks.readout import Number
 from trainvitals.hooks.registry import Rows, class_name, every_tensor
 from trainvitals.hooks.settings import clean_name
-from trainvitals.hooks.stats import Moments, moments
+from trainvitals.hooks.stats import moments
 from trainvitals.hooks.units import batch_variation, batch_variations, saturated_fraction, tails
 from trainvitals.hooks.wire.records import Row
 
@@ -30,7 +30,6 @@ _CHANNELS_FIRST = (
 )
 _CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.MultiheadAttention)
 _FIRST_COLUMN = COLUMN["mean"]
-_RMS, _ABSMAX = Moments._fields.index("rms"), Moments._fields.index("absmax")
 _NO_UNITS: tuple[Number, Number, Number] = (math.nan, math.nan, math.nan)
 COPIED = 1 << 20
 """Elements of small outputs of one step that are kept at most: 4 MiB."""
@@ -146,11 +145,12 @@ class Taps:
     def _copy(
         self, draft: Draft, layer: _Layer, row: int, tensor: Tensor, channels_first: bool
     ) -> None:
-        if self._elements + tensor.numel() > COPIED:
+        output = (tensor if tensor.dtype is torch.float32 else tensor.float()).numpy()
+        if self._elements + output.size > COPIED:
             self._measure(draft)
-        begin, self._elements = self._elements, self._elements + tensor.numel()
-        values = self._room[begin : self._elements].reshape(tensor.shape)
-        values[...] = (tensor if tensor.dtype is torch.float32 else tensor.float()).numpy()
+        begin, self._elements = self._elements, self._elements + output.size
+        values = self._room[begin : self._elements].reshape(output.shape)
+        values[...] = output
         self._copied.append(_Copied(layer, row, values, channels_first))
 
     def _measure(self, draft: Draft) -> None:
@@ -158,15 +158,16 @@ class Taps:
         copied, sizes = self._copied, tuple(copy.values.size for copy in self._copied)
         packed = Packed(self._room[: self._elements], sizes)
         self._copied, self._elements = [], 0
-        taken = packed.moments(zeros=True).tolist()
-        varies = batch_variations([copy.values for copy in copied], [row[_RMS] for row in taken])
-        for copy, row, apart in zip(copied, taken, varies, strict=True):
+        taken = packed.moments(zeros=True)
+        varies = batch_variations([copy.values for copy in copied], [each.rms for each in taken])
+        found: list[tuple[Any, ...]] = []
+        for copy, each, apart in zip(copied, taken, varies, strict=True):
             units = _NO_UNITS
             if copy.layer.dead is not None or copy.layer.tails is not None:
-                units = _of_units(copy.layer, copy.values, copy.channels_first, row[_ABSMAX])
-            row += (*units, apart)
+                units = _of_units(copy.layer, copy.values, copy.channels_first, each.absmax)
+            found.append((*each, *units, apart))
         rows = [copy.row for copy in copied]
-        draft.put_all("activation", _FIRST_COLUMN, rows, taken)
+        draft.put_all("activation", _FIRST_COLUMN, rows, found)
         if self._histograms:
             draft.count_all("activation", rows, packed.histograms())
 

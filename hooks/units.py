@@ -93,20 +93,19 @@ def batch_variations(
     for samples, places in alike.items():
         parts = [outputs[place][:samples].reshape(samples, -1) for place in places]
         parts = [part[:, :: _step(part.shape[1])] for part in parts]
-        begins = np.array([0, *accumulate(part.shape[1] for part in parts)][:-1])
+        begins = [0, *accumulate(part.shape[1] for part in parts)][:-1]
         held = all(1e-15 < rms[place] < 1e15 for place in places)  # float32 holds the squares
         taken = np.concatenate(parts, axis=1, dtype=None if held else np.float64)
         with np.errstate(all="ignore"):
             # Relative to the first sample: what all have in common cancels before it is squared.
-            first = taken[0]
-            apart = taken[1:] - first
-            total = np.add.reduce(apart)
-            squares = np.add.reduce(apart * apart)
-            within = np.add.reduceat(squares - total * total / samples, begins)
-            whole = np.add.reduceat(squares + (2 * total + samples * first) * first, begins)
-            shares = (within / whole).tolist()
-        for place, share in zip(places, shares, strict=True):
-            found[place] = max(share, 0.0)
+            apart = taken - taken[0]
+            apart -= np.add.reduce(apart) / np.float32(samples)
+            apart *= apart
+            taken *= taken
+            shares = np.add.reduceat(np.add.reduce(apart), begins)
+            shares /= np.add.reduceat(np.add.reduce(taken), begins)
+        for place, share in zip(places, shares.tolist(), strict=True):
+            found[place] = share
     return found
 
 

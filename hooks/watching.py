@@ -325,9 +325,12 @@ class Watch:
                     self._emit_held()
 
     def _draft_for(self, optimizer: Optimizer) -> Draft | None:
-        """The step that this optimizer's step belongs to: the held one, unless it had its turn there."""
+        """The step that this optimizer's step belongs to: the held one, unless it had its turn there.
+
+        None where the ranks have added up that one already.
+        """
         if self._held is not None and not self._optimizers.has_stepped(optimizer):
-            return self._held
+            return None if self._shards.watching else self._held
         return self._draft
 
     def _look_at_gradients(self, optimizer: Optimizer, draft: Draft | None) -> None:
