@@ -13,6 +13,10 @@ _ROUNDS = 15
 _SWEEP = 1 << 20
 """Elements that are read to empty the caches: 4 MiB."""
 
+AFTERWARDS = 1e-4
+"""Seconds by which the steps after a look take longer, as it has taken the place of their data in the caches: what
+`benchmarks/overhead` finds beyond the time of the looks themselves."""
+
 
 def seconds_of(work: Callable[[], object]) -> float:
     """Seconds that a piece of work of a few microseconds takes when the training has filled the caches meanwhile.
@@ -51,7 +55,7 @@ class Span:
         self.wall = wall
         """Seconds that passed."""
         self.own = own
-        """Seconds of it for looking at its last step."""
+        """Seconds of it for looking at its last step, with what that leaves behind."""
         self.always = always
         """Seconds for what every step costs: the watch, and our other threads; negative where it saves more."""
         self.training = max(processor - own - always, 0.0)
@@ -108,7 +112,8 @@ class Accounts:
         cost = self.quiet_cost or QuietCost(0.0, 0.0, 0.0)
         each = calls * cost.call + cost.rest - in_rows * cost.saved
         always = each * steps + max(background - self._background_before, 0.0)
-        span = Span(steps, wall - self._wall, processor - self._processor, self._own, always)
+        own = self._own + AFTERWARDS
+        span = Span(steps, wall - self._wall, processor - self._processor, own, always)
         self._own_total += span.own + span.always + self.aside
         self._wall_total += span.wall
         self._wall, self._processor, self._background_before = wall, processor, background

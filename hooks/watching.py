@@ -282,6 +282,7 @@ class Watch:
                 closure = has_closure(args, kwargs)
                 look = self._look_at_weights if closure else self._look_at_gradients
                 look(optimizer, self._draft_for(optimizer))
+        self.observer.see_step(optimizer)
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self._draft is not None or self._held is not None:

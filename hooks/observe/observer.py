@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_pre_hook
-from torch.utils.hooks import RemovableHandle
 
 from trainvitals.hooks.accounts import Accounts
 from trainvitals.hooks.call import Call
@@ -73,7 +71,6 @@ class Observer:
         """Whether the training tells of its labels itself."""
         self._uncounted: Tensor | None = None
         """Labels of the last look: counted when the next one begins, if nobody told of any until then."""
-        self._handle: RemovableHandle | None = None
         self._reading: Reading | None = None
         self._losses: list[losses.Made] = []
         self._modes: Modes | None = None
@@ -104,14 +101,10 @@ class Observer:
             self._see_labels(self._uncounted)
         self._uncounted = None
         self._order.attach()
-        self._handle = self._handle or register_optimizer_step_pre_hook(self._before_step)
 
     def end(self) -> None:
         """See nothing more, and put back what was replaced."""
         self._order.detach()
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
         self._reading = None
 
     def watch(self, models: Sequence[nn.Module]) -> None:
@@ -217,6 +210,19 @@ class Observer:
         if self._reading is not None and self._labels is None and self._measured:
             self._labels = targets.ask(labels.detach(), self._reading)
 
+    def see_step(self, optimizer: Optimizer) -> None:
+        """An optimizer is about to step."""
+        if self._reading is None:
+            return
+        with self._looking("looking at an optimizer"):
+            place = self._order.index_of(optimizer)
+            self._foreign += place < 0
+            if not self._told_facts and (place >= 0 or self._foreign >= _FOREIGN):
+                self._tell_facts(optimizer)
+            self._order.note(f"s{place}")
+            if place == 0 and self._grads < 0:
+                self._see_gradients()
+
     def see_evaluation(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """A module was called while no gradients are recorded, at any step."""
         if is_tracing():  # sizes are tensors then, and looking would become a part of the graph
@@ -248,16 +254,6 @@ class Observer:
         draft = Draft(max(self._step() - 1, 0))
         draft.observed = reading
         self._emit(draft)
-
-    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        with self._looking("looking at an optimizer"):
-            place = self._order.index_of(optimizer)
-            self._foreign += place < 0
-            if not self._told_facts and (place >= 0 or self._foreign >= _FOREIGN):
-                self._tell_facts(optimizer)
-            self._order.note(f"s{place}")
-            if place == 0 and self._grads < 0:
-                self._see_gradients()
 
     def _see_gradients(self) -> None:
         """The counting optimizer is about to step: which parameters have a gradient, and which move by it."""
