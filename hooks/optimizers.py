@@ -25,6 +25,8 @@ class Optimizers:
         self._few: dict[int, bool] = {}
         self.aftermaths: dict[int, Aftermath] = {}
         """What is kept of the steps of each, by its id."""
+        self._late: set[int] = set()
+        """Those whose turn comes after the one that counts, by their ids."""
         self._stepped: set[int] = set()
         self._active: Optimizer | None = None
         self._successors: list[Optimizer] = []
@@ -73,6 +75,7 @@ class Optimizers:
         self._few.pop(key, None)
         self.aftermaths.pop(key, None)
         self._stepped.discard(key)
+        self._late.discard(key)
 
     def _settle(self, optimizer: Optimizer) -> None:
         """The first one to step after another training was named tells which of them goes on."""
@@ -86,6 +89,7 @@ class Optimizers:
         """Know none any more."""
         self._known.clear()
         self._stepped.clear()
+        self._late.clear()
         self._successors = []
         self._active = None
         self.forget_members()
@@ -182,8 +186,16 @@ class Optimizers:
         if self._active is not optimizer:
             return False
         self._active = None
-        self._stepped.add(id(optimizer))
         return True
+
+    def saw_step(self, optimizer: Optimizer, late: bool) -> None:
+        """It had its turn; `late`: after the one that counts, whose step was over."""
+        self._stepped.add(id(optimizer))
+        (self._late.add if late else self._late.discard)(id(optimizer))
+
+    def is_late(self, optimizer: Optimizer) -> bool:
+        """Whether its turn comes after the one that counts, as far as was seen."""
+        return id(optimizer) in self._late and not self.is_primary(optimizer)
 
     def has_stepped(self, optimizer: Optimizer) -> bool:
         """Whether it has stepped since `new_round`."""
