@@ -16,6 +16,7 @@ from trainvitals.hooks.wire import limits
 
 _EARLY, _LATE = 0, 1
 """How far behind the step that is being prepared a name's values belong."""
+_NOT_SHORT = -2
 
 
 class Logbook:
@@ -31,33 +32,29 @@ class Logbook:
         """The highest step that was logged for."""
 
     def take(self, values: Mapping[str, Any], step: int | None, completed: int) -> None:
-        """Record `values` for `step`, or for the last completed step; see `Run.log`."""
-        if step is not None or not self._take_quickly(values, completed):
-            self._take(values, step, completed)
+        """Record `values` for `step`, or for the last completed step; see `Run.log`.
 
-    def _take_quickly(self, values: Mapping[str, Any], completed: int) -> bool:
-        """Record known names with plain numbers of one step; False for anything else, with nothing recorded."""
-        numbers = []
-        behind = -1
+        Known names with plain numbers, all of one step, go a short way.
+        """
         known = self._behind
+        numbers: list[float] = []
+        behind = -1 if step is None and len(values) <= limits.MAX_SCALARS else _NOT_SHORT
         for key, value in values.items():
             if type(value) is Tensor and value.is_cpu and value.numel() == 1:
                 value = value.item()
-            if type(value) is not float:
-                return False
+            place = known.get(key, _NOT_SHORT)
+            if type(value) is not float or place < 0 or (place != behind and behind != -1):
+                behind = _NOT_SHORT
+                break
+            behind = place
             numbers.append(value)
-            place = known.get(key, -2)
-            if place != behind:
-                if place < 0 or behind >= 0:
-                    return False
-                behind = place
-        if behind < 0 or len(numbers) > limits.MAX_SCALARS:
-            return False
+        if behind < 0:
+            self._take(values, step, completed)
+            return
         place = completed - behind
         if place > self.last:  # type: ignore[operator]  # known names were logged before
             self.last = place
         self._emitter.log(place, tuple(values), numbers)
-        return True
 
     def _take(self, values: Mapping[str, Any], step: int | None, completed: int) -> None:
         """Record anything that can be."""

@@ -216,7 +216,7 @@ class Run:
         watch = self._watch
         begin = perf_counter()
         try:
-            self._logbook.take(values, step, watch.completed if watch is not None else 0)
+            self._logbook.take(values, step, watch.quiet.completed if watch is not None else 0)
         except Exception as error:
             self._problems.caught("log", error)
         if watch is not None:

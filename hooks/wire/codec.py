@@ -221,14 +221,13 @@ def pack_counts_of(groups: Sequence[npt.NDArray[np.integer]]) -> list[bytes]:
     """`pack_counts` of each, in one go: a record holds those of several kinds, most of them small."""
     counts = np.concatenate(groups)
     filled = counts != 0
-    any_filled = filled.any(axis=1)
+    rows = np.arange(len(counts))
     first = filled.argmax(axis=1)
-    length = (BINS - filled[:, ::-1].argmax(axis=1) - first) * any_filled
-    place = np.arange(BINS) - first[:, None]
-    kept = (place >= 0) & (place < length[:, None])
-    ends = list(accumulate(map(len, groups)))
+    length = (BINS - filled[:, ::-1].argmax(axis=1) - first) * filled[rows, first]
     bins = np.concatenate([[0], np.cumsum(length)])  # up to each row
-    bodies = varints.encode_parts(counts[kept], bins[ends].tolist())
+    kept = np.repeat(rows * BINS + first - bins[:-1], length) + np.arange(bins[-1])
+    ends = list(accumulate(map(len, groups)))
+    bodies = varints.encode_parts(counts.reshape(-1)[kept], bins[ends].tolist())
     firsts, lengths = (part.astype(np.uint8).tobytes() for part in (first, length))
     packed, begin = [], 0
     for end, body in zip(ends, bodies, strict=True):

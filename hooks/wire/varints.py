@@ -19,19 +19,22 @@ def encode(numbers: npt.NDArray[np.integer]) -> bytes:
 
 def encode_parts(numbers: npt.NDArray[np.integer], ends: Sequence[int]) -> list[bytes]:
     """`encode` of the numbers up to each of `ends`, from the one before it; the last is their number."""
-    count = max(1, -(-int(numbers.max(initial=0)).bit_length() // 7))
-    if count == 1:
-        whole, bounds = numbers.astype(np.uint8).tobytes(), list(ends)
-    else:
-        rest = numbers.astype(np.uint32)[:, None] >> np.arange(0, 7 * count, 7, dtype=np.uint32)
-        used = rest > 0
-        used[:, 0] = True
-        parts = rest.astype(np.uint8) & np.uint8(127)
-        parts[rest > 127] |= np.uint8(128)
-        whole = parts[used].tobytes()
-        sizes = np.cumsum(np.count_nonzero(used, axis=1))
-        bounds = [int(sizes[end - 1]) if end else 0 for end in ends]
-    return [whole[begin:end] for begin, end in zip([0, *bounds], bounds, strict=False)]
+    rest = numbers.astype(np.uint32)
+    largest = int(rest.max(initial=0))
+    sizes = np.ones(len(rest), np.intp)
+    for bits in range(7, max(largest.bit_length(), 1), 7):
+        sizes += rest >= np.uint32(1 << bits)
+    behind = np.cumsum(sizes)
+    bounds = [int(behind[end - 1]) if end else 0 for end in ends]
+    whole = np.empty(bounds[-1] if bounds else 0, np.uint8)
+    places = behind - sizes
+    while len(rest):  # the lowest bits of all, the next ones of those that have more, ...
+        following = np.flatnonzero(rest > 127)
+        whole[places] = rest & np.uint32(127)
+        whole[places[following]] |= np.uint8(128)
+        places, rest = places[following] + 1, rest[following] >> np.uint32(7)
+    data = whole.tobytes()
+    return [data[begin:end] for begin, end in zip([0, *bounds], bounds, strict=False)]
 
 
 def decode(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
