@@ -77,25 +77,26 @@ class DeadUnits:
 
 
 def _active(output: Any, axis: int) -> Any:
-    """Whether each unit is above zero anywhere; a numpy array for an output on the CPU."""
+    """Whether each unit is above zero anywhere, whatever is NaN elsewhere; a numpy array for an output on the CPU."""
     if isinstance(output, np.ndarray):
         return _active_here(output, axis)
     output = output.detach()
     units = output.movedim(axis, -1)
     if not readout.on_host(output):
-        return units.reshape(-1, units.shape[-1]).amax(0) > 0
+        most = units.reshape(-1, units.shape[-1]).amax(0)
+        return ~(most <= 0)  # NaN hides what else there is: that unit is not called dead
     if units.is_contiguous():
         return _active_here(array(units.view(-1)).reshape(-1, units.shape[-1]), 1)
     if axis == 1:
         return _active_here(array(output), 1)
-    return (units.reshape(-1, units.shape[-1]).amax(0) > 0).numpy()
+    return (units > 0).reshape(-1, units.shape[-1]).any(0).numpy()
 
 
 def _active_here(output: npt.NDArray[Any], axis: int) -> npt.NDArray[np.bool_]:
     most = output.reshape(-1, output.shape[-1]) if axis == output.ndim - 1 else output
     # samples first: that runs along the memory, and leaves little for the slow way across it
-    most = np.maximum.reduce(most, 0)
+    most = np.fmax.reduce(most, 0)
     if most.ndim > 1:
-        most = np.maximum.reduce(most.reshape(len(most), -1), 1)
+        most = np.fmax.reduce(most.reshape(len(most), -1), 1)
     active: npt.NDArray[np.bool_] = most > 0
     return active

@@ -25,9 +25,9 @@ class Optimizers:
         self._few: dict[int, bool] = {}
         self.aftermaths: dict[int, Aftermath] = {}
         """What is kept of the steps of each, by its id."""
-        self._stepped: set[int] = set()
         self._late: set[int] = set()
-        """Those that step after the one that counts the steps, as was seen at their last look."""
+        """Those whose turn comes after the one that counts, by their ids."""
+        self._stepped: set[int] = set()
         self._active: Optimizer | None = None
         self._successors: list[Optimizer] = []
         """Those of another training than the one that was counted so far: if one steps first, they count on."""
@@ -186,16 +186,20 @@ class Optimizers:
         if self._active is not optimizer:
             return False
         self._active = None
-        self._stepped.add(id(optimizer))
         return True
 
     def saw_step(self, optimizer: Optimizer, late: bool) -> None:
-        """It was looked at; `late`: after the one that counts the steps."""
+        """It had its turn; `late`: after the one that counts, whose step was over."""
+        self._stepped.add(id(optimizer))
         (self._late.add if late else self._late.discard)(id(optimizer))
+
+    def is_late(self, optimizer: Optimizer) -> bool:
+        """Whether its turn comes after the one that counts, as far as was seen."""
+        return id(optimizer) in self._late and not self.is_primary(optimizer)
 
     def place(self, optimizer: Optimizer, completed: int) -> int:
         """The step that the step of an optimizer belongs to, with so many of them counted."""
-        return completed - (id(optimizer) in self._late)
+        return completed - self.is_late(optimizer)
 
     def has_stepped(self, optimizer: Optimizer) -> bool:
         """Whether it has stepped since `new_round`."""

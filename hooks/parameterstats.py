@@ -19,7 +19,7 @@ from trainvitals.hooks.plain import Array, array, flat, plain, stride, values
 from trainvitals.hooks.readout import Number, number
 from trainvitals.hooks.registry import Parameter, Rows
 from trainvitals.hooks.smallset import SmallSet, small_view
-from trainvitals.hooks.stats import moments, sum_of_squares
+from trainvitals.hooks.stats import moments, share_unchanged, sum_of_squares
 from trainvitals.hooks.wire.records import HistogramKind
 
 KEPT = 1 << 14
@@ -161,7 +161,7 @@ class StepStatistics:
             after = array(now)
             with np.errstate(all="ignore"):
                 change = sum_of_squares(after - before)
-            size, same = sum_of_squares(before), _same(after, before)
+            size, same = sum_of_squares(before), share_unchanged(after, before)
             self._put_update(row, tensor, change, size, same, factors)
             if (row in self._suspects or not math.isfinite(change)) and not all_finite([weight]):
                 spoiled.append(tensor)
@@ -193,11 +193,6 @@ def _copy(weight: Tensor, step: int) -> Any:
     """Every `step`-th element: numpy on the CPU, else a tensor on the device."""
     part = flat(weight)[::step]
     return array(part).copy() if readout.on_host(weight) else part.clone()
-
-
-def _same(after: Any, before: Any) -> float:
-    bits = np.int32 if before.dtype == np.float32 else np.int64
-    return float(np.count_nonzero(after.view(bits) == before.view(bits))) / len(before)
 
 
 def _late_change(now: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -77,16 +77,14 @@ def flat(tensor: Tensor) -> Tensor:
 
 
 def stride(tensor: Tensor, limit: int) -> int:
-    """Step at which at most `limit` elements of the flat `tensor` are met; 1 takes all.
+    """Step at which about `limit` elements of the flat `tensor` are met, never less than half as many; 1 takes all.
 
     It shares no factor with any dimension, so that every row and column is met evenly.
     """
-    step = -(-tensor.numel() // limit)
-    if step > 1:
-        sizes = [size for size in tensor.shape if size > 1]
-        while any(math.gcd(step, size) > 1 for size in sizes):
-            step += 1
-    return step
+    nearest = max(1, round(tensor.numel() / limit))
+    sizes = [size for size in tensor.shape if size > 1]
+    steps = (step for away in range(nearest) for step in (nearest + away, nearest - away))
+    return next(step for step in steps if all(math.gcd(step, size) == 1 for size in sizes))
 
 
 def array(flat: Tensor) -> Array:

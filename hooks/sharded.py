@@ -196,7 +196,7 @@ def _sizes(sums: Floats, largest: float) -> tuple[float, float, float, float]:
     square = (within + of_means) / count
     variance = max((within + of_means - total * total / count) / count, 0.0)
     if square != square:
-        variance = math.nan
+        square, variance = math.nan if with_nan else math.inf, math.nan
     return math.sqrt(square), math.sqrt(variance), math.nan if with_nan else float(largest), bad
 
 
@@ -269,6 +269,11 @@ class Shards:
         """It does so no more."""
         if self._ensemble is not None:
             self._ensemble.leave()
+
+    @property
+    def watching(self) -> bool:
+        """Whether this rank watches a sharded model."""
+        return self._ensemble is not None
 
     def begin(self, sampled: bool) -> ShardSums | None:
         """What to gather in a step that begins and is looked at."""

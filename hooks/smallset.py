@@ -15,6 +15,7 @@ from trainvitals.hooks.memory import Floats, Memory
 from trainvitals.hooks.packed import SMALL, Packed, is_single
 from trainvitals.hooks.plain import Array
 from trainvitals.hooks.readout import Number
+from trainvitals.hooks.stats import share_unchanged
 
 
 def small_view(tensor: Tensor, memory: Memory) -> Array | None:
@@ -144,6 +145,9 @@ class SmallSet:
         for index, (change, size) in enumerate(zip(changes, squares, strict=True)):
             moved = self.tensors[index].grad is not None and size and change == change
             ratio = math.sqrt(change / size) if moved else math.nan
+            if not math.isfinite(change):  # infinity less infinity is no 0
+                before = Packed(self._room[: len(self._change)], self._sizes).parts[index]
+                same[index] = share_unchanged(self._views[index], before)
             unchanged = 1.0 if same[index] == 1.0 else 0.0
             values.append((ratio, unchanged, same[index], *adam[index]))
         draft.put_all("parameter", COLUMN["update_ratio"], self._rows, values)

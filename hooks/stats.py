@@ -30,7 +30,7 @@ _SMALL = 1 << 14
 """Elements up to which numpy is faster than torch."""
 BLAS_AT_ONCE = 1 << 13
 """Elements that one BLAS call gets: it would start threads of its own for more than 10,000."""
-_LARGE_PIECE = 1 << 16
+_LARGE_PIECE = 1 << 15
 """Elements that are summed up in float32 without losing digits."""
 CANCELLATION = 0.05
 """Below this share of variance in the mean square, std is taken from the centred values instead."""
@@ -145,6 +145,12 @@ def sum_of_squares(values: Array, exact: bool = True) -> float:
     if exact and not 1e-28 < squares < 1e30 and values.dtype != np.float64:
         return sum_of_squares(values.astype(np.float64))
     return squares
+
+
+def share_unchanged(after: Array, before: Array) -> float:
+    """Share of elements that kept all of their bits."""
+    bits = np.int32 if before.dtype == np.float32 else np.int64
+    return float(np.count_nonzero(after.view(bits) == before.view(bits))) / len(before)
 
 
 def _comparable(whole: Tensor) -> Tensor:

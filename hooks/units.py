@@ -60,17 +60,17 @@ def saturated_fraction(tensor: Tensor, limits: tuple[float, float], channels_fir
 def batch_variation(tensor: Tensor, rms: Number, values: Array | None) -> Number:
     """Variance between samples (dimension 0), averaged over features, as a share of the mean square.
 
-    0 when every sample gives the same; NaN for one sample or a layer of zeros. Of the first 16 samples and up to
-    256 features of each, so right within a factor of about 1.5: what it is for is telling 1e-4 from 1.
-    `values`: what `plain.values` gave of the tensor.
+    0 when every sample gives the same; NaN for one sample or a layer of zeros. Variance and mean square are of the
+    first 16 samples and up to 256 features of each, so the share is right within a factor of about 1.5: what it is for
+    is telling 1e-4 from 1. `values`: what `plain.values` gave of the tensor.
     """
     shape = tensor.shape
     if len(shape) < 2 or shape[0] < 2:
         return math.nan
     if isinstance(rms, Tensor):
         part = tensor[:_SAMPLES].flatten(1).to(rms.dtype)
-        part = part[:, :: -(-part.shape[1] // _FEATURES)]
-        return part.var(0, correction=0).mean() / (rms * rms)
+        part = part[:, :: _step(part.shape[1])]
+        return part.var(0, correction=0).mean() / part.square().mean()
     if values is not None and tensor.stride(0) * shape[0] == len(
         values
     ):  # dimension 0 is outermost
@@ -78,48 +78,37 @@ def batch_variation(tensor: Tensor, rms: Number, values: Array | None) -> Number
     else:
         part = tensor[:_SAMPLES]
         samples = array(part.reshape(-1)).reshape(len(part), -1)
-    return _variation(samples[:, :: _step(samples.shape[1])], rms)
+    return batch_variations([samples], [rms])[0]
 
 
 def batch_variations(
-    outputs: Sequence[npt.NDArray[np.float32]], rms: Sequence[float]
+    outputs: Sequence[npt.NDArray[np.floating[Any]]], rms: Sequence[float]
 ) -> list[float]:
     """`batch_variation` of contiguous arrays in the shape of the outputs, all together."""
     found = [math.nan] * len(outputs)
     alike: dict[int, list[int]] = {}
     for index, output in enumerate(outputs):
-        if output.ndim > 1 and len(output) > 1:
+        if output.ndim > 1 and len(output) > 1 and 0.0 < rms[index] < math.inf:
             alike.setdefault(min(len(output), _SAMPLES), []).append(index)
     for samples, places in alike.items():
         parts = [outputs[place][:samples].reshape(samples, -1) for place in places]
         parts = [part[:, :: _step(part.shape[1])] for part in parts]
         begins = [0, *accumulate(part.shape[1] for part in parts)][:-1]
-        apart = np.concatenate(parts, axis=1)
+        held = all(1e-15 < rms[place] < 1e15 for place in places)  # float32 holds the squares
+        taken = np.concatenate(parts, axis=1, dtype=None if held else np.float64)
         with np.errstate(all="ignore"):
             # Relative to the first sample: what all have in common cancels before it is squared.
-            apart = apart - apart[0]
+            apart = taken - taken[0]
             apart -= np.add.reduce(apart) / np.float32(samples)
             apart *= apart
-            sums = np.add.reduceat(np.add.reduce(apart), begins).tolist()
-        for place, part, each in zip(places, parts, sums, strict=True):
-            size = part.size * rms[place] * rms[place]
-            found[place] = each / size if 0.0 < size < math.inf else math.nan
+            taken *= taken
+            shares = np.add.reduceat(np.add.reduce(apart), begins)
+            shares /= np.add.reduceat(np.add.reduce(taken), begins)
+        for place, share in zip(places, shares.tolist(), strict=True):
+            found[place] = share
     return found
 
 
 def _step(features: int) -> int:
+    """Every how many features one is taken."""
     return -(-features // _FEATURES)
-
-
-def _variation(samples: npt.NDArray[Any], rms: float) -> float:
-    """Of `samples` and their features; shape `(samples, features)`."""
-    size = samples.size * rms * rms
-    if not 0.0 < size < math.inf:
-        return math.nan
-    with np.errstate(all="ignore"):
-        # Relative to the first sample: what all have in common cancels before it is squared.
-        apart = samples[1:] - samples[0]
-        total = np.add.reduce(apart)
-        flat = apart.reshape(-1)
-        squares = float(flat.dot(flat)) - float(total.dot(total)) / len(samples)
-    return max(squares, 0.0) / size

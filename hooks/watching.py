@@ -116,6 +116,8 @@ class Watch:
         self._refreshed = -1
         self._draft: Draft | None = None
         self._held: Draft | None = None
+        self._clipped_together = False
+        """Whether gradients of the primary optimizer and others were clipped in the step under way."""
 
     # Attaching
 
@@ -223,6 +225,7 @@ class Watch:
         """Prepare for the step of index `completed`."""
         if self._draft is not None:
             self._end_look()
+        self._clipped_together = False
         if self.completed < self._timetable.next_step:
             self._interception.send_calls_to(*self._calls.in_quiet_step())
             return
@@ -269,14 +272,17 @@ class Watch:
         if self._draft is None and self._held is None:
             return
         with self._looking_at_gradients, self._shards.failing:
-            for optimizer in self._optimizers.holding(gradients):
-                self._look_at_gradients(optimizer, self._draft_for(optimizer))
+            optimizers = self._optimizers.holding(gradients)
+            self._clipped_together |= any(map(self._optimizers.is_primary, optimizers))
+            for optimizer in optimizers:
+                if not self._is_behind(optimizer):
+                    self._look_at_gradients(optimizer, self._draft_for(optimizer))
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self.quiet.on or (self._draft is None and self._held is None):
             return
         with self._looking_at_gradients, self._shards.failing:
-            if self._optimizers.begin(optimizer):
+            if self._optimizers.begin(optimizer) and not self._is_behind(optimizer):
                 if self._held is not None and self._optimizers.is_primary(optimizer):
                     self._emit_held()
                 closure = has_closure(args, kwargs)
@@ -311,11 +317,14 @@ class Watch:
 
     def _after_look(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         with self._finishing:
-            draft = self._draft_for(optimizer)
             if not self._optimizers.end(optimizer):
                 return
-            if self._held is not None:
-                self._optimizers.saw_step(optimizer, late=draft is self._held)
+            if self._is_behind(optimizer):
+                self._keep(optimizer)
+                return
+            draft = self._draft_for(optimizer)
+            late = self._held is not None and not self._optimizers.has_stepped(optimizer)
+            self._optimizers.saw_step(optimizer, late)
             try:
                 with self._shards.failing:
                     if has_closure(args, kwargs):
@@ -327,10 +336,18 @@ class Watch:
                 elif self._held is not None and self._optimizers.all_stepped():
                     self._emit_held()
 
+    def _is_behind(self, optimizer: Optimizer) -> bool:
+        """Whether this is its turn in the step before the one under way, at which nobody looked."""
+        over = self._held is None and not self._clipped_together
+        return over and self._optimizers.is_late(optimizer)
+
     def _draft_for(self, optimizer: Optimizer) -> Draft | None:
-        """The step that this optimizer's step belongs to: the held one, unless it had its turn there."""
+        """The step that this optimizer's step belongs to: the held one, unless it had its turn there.
+
+        None where the ranks have added up that one already.
+        """
         if self._held is not None and not self._optimizers.has_stepped(optimizer):
-            return self._held
+            return None if self._shards.watching else self._held
         return self._draft
 
     def _look_at_gradients(self, optimizer: Optimizer, draft: Draft | None) -> None:

@@ -37,6 +37,8 @@ class TrainVitals(*_bases("Callback")):  # type: ignore[misc]
         self._session = Session(options)
         self._step = 0
         """The step that the current batch belongs to."""
+        self._completed = 0
+        """Steps of the first of several optimizers, in this fit and those that it goes on from."""
         self._before: dict[str, Any] = {}
         self._step_keys: set[str] = set()
 
@@ -53,8 +55,10 @@ class TrainVitals(*_bases("Callback")):  # type: ignore[misc]
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Attach: the optimizers are there now, and a checkpoint was loaded."""
-        # Lightning counts the steps of all optimizers, a run those of the first one.
-        completed = trainer.global_step // max(len(trainer.optimizers), 1)
+        # Lightning counts the steps of all optimizers together, a run those of the first one.
+        completed, optimizers = trainer.global_step, len(trainer.optimizers)
+        if completed and optimizers > 1:
+            completed = self._completed or completed // optimizers
         self._session.watch(pl_module, trainer.optimizers, completed)
         self._step = completed
 
@@ -72,6 +76,8 @@ class TrainVitals(*_bases("Callback")):  # type: ignore[misc]
         """Record what the batch logged."""
         if self.run is not None:
             self._step = max(self._step, self.run.completed - 1)
+            if len(trainer.optimizers) > 1:
+                self._completed = self.run.completed
             self._step_keys.update(self._log_new(trainer))
             if self._session.should_stop():
                 trainer.should_stop = True
@@ -101,6 +107,14 @@ class TrainVitals(*_bases("Callback")):  # type: ignore[misc]
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """End the run as failed or interrupted."""
         self._session.close_after(exception)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: what Lightning's own count does not tell."""
+        return {"completed": self._completed} if self._completed else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self._completed = int(state_dict["completed"])
 
     def _log_new(self, trainer: Any, but: set[str] | frozenset[str] = frozenset()) -> set[str]:
         """Record the metrics that were logged since `_before`; their names. A new value is a new tensor."""

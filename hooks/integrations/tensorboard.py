@@ -45,8 +45,14 @@ class SummaryWriter:
         self._said: set[str] = set()
         shared = [writer._session for writer in _open if writer._session.run is not None]
         self._session: Session = shared[0] if shared else Session(options)
-        self._session.open()
-        _open.append(self)
+        self._begin()
+
+    def _begin(self) -> Session:
+        """The run to speak to: as with the original, a writer that was closed goes on when it is used."""
+        if self not in _open:
+            _open.append(self)
+            self._session.open()
+        return self._session
 
     def add_scalar(
         self,
@@ -58,7 +64,7 @@ class SummaryWriter:
         double_precision: bool = False,
     ) -> None:
         """Record a number."""
-        self._session.log({tag: scalar_value}, _whole(global_step))
+        self._begin().log({tag: scalar_value}, _whole(global_step))
 
     def add_scalars(
         self,
@@ -69,7 +75,7 @@ class SummaryWriter:
     ) -> None:
         """Record several numbers as `main_tag/tag`."""
         values = {f"{main_tag}/{tag}": value for tag, value in tag_scalar_dict.items()}
-        self._session.log(values, _whole(global_step))
+        self._begin().log(values, _whole(global_step))
 
     def add_histogram(
         self,
@@ -81,8 +87,9 @@ class SummaryWriter:
         max_bins: int | None = None,
     ) -> None:
         """Record how values are distributed, in the fixed bins of all histograms."""
-        if self._session.run is not None:
-            self._session.run.log_histogram(tag, values, _whole(global_step))
+        run = self._begin().run
+        if run is not None:
+            run.log_histogram(tag, values, _whole(global_step))
 
     def add_hparams(
         self,
@@ -93,7 +100,7 @@ class SummaryWriter:
         global_step: int | None = None,
     ) -> None:
         """Add to the run's configuration, and record the metrics."""
-        self._session.open(hparam_dict)
+        self._begin().open(hparam_dict)
         self._session.log(metric_dict, _whole(global_step))
 
     def get_logdir(self) -> str:

@@ -7,7 +7,10 @@ trainer = Trainer(model, args, callbacks=[TrainVitals(project="digits")])
 
 import dataclasses
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, Unpack
+
+from torch import Tensor
 
 from trainvitals.hooks.integrations.session import Options, Session, need
 from trainvitals.hooks.run import Run
@@ -17,6 +20,8 @@ _SPEED = ("_runtime", "_per_second", "total_flos")
 
 class TrainVitals(need("transformers", "transformers").TrainerCallback):  # type: ignore[misc]
     """Watches the model and its optimizer during `train` and records what the trainer logs, under its names.
+
+    What it logs after that (`evaluate`) goes on in the same run, at the step after the last one.
 
     The trainer's `global_step` is the number of steps done: what it logs at `global_step` N speaks of step N - 1
     of the run, whose steps count from 0. After a resume steps go on where the checkpoint stood; give the `id` of the
@@ -28,6 +33,8 @@ class TrainVitals(need("transformers", "transformers").TrainerCallback):  # type
         super().__init__()
         self._options = options
         self._session = Session(options)
+        self._trained = False
+        """Whether the run has ended with its training."""
 
     @property
     def run(self) -> Run | None:
@@ -46,7 +53,7 @@ class TrainVitals(need("transformers", "transformers").TrainerCallback):  # type
         """Start the run and attach."""
         # No hook tells of an exception: a run that is still open was left by one, in a notebook for instance.
         self._session.close("failed", "The training before this one did not end.")
-        self._session = Session(self._options)
+        self._session, self._trained = Session(self._options), False
         self._session.open(_config(args, model))
         self._session.watch(model, optimizer, int(state.global_step))
 
@@ -67,13 +74,26 @@ class TrainVitals(need("transformers", "transformers").TrainerCallback):  # type
         numbers = {
             key: value
             for key, value in (logs or {}).items()
-            if isinstance(value, int | float) and not key.endswith(_SPEED)
+            if _is_number(value) and not key.endswith(_SPEED)
         }
-        self._session.log(numbers, max(int(state.global_step) - 1, 0))
+        step = int(state.global_step)
+        if self._trained and self.run is None:
+            self._session.open()
+            self._session.log(
+                numbers, step
+            )  # a later attempt, which takes the place of none of the training's steps
+            self._session.close()
+        else:
+            self._session.log(numbers, max(step - 1, 0))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End the run."""
         self._session.close()
+        self._trained = True
+
+
+def _is_number(value: Any) -> bool:
+    return value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, Real)
 
 
 def _config(args: Any, model: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
 from trainvitals.hooks.observe.modes import drop_rate
@@ -222,6 +223,10 @@ def _is_adapter(name: str) -> bool:
 
 def _has_moved_bias(module: nn.Module) -> bool:
     """Whether a layer's bias is neither constant nor within ±1/√fan-in, where PyTorch draws it from."""
+    if parametrize.is_parametrized(
+        module
+    ):  # to read a weight would compute it, which spectral norm counts
+        return False
     bias = getattr(module, "bias", None)
     if not isinstance(module, nn.Linear | _ConvNd) or not isinstance(bias, Tensor):
         return False

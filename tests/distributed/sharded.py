@@ -123,6 +123,20 @@ def leaving(rank: int) -> None:
         sgd.step()
 
 
+def late(rank: int) -> None:
+    """An optimizer that steps after the one that counts, with gradients that change from step to step."""
+    model = net()
+    fully_shard(model, mesh=mesh())
+    first = torch.optim.SGD(model[0].parameters(), lr=0.01)
+    second = torch.optim.SGD(model[1:].parameters(), lr=0.01)
+    tv.watch(model, [first, second], interval=2, strict=True)
+    for step in range(STEPS):
+        model.zero_grad()
+        (model(torch.full((2, 5), 1.0 + step)).sum() * step).backward()
+        first.step()
+        second.step()
+
+
 def failing(rank: int) -> None:
     """Rank 1 cannot take its statistics at step 2."""
     from trainvitals.hooks import sharded
@@ -160,6 +174,7 @@ SCENARIOS = {
     "alone": alone,
     "leaving": leaving,
     "failing": failing,
+    "late": late,
 }
 
 

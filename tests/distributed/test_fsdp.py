@@ -194,3 +194,15 @@ def test_a_rank_that_fails_costs_the_others_one_sample(folder: Path) -> None:
     assert sorted(samples(streams[0][1], "parameter")) == [0, 1, 3, 4]
     assert [problem.step for problem in problems(streams, 0)] == [2]
     assert any("for a test" in problem.message for problem in problems(streams, 1))
+
+
+def test_what_steps_after_the_ranks_have_met_has_no_statistics(folder: Path) -> None:
+    records = streams_in(folder / "late")[0][1]
+    told = layout(records, "parameter")
+    sampled = samples(records, "parameter")
+    assert sorted(sampled) == [0, 2, 4, 6, 8]
+    for values in sampled.values():
+        recorded = (values.view(np.uint32) != MISSING_BITS).any(axis=1)
+        names = {row.name for row, known in zip(told.rows, recorded, strict=True) if known}
+        assert names == {"0.weight", "0.bias"}
+    assert problems(streams_in(folder / "late"), 0) == []

@@ -1,5 +1,6 @@
 """Dead units: never active in enough samples, judged per unit and not per zero."""
 
+import math
 from typing import Any
 
 import pytest
@@ -124,6 +125,22 @@ def test_channels_are_alive_wherever_they_were_active_in_any_layout(memory: Any)
     assert dead.read() == (pytest.approx(0.6), 3 * 24)
 
 
+@pytest.mark.parametrize("layout", ["array", "contiguous", "channels_last", "transposed"])
+def test_one_sample_that_is_nan_kills_no_unit(layout: str) -> None:
+    outputs = torch.ones(4, 5, 3, 6)
+    outputs[:, 1] = 0.0
+    outputs[2] = math.nan
+    forms = {
+        "array": outputs.numpy(),
+        "contiguous": outputs,
+        "channels_last": outputs.to(memory_format=torch.channels_last),
+        "transposed": outputs.transpose(0, 3).contiguous().transpose(0, 3),
+    }
+    dead = DeadUnits(nn.ReLU())
+    dead.see(forms[layout], channels_first=True)
+    assert dead.read() == (pytest.approx(0.2), 4 * 18)
+
+
 @pytest.mark.parametrize("shape", [(40, 10), (7, 900, 10), (300, 10)])
 def test_units_in_one_tail_are_saturated_and_switching_ones_are_not(shape: tuple[int, ...]) -> None:
     outputs = torch.zeros(shape)
@@ -147,6 +164,27 @@ def test_variation_between_samples_is_a_share_of_the_mean_square(
     expected = float(exact.var(0, correction=0).mean()) / rms**2
     found = batch_variation(outputs, rms, values(outputs))
     assert found == pytest.approx(expected, rel=1e-3 if shape[0] <= 16 else 0.5)
+
+
+@pytest.mark.parametrize("scale", [1e-41, 1e-30, 1e-20, 1e18, 1e30, 1e38])
+def test_variation_between_samples_does_not_depend_on_the_scale(scale: float) -> None:
+    outputs = torch.rand(6, 40, generator=torch.Generator().manual_seed(2))
+    expected = batch_variation(outputs, 1.0, values(outputs))
+    scaled = outputs * scale
+    rms = math.sqrt(float(scaled.double().square().mean()))
+    found = batch_variation(scaled, rms, values(scaled))
+    assert 0.05 < float(expected) < 1
+    assert found == pytest.approx(expected, rel=1e-2)  # below 1e-38 float32 has few digits
+
+
+def test_variation_of_sparse_outputs_is_that_of_the_features_looked_at() -> None:
+    generator = torch.Generator().manual_seed(2)
+    outputs = torch.randn(2, 16_384, generator=generator)
+    outputs *= torch.rand(2, 16_384, generator=generator) > 0.99
+    exact = outputs.double()
+    rms = float(exact.square().mean().sqrt())
+    expected = float(exact.var(0, correction=0).mean()) / rms**2
+    assert batch_variation(outputs, rms, values(outputs)) == pytest.approx(expected, rel=0.5)
 
 
 def test_a_layer_that_gives_the_same_for_every_sample_does_not_vary(recorded: Any) -> None:

@@ -17,6 +17,7 @@ import trainvitals.hooks as tv
 from trainvitals.hooks import histogram, plain, stats
 from trainvitals.hooks.draft import Draft
 from trainvitals.hooks.gathered import COLUMN
+from trainvitals.hooks.gradients import GradientNorm
 from trainvitals.hooks.packed import Packed
 from trainvitals.hooks.parameterstats import Members, StepStatistics
 from trainvitals.hooks.registry import Registry, Rows
@@ -69,14 +70,38 @@ def test_a_large_tensor_is_sampled_across_every_dimension(shape: tuple[int, ...]
     index = torch.arange(math.prod(shape)).reshape(shape)
     step = plain.stride(index, stats.SUBSAMPLE)
     part = plain.flat(index)[::step]
-    assert 0.5 * stats.SUBSAMPLE < len(part) <= stats.SUBSAMPLE
+    assert 0.5 * stats.SUBSAMPLE <= len(part) <= 1.1 * stats.SUBSAMPLE
     assert all(math.gcd(step, size) == 1 for size in shape)
     assert len(np.unique(part.numpy() % shape[-1])) == shape[-1]
+
+
+@pytest.mark.parametrize(
+    "shape", [(30, 154), (2310, 15), (210, 79), (30030,), (4097,), (510, 2090)]
+)
+@pytest.mark.parametrize("limit", [1 << 10, 1 << 12, 1 << 14])
+def test_dimensions_of_many_factors_leave_at_least_half_of_a_sub_sample(
+    shape: tuple[int, ...], limit: int
+) -> None:
+    step = plain.stride(torch.empty(shape), limit)
+    assert math.prod(shape) / step >= min(limit, math.prod(shape)) / 2
+    assert all(math.gcd(step, size) == 1 for size in shape)
 
 
 def test_zero_fraction_counts_exact_zeros() -> None:
     taken = stats.moments(torch.tensor([0.0, -0.0, 1e-38, 2.0]), zeros=True)
     assert taken.zero_fraction == 0.5
+
+
+@pytest.mark.parametrize("sizes", [[5_000_003], [3_000_000, 1 << 16, (1 << 16) + 1]])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_the_gradient_norm_over_millions_of_like_elements_keeps_its_digits(
+    sizes: list[int], dtype: torch.dtype
+) -> None:
+    gradients = [torch.full((size,), 0.1, dtype=dtype) for size in sizes]
+    exact = float(gradients[0][0].double()) * math.sqrt(sum(sizes))
+    assert GradientNorm(gradients).value == pytest.approx(exact, rel=1e-4)
+    holes = [torch.full((size, 2), 0.1, dtype=dtype)[:, 0] for size in sizes]
+    assert GradientNorm(holes).value == pytest.approx(exact, rel=1e-4)
 
 
 FLOATS = st.floats(-1, 1, allow_subnormal=False, width=32)
@@ -121,6 +146,17 @@ def test_large_tensors_keep_their_stated_bounds(size: int, scale: float, offset:
     assert taken.mean == pytest.approx(exact.mean(), rel=bound)
     assert taken.zero_fraction == pytest.approx((exact == 0).mean(), abs=bound)
     assert taken.absmax == pytest.approx(exact.max(), rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [16_000, 65_536, 131_072, 1_000_000])
+def test_two_values_alone_add_up_without_losing_digits(size: int) -> None:
+    for value in (0.7, 0.9, 1.1, 1.3):  # rounding errors of like numbers have one sign
+        tensor = torch.full((size,), value)
+        tensor[::3] *= 0.25
+        exact = tensor.double().numpy()
+        taken = stats.moments(tensor)
+        assert taken.std == pytest.approx(exact.std(), rel=1e-4)
+        assert taken.rms == pytest.approx(math.sqrt((exact**2).mean()), rel=1e-4)
 
 
 def test_the_nonfinite_count_is_exact_in_a_sampled_tensor() -> None:
@@ -313,6 +349,29 @@ def test_a_zero_parameter_has_no_update_ratio(recorded: Callable[[], Any], train
     assert samples[1]["2.bias"]["update_ratio"] > 0
 
 
+@pytest.mark.parametrize("size", [3, 1 << 16])
+def test_infinite_weights_that_stay_count_as_unchanged(
+    recorded: Callable[[], Any], size: int
+) -> None:
+    model = nn.Linear(size, 1, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    nn.init.constant_(model.weight, math.inf)
+    tv.watch(model, optimizer, strict=True)
+    model.weight.grad = torch.ones(1, size)
+    optimizer.step()
+    row = recorded().samples("parameter")[0]["weight"]
+    assert (row["unchanged"], row["unchanged_fraction"]) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("size", [4_096, 4_097, 8_191, 8_192, 12_289, 20_000, 1 << 15])
+def test_at_least_half_as_many_elements_are_counted_as_where_sub_sampling_begins(size: int) -> None:
+    tensor = torch.ones(size)
+    alone = int(histogram.here(histogram.count(tensor)).sum())
+    together = int(Packed(joined([tensor]), (size,)).histograms().sum())
+    assert min(alone, together) >= min(size, histogram.SUBSAMPLE_ABOVE) / 2
+    assert max(alone, together) <= 2 * histogram.SUBSAMPLE_ABOVE
+
+
 def test_sparse_gradients_are_measured(recorded: Callable[[], Any]) -> None:
     model = nn.Embedding(50, 4, sparse=True)
     optimizer = torch.optim.SparseAdam(model.parameters(), lr=0.1)
@@ -342,7 +401,7 @@ def test_small_tensors_together_give_what_each_gives_alone() -> None:
         if tensor.numel() <= histogram.SUBSAMPLE_ABOVE:
             assert counts.tolist() == np.asarray(histogram.count(tensor)).tolist()
         else:
-            assert 1_000 < counts.sum() <= histogram.SUBSAMPLE_ABOVE
+            assert 2_048 <= counts.sum() <= 2 * histogram.SUBSAMPLE_ABOVE
 
 
 def statistics_of(model: nn.Module, *more: Any) -> tuple[StepStatistics, Draft]:

@@ -1,5 +1,6 @@
 """Which step a number belongs to, under the training loops that people write."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -411,3 +412,40 @@ def test_the_step_of_a_loss_that_stands_out_is_looked_at(recorded: Any) -> None:
     usual = run.scalar("tv/grad_norm")[0]
     assert run.scalar("tv/grad_norm")[1111] > 1_000 * usual
     assert run.samples("parameter")[1111]["weight"]["grad_rms"] > 0
+
+
+@pytest.mark.parametrize("clipped", ["", "together", "one by one"])
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
+def test_optimizers_that_step_after_a_quiet_step_was_counted_are_not_taken_for_the_next_step(
+    recorded: Callable[[], Any], order: tuple[int, ...], clipped: str
+) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Linear(6, 6) for _ in range(3)]
+    model = nn.Sequential(*layers)
+    optimizers = [torch.optim.SGD(layer.parameters(), lr=0.05) for layer in layers]
+    tv.watch(model, optimizers, interval=20, strict=True)
+    expected: dict[int, list[tuple[float, float]]] = {}
+    norms: dict[int, float] = {}
+    for step in range(65):
+        model.zero_grad()
+        model(torch.randn(8, 6)).square().mean().backward()
+        weights = [layer.weight.detach().double().norm().item() / 6 for layer in layers]
+        given = [[p.grad.double().norm().item() for p in layer.parameters()] for layer in layers]
+        expected[step] = [(w, g[0] / 6) for w, g in zip(weights, given, strict=True)]
+        norms[step] = math.hypot(*(norm for each in given for norm in each))
+        if clipped == "together":
+            nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+        for place in order:
+            if clipped == "one by one":
+                nn.utils.clip_grad_norm_(layers[place].parameters(), 1e-3)
+            optimizers[place].step()
+    run = recorded()
+    samples = run.samples("parameter")
+    assert sorted(samples) == [0, 20, 40, 60]
+    for step, rows in samples.items():
+        found = [
+            (rows[f"{i}.weight"]["weight_rms"], rows[f"{i}.weight"]["grad_rms"]) for i in range(3)
+        ]
+        for pair, exact in zip(found, expected[step], strict=True):
+            assert pair == pytest.approx(exact, rel=1e-4)
+        assert run.scalar("tv/grad_norm")[step] == pytest.approx(norms[step], rel=1e-4)

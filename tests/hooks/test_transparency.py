@@ -183,3 +183,11 @@ def test_strict_raises_own_errors(train: Any, monkeypatch: pytest.MonkeyPatch) -
     tv.watch(model, optimizer, strict=True)
     with pytest.raises(RuntimeError, match="no moments today"):
         train(model, optimizer, 1, shape=(4, 64))
+
+
+def test_watching_computes_no_parametrised_weight() -> None:
+    model = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(8, 8)), nn.Linear(8, 2))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    tv.watch(model, torch.optim.SGD(model.parameters(), lr=0.1), strict=True)
+    after = model.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())

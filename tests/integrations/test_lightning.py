@@ -182,6 +182,34 @@ def test_manual_optimization_with_two_optimizers_counts_the_steps_of_the_first(d
     assert {"left.weight", "right.weight"} <= set(moved)
 
 
+def test_a_resumed_fit_goes_on_with_the_steps_of_the_first_of_uneven_optimizers(
+    dashboard, tmp_path
+):
+    base = importlib.import_module("lightning.pytorch").LightningModule
+
+    class Uneven(base):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+            self.seldom, self.often = nn.Linear(5, 1), nn.Linear(5, 1)
+
+        def training_step(self, batch, index):
+            both = zip(self.optimizers(), (self.seldom, self.often), strict=True)
+            for optimizer, part in list(both)[index % 3 != 0 :]:
+                optimizer.zero_grad()
+                self.manual_backward(nn.functional.mse_loss(part(batch[0]), batch[1]))
+                optimizer.step()
+
+        def configure_optimizers(self):
+            return [torch.optim.SGD(p.parameters(), lr=0.01) for p in (self.seldom, self.often)]
+
+    trainer = fit(Uneven(), callbacks=[TrainVitals(id="long", interval=1)])
+    trainer.save_checkpoint(tmp_path / "six.ckpt")
+    again = {"max_epochs": 2, "ckpt_path": tmp_path / "six.ckpt"}
+    fit(Uneven(), callbacks=[TrainVitals(id="long", interval=1)], **again)
+    assert list(dashboard().series("tv/grad_norm")) == [0, 1, 2, 3]  # two of six batches an epoch
+
+
 @pytest.mark.parametrize(
     ("error", "status", "message"),
     [

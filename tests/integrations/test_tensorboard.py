@@ -140,6 +140,20 @@ def test_writers_share_a_run_that_the_last_one_ends(dashboard):
     assert (seen.series("train/loss"), seen.series("val/loss")) == ({0: 1.0}, {0: 2.0})
 
 
+def test_a_writer_that_was_closed_goes_on_when_it_is_used(dashboard):
+    writer = SummaryWriter("runs/train")
+    writer.add_scalar("loss", 1.0, 0)
+    writer.close()
+    assert tv.current_run().finished
+    writer.add_scalar("loss", 2.0, 1)
+    writer.add_histogram("weights", [1.0, 2.0], 1)
+    writer.close()
+    seen = dashboard()
+    assert seen.run()["status"] == "finished"
+    assert seen.series("loss") == {0: 1.0, 1: 2.0}
+    assert histogram(seen, "weights")[0] == [1]
+
+
 def test_an_exception_in_the_block_makes_the_run_failed(dashboard):
     with pytest.raises(RuntimeError), SummaryWriter() as writer:
         writer.add_scalar("loss", 1.0, 0)

@@ -1,5 +1,6 @@
 """The callback for the Trainer of Hugging Face Transformers, with a tiny BERT made from its configuration."""
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -131,6 +132,32 @@ def test_a_resumed_training_goes_on_counting(trainer, dashboard, tmp_path):
     assert sorted(second.of("loss")) == [4, 5, 6, 7]
     assert seen.series("loss") == pytest.approx(before | second.of("loss"))
     assert list(seen.series("tv/grad_norm")) == list(range(8))
+
+
+def test_what_is_evaluated_after_the_training_goes_on_in_its_run(trainer, dashboard):
+    notes = Notes()
+    mine = trainer(notes, TrainVitals(interval=1))
+    mine.evaluate()  # before there is a run
+    mine.train()
+    mine.evaluate(metric_key_prefix="final")
+    seen = dashboard()
+    assert seen.run()["status"] == "finished"
+    assert seen.series("final_loss") == pytest.approx({8: notes.of("final_loss")[7]})
+    assert seen.series("loss") == pytest.approx(notes.of("loss"))
+    assert seen.matrix("parameter", "update_ratio")["steps"] == list(range(8))
+
+
+def test_numbers_of_any_kind_that_a_trainer_logs_are_recorded(trainer, dashboard):
+    class More(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            logs |= {"a": torch.tensor(1.5), "b": np.float32(2.5), "c": np.int64(3)}
+            logs |= {"d": "text", "e": torch.ones(2), "f": None}
+
+    trainer(More(), TrainVitals()).train()
+    seen = dashboard()
+    assert {key for key in seen.run()["scalars"] if len(key) == 1} == {"a", "b", "c"}
+    assert [seen.series(key)[7] for key in "abc"] == [1.5, 2.5, 3.0]
+    assert seen.problems() == []
 
 
 def test_a_training_left_by_an_exception_is_closed_as_failed_by_the_next(trainer, dashboard):
