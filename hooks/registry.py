@@ -137,8 +137,10 @@ class Registry:
     def refresh(self) -> bool:
         """Follow changes of the models; whether names, tensors or what is trainable or initialised changed."""
         outline = [part for watched in self.models for part in _outline(watched)]
-        changed = outline != self._outline and self._read()
+        if outline == self._outline:
+            return False
         self._outline = outline
+        changed = self._read()
         self._hooks = -1
         self.slim()
         return changed
@@ -243,10 +245,12 @@ class Registry:
 
 
 def _outline(watched: Watched) -> Iterator[object]:
-    """Everything of a model that names, rows and their order are made from."""
+    """Everything of a model that names, rows, their order and `slim` are made from, but for hooks."""
     yield watched
     for name, module in watched.model.named_modules():
-        yield name, id(module), type(module), module._compiled_call_impl is None
+        own = module.__dict__
+        compiled = module._compiled_call_impl is not None
+        yield name, id(module), type(module), compiled, own.get("inplace"), "forward" in own
         for key, tensor in module._parameters.items():
             if tensor is not None:
                 # A lazy one becomes another type when it is made.

@@ -110,7 +110,7 @@ class Taps:
             self._channels_first = layer.channels_first
         if self._draft is None:
             return
-        for found in every_tensor(output):
+        for found in (output,) if type(output) is Tensor else every_tensor(output):
             tensor = plain(found)
             if tensor is not None:
                 break
