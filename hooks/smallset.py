@@ -15,7 +15,7 @@ from trainvitals.hooks.memory import Floats, Memory
 from trainvitals.hooks.packed import SMALL, Packed, is_single
 from trainvitals.hooks.plain import Array
 from trainvitals.hooks.readout import Number
-from trainvitals.hooks.stats import share_unchanged
+from trainvitals.hooks.stats import Moments, share_unchanged
 
 
 def small_view(tensor: Tensor, memory: Memory) -> Array | None:
@@ -34,10 +34,11 @@ class SmallSet:
         self._views = views
         self._places = self._where()
         self._sizes = tuple(map(len, views))
-        size = sum(self._sizes)
-        self._room: Floats = np.empty(2 * size, np.float32)
-        """The weights before the step, then the gradients: fresh memory at each sample would cost more."""
-        self._change: Floats = np.empty(size, np.float32)
+        self._count = sum(self._sizes)
+        self._room: Floats = np.empty(2 * self._count, np.float32)
+        """The weights before the step, in the end how they changed, then the gradients: fresh memory at each sample would
+        cost more."""
+        self._before = Packed(self._room[: self._count], self._sizes).parts
         self._stepped: list[int] = []
         """Those with a gradient, by their place here."""
         self._factor = 1.0
@@ -62,7 +63,7 @@ class SmallSet:
 
     def take_weights(self) -> None:
         """Copy the weights, before the optimizer moves them."""
-        np.concatenate(self._views, out=self._room[: len(self._change)])
+        np.concatenate(self._views, out=self._room[: self._count])
         self._stepped = []
 
     def take_gradients(self, factor: float) -> Tensor | None:
@@ -89,7 +90,7 @@ class SmallSet:
 
     def _make_slots(self, stepped: list[int]) -> None:
         """Find the places of the gradients of these, end to end."""
-        behind = torch.from_numpy(self._room[len(self._change) :])
+        behind = torch.from_numpy(self._room[self._count :])
         sizes = [self._sizes[i] for i in stepped]
         self._copy = behind[: sum(sizes)]
         parts = list(zip(stepped, torch.split(self._copy, sizes), strict=True))
@@ -104,22 +105,22 @@ class SmallSet:
 
         `adam`: update factor and share ruled by eps of each.
         """
-        squares = self._measure(draft, histograms)
+        weights = self._measure(draft, histograms)
         if not self.is_current:  # given other data in the meantime
             return []
-        changes = self._measure_update(draft, squares, adam)
+        changes = self._measure_update(draft, weights, adam)
         found = zip(self.tensors, changes, strict=True)
         suspects = [tensor for tensor, change in found if not math.isfinite(change)]
         return [tensor for tensor in suspects if not all_finite([tensor.detach()])]
 
-    def _measure(self, draft: Draft, histograms: bool) -> list[float]:
-        """Fill the rows of weights and gradients; returns the sum of squares of each weight."""
+    def _measure(self, draft: Draft, histograms: bool) -> list[Moments[float]]:
+        """Fill the rows of weights and gradients; returns the moments of the weights."""
         count, rows = len(self._rows), [self._rows[i] for i in self._stepped]
         sizes = self._sizes + tuple(self._sizes[i] for i in self._stepped)
         values = self._room[: sum(sizes)]
         if self._factor != 1.0:
             with np.errstate(all="ignore"):
-                values[len(self._change) :] *= np.float32(self._factor)
+                values[self._count :] *= np.float32(self._factor)
         packed = Packed(values, sizes)
         moments = packed.moments()
         kept = [(m.rms, m.std, m.absmax, m.nonfinite) for m in moments]
@@ -130,25 +131,27 @@ class SmallSet:
             draft.count_all("weight", self._rows, counts[:count])
             if rows:
                 draft.count_all("gradient", rows, counts[count:])
-        pairs = zip(kept[:count], self._sizes, strict=True)
-        return [rms * rms * size for (rms, *_), size in pairs]
+        return moments[:count]
 
     def _measure_update(
-        self, draft: Draft, squares: list[float], adam: Sequence[Any]
+        self, draft: Draft, weights: list[Moments[float]], adam: Sequence[Any]
     ) -> list[float]:
-        """`squares`: sum of squares of each weight before the step. Returns those of the changes."""
-        np.concatenate(self._views, out=self._change)
+        """`weights`: moments from before the step. Returns the sum of squares of each change."""
+        kept = {  # infinity less infinity is no 0
+            i: share_unchanged(self._views[i], self._before[i])
+            for i, each in enumerate(weights)
+            if each.nonfinite
+        }
         with np.errstate(all="ignore"):
-            self._change -= self._room[: len(self._change)]
-        changes, same = Packed(self._change, self._sizes).as_changes()
+            for view, before in zip(self._views, self._before, strict=True):
+                np.subtract(view, before, out=before)
+        changes, still = Packed(self._room[: self._count], self._sizes).as_changes()
         values: list[Any] = []
-        for index, (change, size) in enumerate(zip(changes, squares, strict=True)):
-            moved = self.tensors[index].grad is not None and size and change == change
+        for i, (change, each) in enumerate(zip(changes, weights, strict=True)):
+            size = each.rms * each.rms * self._sizes[i]
+            moved = self.tensors[i].grad is not None and size and change == change
             ratio = math.sqrt(change / size) if moved else math.nan
-            if not math.isfinite(change):  # infinity less infinity is no 0
-                before = Packed(self._room[: len(self._change)], self._sizes).parts[index]
-                same[index] = share_unchanged(self._views[index], before)
-            unchanged = 1.0 if same[index] == 1.0 else 0.0
-            values.append((ratio, unchanged, same[index], *adam[index]))
+            same = kept.get(i, still[i])
+            values.append((ratio, 1.0 if same == 1.0 else 0.0, same, *adam[i]))
         draft.put_all("parameter", COLUMN["update_ratio"], self._rows, values)
         return changes
