@@ -36,8 +36,8 @@ class SmallSet:
         self._sizes = tuple(map(len, views))
         self._count = sum(self._sizes)
         self._room: Floats = np.empty(2 * self._count, np.float32)
-        """The weights before the step, in the end how they changed, then the gradients: fresh memory at each sample would
-        cost more."""
+        """The weights before the step, in the end how they changed, then the gradients: fresh memory at each sample
+        would cost more."""
         self._before = Packed(self._room[: self._count], self._sizes).parts
         self._stepped: list[int] = []
         """Those with a gradient, by their place here."""
