@@ -1,36 +1,14 @@
 """What monitoring costs: measured at the steps that are looked at, reckoned for those between."""
 
 from collections.abc import Callable
-from statistics import median
 from time import perf_counter, thread_time
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from trainvitals.hooks.problems import Problems
-
-_ROUNDS = 15
-_SWEEP = 1 << 20
-"""Elements that are read to empty the caches: 4 MiB."""
 
 AFTERWARDS = 1e-4
 """Seconds by which the steps after a look take longer, as it has taken the place of their data in the caches: what
 `benchmarks/overhead` finds beyond the time of the looks themselves."""
-
-
-def seconds_of(work: Callable[[], object]) -> float:
-    """Seconds that a piece of work of a few microseconds takes when the training has filled the caches meanwhile.
-
-    In a loop of its own the same work is three to five times as quick, which is not what it costs a step.
-    """
-    sweep = np.ones(_SWEEP, np.float32)
-    taken = []
-    for _ in range(_ROUNDS):
-        sweep += 1.0
-        begin = perf_counter()
-        work()
-        taken.append(perf_counter() - begin)
-    return median(taken)
 
 
 class QuietCost(NamedTuple):

@@ -6,9 +6,8 @@ of a base class makes Python forget what it knows of all its subclasses, so what
 exchanged instead.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeAlias
 
 import torch
@@ -17,7 +16,6 @@ from torch.compiler import is_compiling, is_dynamo_compiling
 from torch.nn.utils import clip_grad
 from torch.utils.hooks import RemovableHandle
 
-from trainvitals.hooks.accounts import seconds_of
 from trainvitals.hooks.call import Call
 from trainvitals.hooks.quiet import Quiet, watched_backward
 from trainvitals.hooks.slim import LAYERS_LEFT_OUT, LEFT_OUT, Slim, hooks_so_far
@@ -28,8 +26,6 @@ is_autocast_enabled = torch._C._is_any_autocast_enabled
 SlimModules: TypeAlias = Mapping[nn.Module, Slim]
 """Modules whose calls are noted with less than all."""
 _NONE: SlimModules = {}
-_CALIBRATED_ROW = 16
-"""Layers of the row whose cost is learnt."""
 
 
 def ignore(call: Call) -> None:
@@ -96,24 +92,9 @@ class Interception:
         if self._use is not None:
             self._use(take, slim)
 
-    def calibrate(self) -> tuple[float, float]:
-        """Seconds that noting a call adds to it, and those that each layer of a noted row saves; attached, unused."""
-        module, argument = nn.Identity(), torch.zeros(())
-        row = nn.Sequential(*(nn.Identity() for _ in range(_CALIBRATED_ROW)))
-        kept: deque[Call] = deque(maxlen=64)
-        self.send_calls_to(kept.append, {row: Slim.ROW})
-        with torch.enable_grad():
-            noted, noted_row = (
-                seconds_of(lambda: module(argument)),
-                seconds_of(lambda: row(argument)),
-            )
-            self.send_calls_to(ignore)
-            with self._calls_replaced.aside():
-                bare, bare_row = (
-                    seconds_of(lambda: module(argument)),
-                    seconds_of(lambda: row(argument)),
-                )
-        return max(noted - bare, 0.0), max(bare_row - noted_row, 0.0) / _CALIBRATED_ROW
+    def calls_left_alone(self) -> AbstractContextManager[None]:
+        """With torch's own calls of modules for a moment; only right after `attach`."""
+        return self._calls_replaced.aside()
 
     def _calls(self, original: Callable[..., Any], mine: "_Replaced") -> Callable[..., Any]:
         take: Callable[[Call], None] = ignore
