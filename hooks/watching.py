@@ -17,6 +17,7 @@ from trainvitals.hooks.calibration import quiet_cost
 from trainvitals.hooks.callwatch import CallWatch
 from trainvitals.hooks.criteria import Criteria
 from trainvitals.hooks.draft import Draft, Emitter
+from trainvitals.hooks.drafts import Drafts
 from trainvitals.hooks.guard import Guard
 from trainvitals.hooks.interception import Interception
 from trainvitals.hooks.light import Seldom
@@ -91,6 +92,7 @@ class Watch:
             looks_of(light, meeting != "", has_peers),
         )
         self._parameters = ParameterLook(self.registry, self._optimizers, emitter.rows["parameter"])
+        self._drafts = Drafts(self._optimizers, self._parameters, self._shards, emitter)
         self._backward = BackwardWatch(
             self.registry,
             self.guard,
@@ -114,10 +116,6 @@ class Watch:
         self._handles: list[RemovableHandle] = []
         self._first = 0
         self._refreshed = -1
-        self._draft: Draft | None = None
-        self._held: Draft | None = None
-        self._clipped_together = False
-        """Whether gradients of the primary optimizer and others were clipped in the step under way."""
 
     # Attaching
 
@@ -188,7 +186,7 @@ class Watch:
 
     def detach(self) -> None:
         """Take everything off again; the training goes on as if nothing had been there."""
-        self._emit_held()
+        self._drafts.emit_held()
         if self.completed > self.accounts.begin:
             self.accounts.enter()
             span = self.accounts.close(self.completed, self._calls.count, self._calls.in_rows)
@@ -223,20 +221,21 @@ class Watch:
 
     def _begin_step(self) -> None:
         """Prepare for the step of index `completed`."""
-        if self._draft is not None:
+        if self._drafts.current is not None:
             self._end_look()
-        self._clipped_together = False
         if self.completed < self._timetable.next_step:
+            self._drafts.begin(None)
             self._interception.send_calls_to(*self._calls.in_quiet_step())
             return
         sampled, observed = self._timetable.kind(self.completed)
         self.criteria.begin_step(sampled)
-        self._draft = Draft(self.completed, sampled)
+        draft = Draft(self.completed, sampled)
+        self._drafts.begin(draft)
         self.quiet.on = False
         self._backward.begin_look(carried=observed and self.completed > 0)
         self._parameters.sums = self._shards.begin(sampled)
         if sampled:
-            self._taps.begin(self._draft, self._timetable.with_histograms)
+            self._taps.begin(draft, self._timetable.with_histograms)
         take, slim = self._calls.in_sample() if sampled else self._calls.in_glance()
         if observed:
             self.observer.begin()
@@ -245,12 +244,12 @@ class Watch:
 
     def _calm_down(self) -> None:
         """Leave the step under way to the flat functions of `quiet`, unless there is more to do in it."""
-        if self._draft is None and self._held is None and not self.guard.doubts:
+        if self._drafts.empty and not self.guard.doubts:
             self.quiet.begin(self._optimizers.primary_aftermath(), self._timetable.next_step)
 
     def _look_now(self) -> None:
         """The loss stands out: see at least the gradients and the update of the step under way."""
-        if self._draft is None and self.completed >= self._timetable.pace.next_step:
+        if self._drafts.current is None and self.completed >= self._timetable.pace.next_step:
             self._begin_step()
 
     def _interrupted(self) -> None:
@@ -259,39 +258,39 @@ class Watch:
         self.quiet.next_look = min(self.quiet.next_look, self._timetable.next_step)
 
     def _end_look(self) -> None:
-        self._draft = None
+        self._drafts.current = None
         self.observer.end()
         self._backward.end_look()
-        self._parameters.clear(but=self._held)
+        self._parameters.clear(but=self._drafts.held)
         self._taps.end()
 
     # Parameters
 
     def _before_clipping(self, gradients: Any) -> None:
         """Gradients are about to be clipped: the last moment at which they are as backward left them."""
-        if self._draft is None and self._held is None:
+        if self._drafts.empty:
             return
         with self._looking_at_gradients, self._shards.failing:
             optimizers = self._optimizers.holding(gradients)
-            self._clipped_together |= any(map(self._optimizers.is_primary, optimizers))
+            self._drafts.clipped(optimizers)
             for optimizer in optimizers:
-                if not self._is_behind(optimizer):
-                    self._look_at_gradients(optimizer, self._draft_for(optimizer))
+                if not self._drafts.is_behind(optimizer):
+                    self._look_at_gradients(optimizer, self._drafts.of(optimizer))
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if self.quiet.on or (self._draft is None and self._held is None):
+        if self.quiet.on or self._drafts.empty:
             return
         with self._looking_at_gradients, self._shards.failing:
-            if self._optimizers.begin(optimizer) and not self._is_behind(optimizer):
-                if self._held is not None and self._optimizers.is_primary(optimizer):
-                    self._emit_held()
+            if self._optimizers.begin(optimizer) and not self._drafts.is_behind(optimizer):
+                if self._drafts.held is not None and self._optimizers.is_primary(optimizer):
+                    self._drafts.emit_held()
                 closure = has_closure(args, kwargs)
                 look = self._look_at_weights if closure else self._look_at_gradients
-                look(optimizer, self._draft_for(optimizer))
+                look(optimizer, self._drafts.of(optimizer))
         self.observer.see_step(optimizer)
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if self._draft is not None or self._held is not None:
+        if not self._drafts.empty:
             self._after_look(optimizer, args, kwargs)
         else:
             try:
@@ -319,12 +318,11 @@ class Watch:
         with self._finishing:
             if not self._optimizers.end(optimizer):
                 return
-            if self._is_behind(optimizer):
+            if self._drafts.is_behind(optimizer):
                 self._keep(optimizer)
                 return
-            draft = self._draft_for(optimizer)
-            late = self._held is not None and not self._optimizers.has_stepped(optimizer)
-            self._optimizers.saw_step(optimizer, late)
+            draft = self._drafts.of(optimizer)
+            self._optimizers.saw_step(optimizer, late=self._drafts.is_missing(optimizer))
             try:
                 with self._shards.failing:
                     if has_closure(args, kwargs):
@@ -333,22 +331,8 @@ class Watch:
             finally:  # other ranks may be waiting for this one, whatever went wrong
                 if self._optimizers.is_primary(optimizer):
                     self._complete()
-                elif self._held is not None and self._optimizers.all_stepped():
-                    self._emit_held()
-
-    def _is_behind(self, optimizer: Optimizer) -> bool:
-        """Whether this is its turn in the step before the one under way, at which nobody looked."""
-        over = self._held is None and not self._clipped_together
-        return over and self._optimizers.is_late(optimizer)
-
-    def _draft_for(self, optimizer: Optimizer) -> Draft | None:
-        """The step that this optimizer's step belongs to: the held one, unless it had its turn there.
-
-        None where the ranks have added up that one already.
-        """
-        if self._held is not None and not self._optimizers.has_stepped(optimizer):
-            return None if self._shards.watching else self._held
-        return self._draft
+                else:
+                    self._drafts.stepped()
 
     def _look_at_gradients(self, optimizer: Optimizer, draft: Draft | None) -> None:
         self._look_at_weights(optimizer, draft)
@@ -386,7 +370,7 @@ class Watch:
 
     def _complete(self) -> None:
         """The primary optimizer has stepped: close the step and begin the next one."""
-        draft = self._draft
+        draft = self._drafts.current
         if draft is None:
             self._next_step()
             return
@@ -396,9 +380,7 @@ class Watch:
         finally:
             self._shards.meet(draft, self._timetable.samples)
             self.quiet.completed += 1
-            self._held = draft
-            if self._optimizers.all_stepped():
-                self._emit_held()
+            self._drafts.completed(draft)
             self.guard.begin_step()
             self._begin_step()
 
@@ -426,12 +408,3 @@ class Watch:
         self._backward.look_at_late_losses()
         self._timetable.looked(draft, span)
         self._emitter.poll()
-
-    def _emit_held(self) -> None:
-        held, self._held = self._held, None
-        self._optimizers.new_round()
-        if held is not None:
-            norm = self._parameters.take_norm(held)
-            if norm is not None:
-                held.scalars["tv/grad_norm"] = norm
-            self._emitter.emit(held)
