@@ -19,9 +19,9 @@ from trainvitals.hooks.quiet import Quiet, watched_backward, watched_step
 from trainvitals.hooks.registry import Registry
 from trainvitals.hooks.slim import Slim
 
-_ROUNDS = 31
-_SWEEP = 1 << 20
-"""Elements that are read and written to empty the caches: 4 MiB."""
+_ROUNDS = 21
+_SWEEP = 1 << 19
+"""Elements that are read and written to empty the caches of a core: 2 MiB."""
 _ROW = 16
 """Layers of the row whose cost is learnt."""
 _LAYER_SWEEP = 1 << 17

@@ -24,7 +24,7 @@ class Length:
     growth_steps: int
 
 
-FULL = Length(1_000, 15, 9, 6, 25, 0.5, 10_000)
+FULL = Length(1_000, 30, 9, 10, 50, 0.5, 10_000)
 QUICK = Length(60, 3, 3, 2, 4, 0.25, 2_000)
 TINY = Length(8, 0, 3, 0, 0, 0.001, 50)
 """For the harness's own test: says nothing about cost."""
