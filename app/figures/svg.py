@@ -106,7 +106,7 @@ class _Place:
     ) -> None:
         self.width, self.height = width, height
         self.bottom = height - BOTTOM
-        self.top = max(TOP, layout["margin"]["t"])
+        self.top: int = max(TOP, layout["margin"]["t"])
         every_x = np.concatenate(xs)
         low, high = layout["xaxis"].get("range") or (every_x.min(), every_x.max())
         self.x0, self.x1 = float(low), float(max(high, low + 1))

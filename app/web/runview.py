@@ -92,10 +92,7 @@ class View(msgspec.Struct, frozen=True):
 
     def consequences(self, root: Finding) -> list[Finding]:
         """What followed from `root`, the earliest first."""
-        return sorted(
-            (item for item in self.findings if item.cause == root.key),
-            key=lambda item: item.first_step,
-        )
+        return sorted(root.followers(self.findings), key=lambda item: item.first_step)
 
 
 def view(store: Store, run: Run, now: float) -> View:

@@ -58,6 +58,21 @@ def test_a_sick_run_leads_with_its_root_cause_and_the_remedy(site):
     assert "RuntimeError: loss is NaN" in page
 
 
+def test_what_followed_repeats_nothing_that_the_root_tells(site):
+    page = text(site.get("/runs/sick"))
+    first = page[page.index("<h3>Root cause</h3>") : page.index("<h3>Do this</h3>")]
+    seen, followed = first.split("<h3>What followed</h3>")
+    assert "One step changed block2.conv1" in seen and "since step 240" in seen
+    assert "activations left their usual size" in followed
+    assert "Learning rate rose" not in followed
+    assert "of its units are dead" not in followed
+    layer = text(site.get("/runs/sick/layers/block2.conv1"))
+    touching = layer[
+        layer.index('class="touching"') : layer.index("</ul>", layer.index('class="touching"'))
+    ]
+    assert touching.count("Learning rate rose") == 1
+
+
 def test_a_run_of_a_few_steps_is_not_called_healthy(site):
     page = text(site.get("/runs/young"))
     assert "Gathering." in page
