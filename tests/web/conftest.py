@@ -51,7 +51,7 @@ def client(make_app):
     return make_app().test_client()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def batch():
     """Make a batch: a start, a layout of two layers, then steps; parts of it from `first` on."""
 
