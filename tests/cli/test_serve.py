@@ -98,6 +98,7 @@ def test_a_server_stores_answers_and_ends_in_good_order(serve, tmp_path):
     assert "Traceback" not in (tmp_path / "stderr").read_text()
 
 
+@pytest.mark.slow
 def test_sigterm_ends_it_too_even_with_an_open_connection(serve, tmp_path):
     process, url = serve()
     with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1]))) as idle:
@@ -121,6 +122,7 @@ def test_a_taken_port_is_told_in_one_line(tmp_path):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_secrets_show_in_no_log_and_in_no_childs_command_line(serve, tmp_path):
     secrets = {
         "TRAINVITALS_SLACK_WEBHOOK": "http://127.0.0.1:9/secret-one",
@@ -244,6 +246,7 @@ def test_a_server_becomes_ready(serve):
     assert set(checks) == {"database", "schema", "disk", "evaluator", "retention"}
 
 
+@pytest.mark.slow
 def test_pages_that_follow_a_run_end_up_at_one_worker_and_stay_there(serve):
     """The others close their connection until it leads there; of 40 tries the last ones are at home."""
     _, address = serve()

@@ -9,8 +9,6 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from trainvitals.app.settings import Settings
-from trainvitals.app.web import create_app
 from trainvitals.hooks.wire import limits
 from trainvitals.hooks.wire.codec import encode_batch
 
@@ -89,11 +87,9 @@ class Answer(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def post(tmp_path_factory, batch):
+def post(open_app, tmp_path_factory, batch):
     """Send a body to a server that has one run."""
-    path = tmp_path_factory.mktemp("malformed") / "trainvitals.db"
-    app = create_app(Settings(database=path))
-    client = app.test_client()
+    client = open_app(tmp_path_factory.mktemp("malformed") / "trainvitals.db").test_client()
     good = encode_batch(batch(count=12))
     client.post("/api/v1/runs/run-1/batches", data=good, content_type=BATCH)
     before = client.get("/api/v1/runs/run-1").json
@@ -106,8 +102,7 @@ def post(tmp_path_factory, batch):
         changed = not same or len(client.get("/api/v1/runs").json["runs"]) != 1
         return Answer(reply.status_code, error.get("code", ""), error.get("message", ""), changed)
 
-    yield send
-    app.extensions["trainvitals_store"].close()
+    return send
 
 
 @pytest.mark.parametrize(

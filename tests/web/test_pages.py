@@ -18,16 +18,17 @@ HOSTILE = {
 }
 
 
-@pytest.fixture
-def site(make_app, tmp_path, fill, made_run):
+@pytest.fixture(scope="module")
+def site(open_app, tmp_path_factory, fill, made_run):
+    path = tmp_path_factory.mktemp("site") / "trainvitals.db"
     fill(
-        tmp_path / "trainvitals.db",
+        path,
         made_run("healthy", steps=300, name="steady").end(),
         made_run("sick", steps=400, sick=True).end("failed", "RuntimeError: loss is NaN"),
         made_run("young", steps=4),
         made_run("hostile", steps=40, name="<script>alert(1)</script>", names=HOSTILE),
     )
-    return make_app().test_client()
+    return open_app(path).test_client()
 
 
 def text(response):
