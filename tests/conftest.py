@@ -242,7 +242,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.fixture(scope="session")
 def made_run():
-    """Make the records of a run; see `MadeRun`. The same run is made once, and each has its own copy."""
+    """Make the records of a run; see `MadeRun`. The same run is made once, and its records are not to be changed."""
     made = {}
 
     def make(run, **how):
