@@ -84,6 +84,7 @@ def wait_until(condition, timeout_s=30.0):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_server_stores_answers_and_ends_in_good_order(serve, tmp_path):
     process, url = serve()
     assert post(url, 0, 5).json() == {"next": 5, "stored": 5}

@@ -41,6 +41,7 @@ def test_the_stored_training_is_found_sick(stream):
     assert any(finding.severity == "critical" for finding in fed(*stream).findings())
 
 
+@pytest.mark.slow
 def test_a_crash_of_the_evaluator_at_any_record_changes_nothing(stream):
     meta, records = stream
     whole = fed(meta, records)

@@ -78,7 +78,8 @@ def test_training_losses_are_compared_whatever_runs_call_them(
 ):
     other = made_run("renamed", steps=60)
     other.records = [renamed(record, "loss", "train/loss") for record in other.records]
-    fill(tmp_path / "trainvitals.db", *runs, other)
+    fill(tmp_path / "trainvitals.db", *runs)
+    fill(tmp_path / "trainvitals.db", other)
     site = make_app().test_client()
     page = site.get("/compare?runs=healthy,renamed").text
     assert '<option value="" selected>training loss</option>' in page
