@@ -138,6 +138,7 @@ def test_secrets_show_in_no_log_and_in_no_childs_command_line(serve, tmp_path):
     assert "secret-" not in (tmp_path / "stderr").read_text()
 
 
+@pytest.mark.slow
 def test_a_refused_body_still_gets_its_answer(serve):
     _, url = serve(TRAINVITALS_TOKEN="right")
     for size in (1 << 20, 9 << 20):  # more than socket buffers hold: an early close would reset
@@ -198,6 +199,7 @@ def test_every_acknowledged_record_survives_kill_9_of_all_processes(serve):
     assert mean == [float(seq) for seq in range(1, acknowledged)]
 
 
+@pytest.mark.slow
 def test_what_never_reaches_the_app_is_answered_as_json(serve):
     _, url = serve()
     long = urllib3.request("GET", f"{url}/api/v1/runs?x={'a' * 9000}", retries=False)
