@@ -1,5 +1,7 @@
 """What all tests share: the option for pictures, and made-up runs that look like real ones."""
 
+import copy
+import gc
 import math
 import shutil
 import time
@@ -231,10 +233,35 @@ def _first_columns(values, columns):
     return pack_floats(bits.view(np.float32))
 
 
+def pytest_collection_finish():
+    """Let the collector look at what is new only: what all tests import is a million objects that stay."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep the tests of a file in one process: what they share is then made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
+
+
 @pytest.fixture(scope="session")
 def made_run():
-    """Make the records of a run; see `MadeRun`."""
-    return MadeRun
+    """Make the records of a run; see `MadeRun`. The same run is made once, and its records are not to be changed."""
+    made = {}
+
+    def make(run, **how):
+        key = run, repr(how)
+        if key not in made:
+            made[key] = MadeRun(run, **how)
+        copied = copy.copy(made[key])
+        copied.records = list(copied.records)
+        copied.random = copy.deepcopy(copied.random)
+        return copied
+
+    return make
 
 
 @pytest.fixture(scope="session")

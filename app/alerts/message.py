@@ -78,8 +78,7 @@ def compose(
     root = next((finding for finding in findings if finding.key == row.group), None)
     if root is None or (not root.root and row.kind != "resolved"):
         return None
-    followers = [item for item in findings if item.cause == root.key]
-    lines = [f"{item.title} (from step {item.first_step:,})" for item in followers]
+    lines = [f"{item.title} (from step {item.first_step:,})" for item in root.followers(findings)]
     return Alert(
         id=row.id,
         run=run.id,
@@ -91,7 +90,7 @@ def compose(
         severity=root.severity,
         over=root.state == "resolved",
         title=root.title if root.root else _explained(root, findings),
-        layers=layer_names(root.layers),
+        layers=layer_names(root.layers, root.concerned),
         first_step=root.first_step,
         last_step=root.last_step,
         seen=text_of(root.evidence.get("seen")),
@@ -108,8 +107,8 @@ def compose(
     )
 
 
-def layer_names(names: Sequence[str]) -> str:
-    """`names` in few words: "fc1 … fc48, 48 layers".
+def layer_names(names: Sequence[str], concerned: int) -> str:
+    """`names` in few words: "fc1 … fc48, 48 layers"; "50 of 200 layers" where more are `concerned`.
 
     Names that differ in their numbers only are told by the first and the last of them.
     """
@@ -123,7 +122,8 @@ def layer_names(names: Sequence[str]) -> str:
     if len(parts) > 4:
         parts = [*parts[:4], "…"]
     if len(names) > 2:
-        parts.append(f"{len(names)} layers")
+        of = f" of {concerned}" if concerned > len(names) else ""
+        parts.append(f"{len(names)}{of} layers")
     return ", ".join(part or "(root)" for part in parts)
 
 

@@ -64,11 +64,13 @@ def _print(findings: "list[Finding]") -> None:
     from trainvitals.app.alerts.message import layer_names, text_of
 
     for item in findings:
+        if any(other.tells(item) for other in findings):
+            continue  # a sign stands in what its root has seen
         lead = f"{item.severity.upper():8}" if item.root else "       ↳"
         click.echo(_printable(f"{lead} {item.title}"))
         click.echo(f"         steps {item.first_step:,} to {item.last_step:,}, {item.state}")
         for label, text in (
-            ("layers", layer_names(item.layers)),
+            ("layers", layer_names(item.layers, item.concerned)),
             ("seen", text_of(item.evidence.get("seen"))),
             ("expected", text_of(item.evidence.get("expected"))),
             ("do this", item.remedy if item.root else ""),

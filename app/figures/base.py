@@ -1,12 +1,13 @@
 """What all charts share: axes, event lines, packed arrays."""
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from trainvitals.app.figures.marks import MAX_MARKS, headroom, labels, line
 from trainvitals.app.figures.text import label
 from trainvitals.app.figures.types import Figure, Floats, Mark
 
@@ -15,9 +16,6 @@ PACK_FROM = 200
 
 MARGIN = {"l": 128, "r": 52, "t": 6, "b": 24}
 """Of the loss and the map, so that their step axes lie above each other, pixels."""
-
-MAX_MARKS = 12
-"""Event lines in one chart; further ones would hide the data."""
 
 LEVELS = 1 << 14
 """Values that float32 has to tell apart between the lowest and the highest of an array: more than any screen does."""
@@ -102,11 +100,10 @@ def layout(
     *,
     yaxis: dict[str, Any] | None = None,
     marks: Sequence[Mark] = (),
-    numbers: bool = False,
     summary: str = "",
     **more: Any,
 ) -> dict[str, Any]:
-    """A chart's layout over a step axis. `numbers`: whether marks carry their label, else only a line.
+    """A chart's layout over a step axis. A mark without a label is only a line.
 
     `summary` is the chart in words, for those who can't see it.
     """
@@ -119,43 +116,13 @@ def layout(
         "dragmode": "zoom",
         "hovermode": "x",
         "hoverlabel": {"bgcolor": "--card", "bordercolor": "--line", "font": {"color": "--text"}},
-        "margin": {"l": 52, "r": 14, "t": 20 if numbers and marks else 8, "b": 24},
+        "margin": {"l": 52, "r": 14, "t": headroom(marks), "b": 24},
         "xaxis": axis(showgrid=False, tickformat=",d", nticks=7),
         "yaxis": axis(fixedrange=True, nticks=5, automargin="left") | (yaxis or {}),
         "shapes": [line(mark) for mark in marks[:MAX_MARKS]],
-        "annotations": _labels(marks[:MAX_MARKS]) if numbers else [],
+        "annotations": labels(marks[:MAX_MARKS]),
         "meta": meta,
     } | more
-
-
-def line(mark: Mark) -> dict[str, Any]:
-    """The vertical line of an event."""
-    return {
-        "type": "line",
-        "x0": mark.step,
-        "x1": mark.step,
-        "y0": 0,
-        "y1": 1,
-        "yref": "paper",
-        "line": {"color": mark.color, "width": 1.3, "dash": "dot"},
-    }
-
-
-def _labels(marks: Iterable[Mark]) -> list[dict[str, Any]]:
-    return [
-        {
-            "x": mark.step,
-            "y": 1,
-            "yref": "paper",
-            "text": label(mark.label, 30),
-            "showarrow": False,
-            "xanchor": "auto",
-            "yanchor": "bottom",
-            "font": {"size": 11, "color": mark.color},
-        }
-        for mark in marks
-        if mark.label
-    ]
 
 
 def wants_log(values: Floats) -> bool:

@@ -16,6 +16,7 @@ from trainvitals.app.figures.base import (
     wants_log,
 )
 from trainvitals.app.figures.cells import Cells, Line
+from trainvitals.app.figures.marks import headroom
 from trainvitals.app.figures.series import broken as broken_marks
 from trainvitals.app.figures.series import smooth
 from trainvitals.app.figures.text import hover, number
@@ -87,8 +88,8 @@ def curves(
         ends.append(f"{names[run][:60]} ends at {end}")
     axis = log_axis(values) if wants_log(values) else linear_axis(values)
     summary = f"{what}: {'; '.join(ends[:20])}."
-    made = layout(yaxis=axis, marks=marks, numbers=True, summary=summary)
-    made["margin"] = MARGIN | {"t": 22 if marks else 10, "r": 20}
+    made = layout(yaxis=axis, marks=marks, summary=summary)
+    made["margin"] = MARGIN | {"t": max(headroom(marks), 10), "r": 20}
     last = max(int(item.steps[-1]) for item in shown.values())
     made["xaxis"]["range"] = [min(int(item.steps[0]) for item in shown.values()), max(last, 1)]
     return {"data": data + crosses, "layout": made}

@@ -17,6 +17,7 @@ from trainvitals.app.figures.base import (
     log_axis,
     wants_log,
 )
+from trainvitals.app.figures.marks import headroom
 from trainvitals.app.figures.text import hover, label, number
 from trainvitals.app.figures.types import Figure, Floats, Mark, SeriesLike
 
@@ -71,8 +72,8 @@ def loss(
     data += _spikes(training) + broken(training) + best
     bounds = np.concatenate([everything, training.min, training.max])
     style = log_axis(everything) if logarithmic else linear_axis(bounds)
-    made = layout(yaxis=style, marks=marks, numbers=True, summary=_told(name, training, validation))
-    made["margin"] = MARGIN | {"t": 22}
+    made = layout(yaxis=style, marks=marks, summary=_told(name, training, validation))
+    made["margin"] = MARGIN | {"t": max(headroom(marks), 22)}
     placed = [end | _height(end["y"], logarithmic) for end in ends if end]
     made["annotations"] += _apart(placed, everything, logarithmic)
     return {"data": data, "layout": made}

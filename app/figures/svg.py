@@ -23,6 +23,7 @@ ROW_NAMES = 40
 """Rows up to which each has its name."""
 
 _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&#123;", "{"), ("&amp;", "&"))
+_SIDES = {"left": "", "center": "mid", "right": "end"}
 _KINDS = {"f4": "<f4", "f8": "<f8", "i1": "i1", "u1": "u1", "i4": "<i4"}
 _LEVELS = (
     (-judged.FULL, -64, "--low"),
@@ -105,6 +106,7 @@ class _Place:
     ) -> None:
         self.width, self.height = width, height
         self.bottom = height - BOTTOM
+        self.top: int = max(TOP, layout["margin"]["t"])
         every_x = np.concatenate(xs)
         low, high = layout["xaxis"].get("range") or (every_x.min(), every_x.max())
         self.x0, self.x1 = float(low), float(max(high, low + 1))
@@ -130,7 +132,7 @@ class _Place:
             return None
         shown = math.log10(value) if self.logarithmic else value
         share = min(max((shown - self.y0) / ((self.y1 - self.y0) or 1.0), -0.02), 1.02)
-        return round(self.bottom - share * (self.bottom - TOP), 1)
+        return round(self.bottom - share * (self.bottom - self.top), 1)
 
 
 def _values(array: Any) -> Floats:
@@ -168,12 +170,12 @@ def _band(trace: dict[str, Any], place: _Place, x: Floats, low: Floats, high: Fl
 
 def _cross(place: _Place, step: float, value: float, _color: str) -> str:
     """The mark of a NaN or infinity."""
-    at, y = place.x(float(step)), place.y(float(value)) or TOP
+    at, y = place.x(float(step)), place.y(float(value)) or place.top
     return f'<path d="M{at - 3} {y - 3}l6 6m0 -6l-6 6" stroke="var(--nan)" stroke-width="1.5"/>'
 
 
 def _dot(place: _Place, step: float, value: float, color: str) -> str:
-    at, y = place.x(float(step)), place.y(float(value)) or TOP
+    at, y = place.x(float(step)), place.y(float(value)) or place.top
     return f'<circle cx="{at}" cy="{y}" r="3.5" fill="var({color})"/>'
 
 
@@ -186,7 +188,7 @@ def _grid(axis: dict[str, Any], place: _Place, ys: list[Floats]) -> str:
     parts = []
     for value, text in zip(axis["tickvals"], texts, strict=True):
         at = place.y(float(value))
-        if at is None or not TOP - 2 <= at <= place.bottom + 1:
+        if at is None or not place.top - 2 <= at <= place.bottom + 1:
             continue
         shown = percent(value) if share else seconds(value) if time else text
         parts.append(
@@ -217,7 +219,9 @@ def _shape(shape: dict[str, Any], place: _Place) -> str:
     if not LEFT - 1 <= x <= place.width - RIGHT + 1:
         return ""
     color = shape["line"]["color"]
-    return f'<path d="M{x} {TOP}V{place.bottom}" stroke="var({color})" stroke-dasharray="2 3"/>'
+    return (
+        f'<path d="M{x} {place.top}V{place.bottom}" stroke="var({color})" stroke-dasharray="2 3"/>'
+    )
 
 
 def _note(note: dict[str, Any], place: _Place) -> str:
@@ -226,11 +230,12 @@ def _note(note: dict[str, Any], place: _Place) -> str:
     if note.get("xref") == "paper":  # the end of a curve
         shown = note["y"]
         share = (shown - place.y0) / ((place.y1 - place.y0) or 1.0)
-        y = place.bottom - share * (place.bottom - TOP) - note.get("yshift", 0) + 4
+        y = place.bottom - share * (place.bottom - place.top) - note.get("yshift", 0) + 4
         return f'<text x="{place.width - RIGHT + 4}" y="{y:.1f}" fill="var({color})">{text}</text>'
     x = place.x(float(note["x"]))
-    side = "end" if x > place.width * 0.7 else ""
-    return f'<text x="{x}" y="{TOP - 7}" class="{side}" fill="var({color})">{text}</text>'
+    y = place.top - 7 - note.get("yshift", 0)
+    side = _SIDES[note["xanchor"]]
+    return f'<text x="{x}" y="{y}" class="{side}" fill="var({color})">{text}</text>'
 
 
 def _layers(shares: bool) -> Iterable[tuple[str, int, int]]:

@@ -50,3 +50,7 @@ class Mark(msgspec.Struct, frozen=True):
     step: int
     label: str
     color: str = "--muted"
+    row: int = 0
+    """Of its label, above the chart, from below."""
+    anchor: str = "center"
+    """Which end of the label is at the line: left, center or right."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 import msgspec
 
 from trainvitals.app.rules.context import Context, StepView
-from trainvitals.app.rules.finding import Finding, RuleState, RuleStateName, Severity
+from trainvitals.app.rules.finding import MAX_LAYERS, Finding, RuleState, RuleStateName, Severity
 from trainvitals.app.rules.statistics import Persistence, Span
 from trainvitals.hooks.wire.observed import Peer
 from trainvitals.hooks.wire.records import Event
@@ -65,7 +65,7 @@ class Rule(msgspec.Struct):
         diff: str = "",
         **evidence: object,
     ) -> Finding:
-        """A finding of this rule as a root; at most 50 of `layers` are kept."""
+        """A finding of this rule as a root; the first `MAX_LAYERS` of `layers` are named."""
         return Finding(
             key=self.id,
             rule=self.id,
@@ -73,7 +73,7 @@ class Rule(msgspec.Struct):
             state="resolved" if during.resolved else "firing",
             first_step=during.first,
             last_step=during.last,
-            layers=list(layers[:50]),
+            layers=list(layers[:MAX_LAYERS]),
             root=True,
             cause="",
             evidence={
@@ -81,6 +81,7 @@ class Rule(msgspec.Struct):
                 "expected": expected,
                 "since": during.first,
                 "where": where or listing(list(layers)),
+                **({"layers": len(layers)} if len(layers) > MAX_LAYERS else {}),
                 **evidence,
             },
             title=title,
@@ -102,13 +103,16 @@ class Rule(msgspec.Struct):
         return self._state("ok", healthy)
 
 
-def listing(names: list[str]) -> str:
-    """A few names in a sentence: all of up to three, else the first, the last and their number."""
+def listing(names: Sequence[str], kind: str = "layers") -> str:
+    """A few names in a sentence: all of up to three, else the first, the last and how many of a `kind` they are."""
     shown = [name or "the model" for name in names]
     if not shown:
         return "no layer"
-    if len(shown) == 1:
-        return shown[0]
     if len(shown) <= 3:
-        return f"{', '.join(shown[:-1])} and {shown[-1]}"
-    return f"{shown[0]} … {shown[-1]} ({len(shown)} layers)"
+        return sequence(shown)
+    return f"{shown[0]} … {shown[-1]} ({len(shown)} {kind})"
+
+
+def sequence(words: Sequence[str]) -> str:
+    """All of at least one word, as in a sentence: "a, b and c"."""
+    return f"{', '.join(words[:-1])} and {words[-1]}" if words[1:] else words[0]

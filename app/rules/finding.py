@@ -1,6 +1,7 @@
 """What the rules say about a run: findings, and the state of each rule."""
 
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -10,6 +11,9 @@ RuleStateName = Literal["ok", "not enough data", "not applicable", "firing", "re
 
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "critical")
 """From mild to severe; the index is the rank."""
+
+MAX_LAYERS: Final = 50
+"""Layers that a finding names."""
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +29,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     last_step: int
     """The last step at which the condition was seen to hold."""
     layers: list[str]
-    """Dotted names of the layers concerned, most affected first; empty for the whole run."""
+    """Dotted names of the layers concerned, most affected first, at most `MAX_LAYERS`; empty for the whole run."""
     root: bool
     """Whether no other finding explains this one."""
     cause: str
@@ -34,8 +38,9 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """JSON-able: "seen" ("each" sign of it where there are several), "expected", "since", "where"; non-finite numbers
     as "nan", "inf", "-inf".
 
-    An optional "curve" holds {"steps": [...], "values": [...], "band": [low, high], "label": text}
-    with at most 200 points.
+    "layers" is how many layers are concerned, where they are more than are named; "signs" are the rules whose findings
+    make up this one, and "each" tells of them. An optional "curve" holds {"steps": [...], "values": [...], "band":
+    [low, high], "label": text} with at most 200 points.
     """
     title: str
     """One sentence that names the layer and the number."""
@@ -47,6 +52,19 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """Until when, and why, the policy wants no alert of it; "" when it does."""
     policy: str = ""
     """`Policy.digest` of the policy that it was found under; "" for the defaults."""
+
+    @property
+    def concerned(self) -> int:
+        """How many layers are concerned, with those that `layers` has no room for."""
+        return int(self.evidence.get("layers", len(self.layers)))
+
+    def tells(self, other: "Finding") -> bool:
+        """Whether `other` is one of the signs that make up this finding, which tells of it itself."""
+        return other.cause == self.key and other.rule in self.evidence.get("signs", ())
+
+    def followers(self, findings: "Iterable[Finding]") -> "list[Finding]":
+        """Those of `findings` that followed from this one, without its own signs."""
+        return [item for item in findings if item.cause == self.key and not self.tells(item)]
 
 
 class RuleState(msgspec.Struct, frozen=True, kw_only=True):

@@ -111,15 +111,16 @@ class GradientVanishingDepth(Rule):
                 during=self.held.span,
                 layers=worst.starved,
                 seen=f"Gradient over weight falls by {worst.slope:.2f} decades per layer "
-                f"(×1/{per_layer:.2g}) towards the input, {worst.span:.1f} decades in all",
+                f"(×1/{per_layer:.2g}) towards the input, {worst.span:.1f} decades in all, over "
+                f"{listing(worst.layers)}",
                 expected=f"Within {self.slope:g} decades per layer; healthy stacks stay within "
                 "0.02",
                 slope=number(-worst.slope),
                 span=number(worst.span),
                 compared=worst.layers[:50],
                 curve=self.curve.evidence("Decades per layer", -self.slope, self.slope),
-                title=f"{listing(worst.layers)}: gradients shrink {worst.slope:.2f} decades per "
-                f"layer towards the input since step {onset}",
+                title=f"Hardly any gradient reaches {listing(worst.starved)}: it shrinks {worst.slope:.2f} decades "
+                f"per layer towards the input, since step {onset}",
                 remedy="Replace sigmoid or tanh by ReLU or GELU with He initialisation; put a norm "
                 "layer after each linear one, or add residual connections. A higher learning rate "
                 "does not help: the early layers are starved, not slow.",

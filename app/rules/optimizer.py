@@ -104,7 +104,7 @@ class ParameterRule(Rule):
             layers=layers,
             seen=seen,
             expected=expected,
-            where=listing(list(found)),
+            where=listing(list(found), "parameters"),
             parameters=list(found)[:50],
             share=round(self._share(), 6),
             title=title,

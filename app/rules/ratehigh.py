@@ -1,12 +1,12 @@
 """lr-too-high: several independent signs of the same thing, a learning rate that is too high."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
-from trainvitals.app.rules.base import listing
+from trainvitals.app.rules.base import sequence
 from trainvitals.app.rules.composite import CompositeRule
 from trainvitals.app.rules.context import Context
-from trainvitals.app.rules.finding import SEVERITIES, Finding, RuleState
+from trainvitals.app.rules.finding import MAX_LAYERS, SEVERITIES, Finding, RuleState
 from trainvitals.app.rules.statistics import Span, number
 from trainvitals.app.rules.thresholds import Count
 
@@ -49,23 +49,28 @@ class LrTooHigh(CompositeRule):
             return []
         signs.sort(key=lambda finding: (finding.first_step, list(SIGNS).index(finding.rule)))
         first, rate = signs[0], context.rate_top
-        layers = next((finding.layers for finding in signs if finding.layers), [])
         worst = max(signs, key=lambda finding: SEVERITIES.index(finding.severity))
         curve = next((f.evidence["curve"] for f in signs if "curve" in f.evidence), None)
         over = all(finding.state == "resolved" for finding in signs)
         size = next((finding for finding in signs if finding.rule == "update-ratio-high"), None)
-        each = [str(finding.evidence["seen"]) for finding in signs]
+        told = [*([] if size is None else [size]), *signs]
+        named = next((finding for finding in told if finding.layers), first)
+        more: dict[str, Any] = {} if curve is None else {"curve": curve}
+        if named.concerned > MAX_LAYERS:
+            more["layers"] = named.concerned
+        each = [f"{sign.evidence['seen']}, since step {sign.first_step}" for sign in signs]
         title = (
             f"The learning rate of {rate:.3g} is too high, since step {first.first_step}: it shows in "
-            f"{listing(seen_in)}"
+            f"{sequence(seen_in)}"
             if size is None
-            else f"{size.title}; it shows in {listing([name for name in seen_in if name != SIGNS[size.rule]])} as well"
+            else f"{size.title}; it shows in {_beside(size, signs)} as well"
         )
         return [
             self._report(
                 severity=worst.severity,
                 during=Span(first.first_step, max(finding.last_step for finding in signs), over),
-                layers=layers,
+                layers=named.layers,
+                where=named.evidence["where"],
                 title=title,
                 seen="; ".join(each),
                 each=each,
@@ -74,7 +79,7 @@ class LrTooHigh(CompositeRule):
                 signs=[finding.rule for finding in signs],
                 learning_rate=number(rate),
                 rate_rose=True,
-                **({} if curve is None else {"curve": curve}),
+                **more,
             )
         ]
 
@@ -94,3 +99,17 @@ class LrTooHigh(CompositeRule):
         if not context.records:
             return self._state("not enough data", "No step was recorded yet.")
         return self._state("ok", f"Fewer than {self.signs} independent signs of it.")
+
+
+def _beside(size: Finding, signs: Sequence[Finding]) -> str:
+    """What the other signs are seen in, with the step where that was before `size`, which the title dates."""
+    first: dict[str, int] = {}
+    for sign in signs:
+        if SIGNS[sign.rule] != SIGNS[size.rule]:
+            first.setdefault(SIGNS[sign.rule], sign.first_step)
+    return sequence(
+        [
+            name if step >= size.first_step else f"{name} (since step {step})"
+            for name, step in first.items()
+        ]
+    )

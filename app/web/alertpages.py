@@ -102,7 +102,7 @@ def _entry(
         id=finding_id(run.id, finding.key),
         run=run,
         finding=finding,
-        followers=[item for item in findings if item.cause == finding.key],
+        followers=finding.followers(findings),
         acknowledged=said.acknowledged if said is not None and seen else None,
         muted=muted_until(said, now),
     )

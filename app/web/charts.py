@@ -10,7 +10,8 @@ from trainvitals.app.figures import layer as layer_figures
 from trainvitals.app.figures import series as series_figures
 from trainvitals.app.figures.base import empty
 from trainvitals.app.figures.cells import Line
-from trainvitals.app.figures.types import Figure, Mark
+from trainvitals.app.figures.marks import stacked, unlabelled
+from trainvitals.app.figures.types import Figure
 from trainvitals.app.store import Store
 from trainvitals.app.store.types import Run, Series
 from trainvitals.app.web import runview
@@ -64,9 +65,9 @@ class Charts:
         self._look = look
         self._end = runview.last_step(run) + 1
         low, high = look.start or 0, self._end if look.stop is None else look.stop
-        found = runview.marks(store, run, store.findings(run.id))
-        self._marks = [mark for mark in found if low <= mark.step <= high]
-        self._lines = [Mark(mark.step, "", mark.color) for mark in self._marks]
+        found = [mark for mark in runview.marks(store, run) if low <= mark.step <= high]
+        self._marks = stacked(found, low, high)
+        self._lines = unlabelled(self._marks)
 
     @property
     def _stop(self) -> int:

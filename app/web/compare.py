@@ -10,6 +10,7 @@ from flask import Blueprint, Response, render_template, request
 
 from trainvitals.app.figures import compare as figures
 from trainvitals.app.figures.cells import Cells, Line, gather, grid
+from trainvitals.app.figures.marks import stacked, unlabelled
 from trainvitals.app.figures.text import evidence, number, shorten
 from trainvitals.app.figures.types import Mark
 from trainvitals.app.figures.vitals import TITLES
@@ -84,7 +85,8 @@ def curves() -> Response:
         read = store.series(run.id, [name], start=start, stop=stop, points=POINTS) if name else {}
         series[run.id] = read.get(name) if name else None
     labels = {run.id: run.name or run.id for run in chosen}
-    marks = _marks(chosen)
+    last = max(map(runview.last_step, chosen)) if stop is None else stop
+    marks = stacked(_marks(chosen), start or 0, last)
     return json_response(figures.curves(series, labels, wanted or "the training loss", marks))
 
 
@@ -105,7 +107,7 @@ def layers() -> Response:
     end = min(runview.last_step(first), runview.last_step(second)) + 1
     end = end if stop is None else min(stop, end)
     store = get_store()
-    marks = [mark for run in (first, second) for mark in runview.happened(store, run)]
+    marks = unlabelled(mark for run in (first, second) for mark in runview.happened(store, run))
     figure = figures.difference(lines, ratio, broken, steps, end, words, key, marks)
     if figure["data"]:  # as the curves above it
         last = max(runview.last_step(first), runview.last_step(second), 1)
@@ -117,15 +119,14 @@ def layers() -> Response:
 
 
 def _marks(chosen: Sequence[Run]) -> list[Mark]:
-    """What happened in the runs, in their colours."""
+    """What happened in the runs, in their colours; what is most worth a label first."""
     store = get_store()
     marks = [
         Mark(mark.step, f"{mark.label}: {shorten(run.name or run.id, 12)}", style["color"])
         for run, style in zip(chosen, map(figures.style, range(len(chosen))), strict=True)
         for mark in runview.happened(store, run)
     ]
-    marks.sort(key=lambda mark: "NaN" not in mark.label)  # there is room for some
-    return runview.thinned(marks, max(map(runview.last_step, chosen)))
+    return sorted(marks, key=lambda mark: "NaN" not in mark.label)
 
 
 def _runs() -> list[Run]:

@@ -9,7 +9,7 @@ from trainvitals.app.figures import judged
 from trainvitals.app.figures import vitals as map_figure
 from trainvitals.app.figures.base import empty
 from trainvitals.app.figures.cells import Line
-from trainvitals.app.figures.types import Mark
+from trainvitals.app.figures.marks import unlabelled
 from trainvitals.app.store.types import Run
 from trainvitals.app.web import deltas, livemap, mapdata, runview
 from trainvitals.app.web.charts import FORMS, HISTOGRAMS, SCALES, Chart, Charts, Look
@@ -78,7 +78,7 @@ def vitals(run_id: str) -> Response:
         cells,
         np.logical_or.reduce([value.nonfinite > 0 for value in breaks.values()]),
         stop=end if stop is None else min(stop, end),
-        marks=[Mark(m.step, "", m.color) for m in runview.marks(store, run, findings)],
+        marks=unlabelled(runview.marks(store, run)),
         names=[name for item in findings if item.root for name in item.layers[:3]],
         levels=mapdata.levels(store, run, list(cells), lines, start, stop),
     )

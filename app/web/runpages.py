@@ -81,6 +81,7 @@ def layer(run_id: str, name: str | None) -> str:
     rows = {row.name: row for item in layouts for row in item.rows}
     shown = runview.view(store, found, time.time())
     block = blocks.block_of(name)
+    here = [item for item in shown.findings if name in item.layers]
     return render_template(
         "layer.html",
         run=found,
@@ -101,7 +102,7 @@ def layer(run_id: str, name: str | None) -> str:
         health=_health(store, found, name),
         before=lines[place - 1].name if place else None,
         after=lines[place + 1].name if place + 1 < len(lines) else None,
-        touching=[item for item in shown.findings if name in item.layers],
+        touching=[item for item in here if not any(other.tells(item) for other in here)],
         look=_look(),
     )
 

@@ -79,8 +79,7 @@ class View(msgspec.Struct, frozen=True):
     @property
     def roots(self) -> list[Finding]:
         """Findings that no other explains, as ranked: firing before resolved."""
-        roots = [item for item in self.findings if item.root]
-        return sorted(roots, key=lambda item: item.state == "resolved")
+        return roots_of(self.findings)
 
     @property
     def checked(self) -> dict[str, list[RuleState]]:
@@ -93,22 +92,19 @@ class View(msgspec.Struct, frozen=True):
 
     def consequences(self, root: Finding) -> list[Finding]:
         """What followed from `root`, the earliest first."""
-        return sorted(
-            (item for item in self.findings if item.cause == root.key),
-            key=lambda item: item.first_step,
-        )
+        return sorted(root.followers(self.findings), key=lambda item: item.first_step)
 
 
 def view(store: Store, run: Run, now: float) -> View:
     """Read what the page of `run` says in words."""
-    findings, states = remembered(store, run, "findings", lambda: _judged(store, run))
+    findings, states = judged(store, run)
     current = status(run, now)
-    judged = verdict(findings, states, current, last_step(run), run.end_message)
+    told = verdict(findings, states, current, last_step(run), run.end_message)
     handled = remembered(store, run, "handled", lambda: store.handling(run.id))
     said = {
         item.key: _said(item, handled[item.key], now) for item in findings if item.key in handled
     }
-    return View(run, current, judged, findings, states, said)
+    return View(run, current, told, findings, states, said)
 
 
 def _said(item: Finding, handled: Handling, now: float) -> Said:
@@ -116,6 +112,18 @@ def _said(item: Finding, handled: Handling, now: float) -> Said:
     return Said(
         handled.acknowledged if is_acknowledged(item, handled) else None,
         until if until is not None and until > now else None,
+    )
+
+
+def judged(store: Store, run: Run) -> tuple[list[Finding], list[RuleState]]:
+    """What is to be told of a run, and where each rule stands."""
+    return remembered(store, run, "findings", lambda: _judged(store, run))
+
+
+def roots_of(findings: Sequence[Finding]) -> list[Finding]:
+    """Findings that no other explains, as ranked: firing before resolved."""
+    return sorted(
+        (item for item in findings if item.root), key=lambda item: item.state == "resolved"
     )
 
 
@@ -162,15 +170,15 @@ def is_dated(title: str, step: int) -> bool:
     return re.search(rf"\bstep {step}\b", title) is not None
 
 
-def marks(store: Store, run: Run, findings: Sequence[Finding]) -> list[Mark]:
-    """Event lines: root findings by their number, and what `happened`."""
+def marks(store: Store, run: Run) -> list[Mark]:
+    """Event lines: root findings by their number in the list, and what `happened` at other steps."""
+    findings, _ = judged(store, run)
     result = [
-        Mark(item.first_step, f"{index} {rule_words(item.rule)}", COLORS[item.severity])
-        for index, item in enumerate((item for item in findings if item.root), start=1)
+        Mark(item.first_step, f"{place} {rule_words(item.rule)}", COLORS[item.severity])
+        for place, item in enumerate(roots_of(findings), start=1)
     ]
     told = {mark.step for mark in result}
-    result += [mark for mark in happened(store, run) if mark.step not in told]
-    return thinned(result, last_step(run))
+    return result + [mark for mark in happened(store, run) if mark.step not in told]
 
 
 def happened(store: Store, run: Run) -> list[Mark]:
@@ -191,20 +199,6 @@ def happened(store: Store, run: Run) -> list[Mark]:
         Mark(step, "resumed", "--accent") for step in store.resumes(run.id) if step not in taken
     ]
     return result
-
-
-def thinned(found: list[Mark], last: int) -> list[Mark]:
-    """Marks whose label would run into an earlier one keep only its first word, which may be a number."""
-    kept: list[Mark] = []
-    labelled: list[int] = []
-    for mark in found:
-        free = all(abs(mark.step - other) > 0.22 * max(last, 1) for other in labelled)
-        if free:
-            labelled.append(mark.step)
-        first = mark.label.split(" ", 1)[0]
-        short = first if first.isdigit() else ""
-        kept.append(mark if free else Mark(mark.step, short, mark.color))
-    return kept
 
 
 def lines(layouts: Sequence[Layout]) -> list[Line]:

@@ -1,9 +1,12 @@
 """One training with a tool beside its twin without, in a process of their own."""
 
 import multiprocessing
+import os
+import signal
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +19,8 @@ from benchmarks.overhead.models import build
 from benchmarks.overhead.peers import TOOLS
 
 T = TypeVar("T")
+PATIENCE_S = 10
+"""How long a process has to put away its files once it is to end."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,7 @@ def _teller(job: Job) -> Callable[[int, int], None]:
 def isolated(function: Callable[..., T], *arguments: Any) -> T:
     """Call `function` in a fresh process: nothing that was attached, imported or allocated before is in it.
 
-    Raises what the function raises, and RuntimeError where the process dies.
+    Raises what the function raises, and RuntimeError where the process dies. It ends with this one, however that ends.
     """
     context = multiprocessing.get_context("spawn")
     reader, writer = context.Pipe(duplex=False)
@@ -159,6 +164,11 @@ def isolated(function: Callable[..., T], *arguments: Any) -> T:
     except EOFError:
         process.join()
         raise RuntimeError(f"{function.__name__} died with code {process.exitcode}") from None
+    except KeyboardInterrupt:
+        process.join(PATIENCE_S)  # a terminal interrupts both
+        if process.pid is not None and process.is_alive():
+            os.kill(process.pid, signal.SIGINT)
+        raise
     process.join()
     if isinstance(answer, Exception):
         raise answer
@@ -166,9 +176,20 @@ def isolated(function: Callable[..., T], *arguments: Any) -> T:
 
 
 def _answer(writer: Any, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         writer.send(function(*arguments))
     except Exception as error:
         import traceback
 
         writer.send(RuntimeError("".join(traceback.format_exception(error))))
+
+
+def _end_with_parent() -> None:
+    """Interrupt this process when its parent is gone. Until then the thread waits for a pipe, which costs nothing."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    time.sleep(PATIENCE_S)
+    os._exit(1)

@@ -45,7 +45,7 @@ export function paint(context, figure, width, height, ticksOfX) {
   });
   for (const shape of layout.shapes ?? []) if (shape.type === "line") mark(context, shape, x, y, box);
   context.restore();
-  for (const note of layout.annotations ?? []) label(context, note, x, y, box, narrow);
+  for (const note of layout.annotations ?? []) label(context, note, x, y, box);
   return { box, x, y };
 }
 
@@ -268,11 +268,14 @@ function heat(context, trace, x, y, box) {
   });
 }
 
-function label(context, note, x, y, box, narrow) {
+/** The least width of an axis whose lines have more than numbers at them: CHARACTER of app/figures/marks.py. */
+const LABELLED = 460;
+
+function label(context, note, x, y, box) {
   const paperX = note.xref === "paper";
   const paperY = note.yref === "paper";
   let text = plain(note.text);
-  if (narrow && paperY && !paperX) text = /^\d*/.exec(text)[0]; // of an event only the finding's number has room
+  if (paperY && !paperX && box.right - box.left < LABELLED) text = /^(\d+(, \d+)*)?/.exec(text)[0];
   if (!text) return;
   const exponent = y.type === "log" && !paperY ? 10 ** note.y : note.y;
   let at = (paperX ? box.left + note.x * (box.right - box.left) : x.to(note.x)) + (note.xshift ?? 0);
@@ -281,12 +284,8 @@ function label(context, note, x, y, box, narrow) {
   context.font = `${note.font?.size ?? 12}px ${FONT}`;
   context.fillStyle = colour(note.font?.color ?? "--text");
   context.textBaseline = note.yanchor === "bottom" ? "bottom" : "middle";
-  const width = context.measureText(text).width;
-  let align = note.xanchor ?? "center";
-  if (align === "auto") {
-    align = at + width / 2 > box.right ? "right" : at - width / 2 < box.left ? "left" : "center";
-  }
-  if (align === "left" && paperX && at + width > box.right + 60) at = box.right + 4;
+  const align = note.xanchor ?? "center";
+  if (align === "left" && paperX && at + context.measureText(text).width > box.right + 60) at = box.right + 4;
   context.textAlign = align;
   const limits = Math.min(Math.max(height, box.top + (paperY ? -2 : 6)), box.bottom - 6);
   context.fillText(text, at, paperY ? height - 2 : limits);

@@ -147,6 +147,7 @@ def test_a_receiver_that_stays_away_is_given_up_after_a_day(outbox, channel, dis
     assert dispatcher.tick(now) == 0
 
 
+@pytest.mark.slow
 def test_a_channel_with_a_fault_is_given_up_after_a_day_and_named(
     outbox, channel, dispatcher, finding
 ):

@@ -28,19 +28,20 @@ def run():
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "concerned", "told"),
     [
-        ([], ""),
-        (["fc1"], "fc1"),
-        ([""], "(root)"),
-        (["fc2", "fc1"], "fc1, fc2"),
-        ([f"fc{n}" for n in range(48, 0, -1)], "fc1 … fc48, 48 layers"),
-        (["b.2.conv", "b.10.conv", "b.1.conv", "head"], "b.1.conv … b.10.conv, head, 4 layers"),
-        (["a", "b", "c", "d", "e", "f"], "a, b, c, d, …, 6 layers"),
+        ([], 0, ""),
+        (["fc1"], 1, "fc1"),
+        ([""], 1, "(root)"),
+        (["fc2", "fc1"], 2, "fc1, fc2"),
+        ([f"fc{n}" for n in range(48, 0, -1)], 48, "fc1 … fc48, 48 layers"),
+        ([f"fc{n}" for n in range(50)], 200, "fc0 … fc49, 50 of 200 layers"),
+        (["b.2.conv", "b.10.conv", "b.1.conv", "head"], 4, "b.1.conv … b.10.conv, head, 4 layers"),
+        (["a", "b", "c", "d", "e", "f"], 6, "a, b, c, d, …, 6 layers"),
     ],
 )
-def test_layers_are_told_in_few_words(names, told):
-    assert layer_names(names) == told
+def test_layers_are_told_in_few_words(names, concerned, told):
+    assert layer_names(names, concerned) == told
 
 
 @pytest.mark.parametrize(

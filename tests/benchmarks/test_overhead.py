@@ -3,7 +3,13 @@
 import contextlib
 import dataclasses
 import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -15,6 +21,15 @@ from benchmarks.overhead.counting import Growth, attached, operations
 from benchmarks.overhead.loops import Pairs, interleave, quartiles, steps_for
 from benchmarks.overhead.models import MODELS, build
 from benchmarks.overhead.plain import PlainCollector
+
+ROOT = Path(__file__).parent.parent.parent
+STARTER = """
+import subprocess, sys
+from benchmarks.overhead import compare
+
+compare.PATIENCE_S = 1
+compare.isolated(subprocess.run, ["sh", "-c", "touch $0; exec sleep 100", sys.argv[1]])
+"""
 
 
 def outcome(tool: str, plain: list[float], watched: list[float]) -> Outcome:
@@ -194,3 +209,26 @@ def test_what_fails_in_a_process_of_its_own_is_raised():
     with pytest.raises(RuntimeError, match="invalid literal"):
         isolated(int, "many")
     assert isolated(comparing.Pairs, [1.0], [2.0], 1).added == [1.0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_a_process_of_its_own_ends_with_the_one_that_started_it(how, tmp_path):
+    begun = tmp_path / "begun"
+    starter = subprocess.Popen(
+        [sys.executable, "-c", STARTER, str(begun)], stderr=subprocess.DEVNULL, cwd=ROOT
+    )
+    try:
+        for _ in range(1200):
+            if begun.exists():
+                break
+            time.sleep(0.05)
+        measuring = psutil.Process(starter.pid).children(recursive=True)
+        assert begun.exists() and measuring
+        starter.send_signal(how)
+        starter.wait(30)
+        _, alive = psutil.wait_procs(measuring, timeout=30)
+        assert alive == []
+    finally:
+        starter.kill()
+        starter.wait(30)

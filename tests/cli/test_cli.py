@@ -108,6 +108,13 @@ def test_a_stored_run_is_diagnosed(cli, stored):
     assert cli("diagnose", "trainvitals.db", "--json").stdout == result.stdout
 
 
+def test_signs_that_a_root_tells_of_are_not_listed_under_it(cli, made_run, fill, tmp_path):
+    fill(tmp_path / "trainvitals.db", made_run("sick", steps=400, sick=True).end("failed"))
+    told = cli("diagnose", "trainvitals.db").stdout
+    assert told.count("Learning rate rose") == 1
+    assert "↳ block2.conv1: activations left their usual size" in told
+
+
 def test_syncing_nothing_is_an_error(cli):
     result = cli("sync")
     assert result.exit_code == 1

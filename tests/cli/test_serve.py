@@ -84,6 +84,7 @@ def wait_until(condition, timeout_s=30.0):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_server_stores_answers_and_ends_in_good_order(serve, tmp_path):
     process, url = serve()
     assert post(url, 0, 5).json() == {"next": 5, "stored": 5}
@@ -98,6 +99,7 @@ def test_a_server_stores_answers_and_ends_in_good_order(serve, tmp_path):
     assert "Traceback" not in (tmp_path / "stderr").read_text()
 
 
+@pytest.mark.slow
 def test_sigterm_ends_it_too_even_with_an_open_connection(serve, tmp_path):
     process, url = serve()
     with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1]))) as idle:
@@ -121,6 +123,7 @@ def test_a_taken_port_is_told_in_one_line(tmp_path):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_secrets_show_in_no_log_and_in_no_childs_command_line(serve, tmp_path):
     secrets = {
         "TRAINVITALS_SLACK_WEBHOOK": "http://127.0.0.1:9/secret-one",
@@ -135,6 +138,7 @@ def test_secrets_show_in_no_log_and_in_no_childs_command_line(serve, tmp_path):
     assert "secret-" not in (tmp_path / "stderr").read_text()
 
 
+@pytest.mark.slow
 def test_a_refused_body_still_gets_its_answer(serve):
     _, url = serve(TRAINVITALS_TOKEN="right")
     for size in (1 << 20, 9 << 20):  # more than socket buffers hold: an early close would reset
@@ -195,6 +199,7 @@ def test_every_acknowledged_record_survives_kill_9_of_all_processes(serve):
     assert mean == [float(seq) for seq in range(1, acknowledged)]
 
 
+@pytest.mark.slow
 def test_what_never_reaches_the_app_is_answered_as_json(serve):
     _, url = serve()
     long = urllib3.request("GET", f"{url}/api/v1/runs?x={'a' * 9000}", retries=False)
@@ -244,6 +249,7 @@ def test_a_server_becomes_ready(serve):
     assert set(checks) == {"database", "schema", "disk", "evaluator", "retention"}
 
 
+@pytest.mark.slow
 def test_pages_that_follow_a_run_end_up_at_one_worker_and_stay_there(serve):
     """The others close their connection until it leads there; of 40 tries the last ones are at home."""
     _, address = serve()

@@ -2,6 +2,7 @@
 
 import time
 
+import msgspec
 import pytest
 from e2e.axe import violations
 
@@ -276,9 +277,12 @@ def test_hostile_names_are_text_on_every_page(open_page, site, fill, made_run, w
             tags=[name],
             config={name[:60]: name},
         )
-        for record in run.records:
-            if hasattr(record, "scalars"):
-                record.scalars[name] = 1.0
+        run.records = [
+            msgspec.structs.replace(record, scalars=record.scalars | {name: 1.0})
+            if hasattr(record, "scalars")
+            else record
+            for record in run.records
+        ]
         ids.append(run.run)
         fill(site.path, run)
     chosen = ",".join(["sick", *ids])

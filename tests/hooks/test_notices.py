@@ -100,6 +100,7 @@ def test_a_damaged_frame_is_told_and_all_round_it_is_delivered(
     assert segment.read_bytes() == bytes(content)
 
 
+@pytest.mark.slow
 def test_a_client_far_behind_says_so_and_catches_up_in_order(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

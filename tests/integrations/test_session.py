@@ -35,6 +35,7 @@ def test_an_error_inside_a_library_is_not_taken_for_its_absence(tmp_path, monkey
         need("half_there", "half-there")
 
 
+@pytest.mark.slow
 def test_the_hooks_import_no_integration_and_tensorboards_stand_in_no_tensorboard():
     code = (
         "import sys, trainvitals.hooks as tv; tv.watch; "

@@ -169,6 +169,7 @@ def test_findings_come_worst_first_then_earliest(script):
     assert ranks == sorted(ranks)
 
 
+@pytest.mark.slow
 def test_memory_stays_bounded(script):
     run = script().linear_stack(6).relu_stack(3)
     engine, sizes = feed(Engine(), run), []

@@ -30,7 +30,19 @@ def test_a_steady_fall_towards_the_input_names_the_starved_layers(script):
     assert found.layers == ["fc1", "fc2", "fc3", "fc4"]
     assert abs(found.evidence["slope"] + 0.52) < 0.01
     assert abs(found.evidence["span"] - 7 * 0.52) < 0.01
-    assert "0.52 decades per layer" in found.title and "fc1 … fc8" in found.title
+    assert "0.52 decades per layer" in found.title
+    assert "fc1 … fc4 (4 layers)" in found.title
+    assert found.evidence["where"] == "fc1 … fc4 (4 layers)"
+    assert "over fc1 … fc8 (8 layers)" in found.evidence["seen"]
+
+
+def test_of_very_many_layers_the_first_are_named_and_all_are_counted(script):
+    run = sample(script().linear_stack(120), [0, 1, 2, 7, 12], falling(120, 0.31))
+    found = run.findings()["gradient-vanishing-depth"]
+    assert "fc1 … fc113 (113 layers)" in found.title  # two decades are 6.5 layers
+    assert found.layers == [f"fc{number}" for number in range(1, 51)]
+    assert found.concerned == 113
+    assert found.evidence["where"] == "fc1 … fc113 (113 layers)"
 
 
 def test_a_healthy_stack_of_any_size_of_gradient_is_quiet(script):

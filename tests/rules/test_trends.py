@@ -2,6 +2,7 @@
 
 import random
 
+import msgspec
 import pytest
 
 from trainvitals.app.rules.engine import Engine
@@ -225,6 +226,53 @@ def test_steps_and_loss_together_are_a_rate_that_is_too_high(script):
         "lr-too-high"
     }
     assert set(finding.evidence["signs"]) == {"update-ratio-high", "loss-divergence"}
+
+
+def test_a_sign_from_before_the_size_of_the_steps_was_sampled_has_its_own_step(script):
+    run = script().linear_stack(3)
+    run.step(0, {"loss": 2.3, "tv/lr/0": 0.5}, {})
+    for step, loss in enumerate(RUNAWAY[1:], start=1):
+        updates = {"*": {"update_ratio": 0.7}} if step >= 12 else None
+        run.step(step, {"loss": loss, "tv/lr/0": 0.5}, updates)
+    found = run.findings()
+    finding, size, loss = (
+        found[rule] for rule in ("lr-too-high", "update-ratio-high", "loss-divergence")
+    )
+    assert (loss.first_step, size.first_step) == (2, 12)
+    assert finding.first_step == finding.evidence["since"] == 2
+    assert "since step 12; it shows in the loss (since step 2) as well" in finding.title
+    assert [sign.rpartition(", ")[2] for sign in finding.evidence["each"]] == [
+        "since step 2",
+        "since step 12",
+    ]
+    assert finding.layers == size.layers and finding.evidence["where"] == size.evidence["where"]
+
+
+def test_what_it_shows_in_is_named_each(script):
+    run = script().linear_stack(3).relu_stack(2)
+    for step in range(400):
+        sick = step >= 200
+        scalars = {"loss": 2.3 * 0.99**step, "tv/lr/0": 0.5 if sick else 0.01, "tv/grad_norm": 1.0}
+        if sick:
+            scalars |= {"loss": min(10.0 * 1.2 ** (step - 200), 1e9), "tv/grad_norm": 1e4}
+        dead = {"dead_fraction": 0.95, "zero_fraction": 1.0} if sick else {}
+        ratio = 0.7 if sick else 0.01
+        run.step(step, scalars, {"*": {"update_ratio": ratio}}, {"relu2": dead})
+    finding = run.findings()["lr-too-high"]
+    title, _, beside = finding.title.partition("; it shows in ")
+    assert "since step 200" in title
+    assert beside == "the loss, the gradient norm and the units as well"
+
+
+def test_its_signs_are_told_as_seen_and_not_as_what_followed(script):
+    found = stepped(script, 0.7, RUNAWAY).findings()
+    finding = found["lr-too-high"]
+    signs = [found[rule] for rule in finding.evidence["signs"]]
+    assert len(signs) == len(finding.evidence["each"]) == 2
+    assert all(finding.tells(sign) for sign in signs)
+    symptom = msgspec.structs.replace(signs[0], key="plateau", rule="plateau")
+    assert finding.followers([finding, *signs, symptom]) == [symptom]
+    assert signs[0].followers([finding, *signs]) == []
 
 
 def test_one_sign_alone_is_not(script):

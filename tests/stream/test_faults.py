@@ -139,6 +139,7 @@ def test_a_locked_database_is_told_before_a_client_gives_up(
     assert holds(tmp_path / "trainvitals.db", stream, 40)
 
 
+@pytest.mark.slow
 def test_the_log_of_writes_is_emptied_however_busy_the_server_is(
     monkeypatch, tmp_path, stream, app, post
 ):

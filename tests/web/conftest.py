@@ -46,12 +46,32 @@ def make_app(tmp_path):
         app.extensions["trainvitals_store"].close()
 
 
+@pytest.fixture(scope="module")
+def open_app():
+    """Open an app on a database for all tests of a file, none of which changes what is in it."""
+    opened = []
+
+    def make(path, **settings):
+        opened.append(create_app(Settings(database=path, **settings)))
+        return opened[-1]
+
+    yield make
+    for app in opened:
+        app.extensions["trainvitals_store"].close()
+
+
+@pytest.fixture(scope="module")
+def anyone(open_app, tmp_path_factory):
+    """A client of an app without runs, which none of its tests sends."""
+    return open_app(tmp_path_factory.mktemp("empty") / "trainvitals.db").test_client()
+
+
 @pytest.fixture
 def client(make_app):
     return make_app().test_client()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def batch():
     """Make a batch: a start, a layout of two layers, then steps; parts of it from `first` on."""
 

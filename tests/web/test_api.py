@@ -8,7 +8,19 @@ import pytest
 
 from trainvitals.app.store import Store
 from trainvitals.app.store.types import AlertRow
+from trainvitals.hooks.wire.codec import encode_batch
 from trainvitals.hooks.wire.records import Event, Step
+
+BATCH = "application/vnd.trainvitals.batch"
+
+
+@pytest.fixture(scope="module")
+def one_run(open_app, tmp_path_factory, batch):
+    """A client of an app with a run."""
+    client = open_app(tmp_path_factory.mktemp("one") / "trainvitals.db").test_client()
+    body = encode_batch(batch())
+    client.post("/api/v1/runs/run-1/batches", data=body, content_type=BATCH)
+    return client
 
 
 def strict(reply):
@@ -163,8 +175,8 @@ def test_health_and_version(client):
 
 @pytest.mark.parametrize("run", ["nope", "..", "%00", "a b", "x" * 100, "<script>"])
 @pytest.mark.parametrize("tail", ["", "/findings", "/states", "/events", "/series?names=loss"])
-def test_a_run_that_is_not_there_is_a_404(client, run, tail):
-    reply = client.get(f"/api/v1/runs/{run}{tail}")
+def test_a_run_that_is_not_there_is_a_404(anyone, run, tail):
+    reply = anyone.get(f"/api/v1/runs/{run}{tail}")
     assert reply.status_code == 404
     assert reply.json["error"]["message"]
 
@@ -200,9 +212,8 @@ def test_a_run_that_is_not_there_is_a_404(client, run, tail):
     ],
     ids=lambda query: query[:60],
 )
-def test_a_wrong_query_is_a_400_that_names_the_parameter(client, send, query):
-    send()
-    reply = client.get(f"/api/v1/runs/run-1/{query}")
+def test_a_wrong_query_is_a_400_that_names_the_parameter(one_run, query):
+    reply = one_run.get(f"/api/v1/runs/run-1/{query}")
     assert reply.status_code == 400, reply.text
     message = reply.json["error"]["message"]
     assert "expected" in message

@@ -1,5 +1,6 @@
 """The comparison: settings, curves, and where layers part."""
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -11,17 +12,30 @@ FIRST_NAN = 352
 """The first step at which the sick run's loss is NaN."""
 
 
-@pytest.fixture
-def site(make_app, tmp_path, fill, made_run):
-    fill(
-        tmp_path / "trainvitals.db",
+@pytest.fixture(scope="module")
+def runs(made_run):
+    return (
         made_run("healthy", steps=420, name="steady").end(),
         made_run("twin", steps=300).end(),
         made_run("sick", steps=420, sick=True, name="<b>sick</b>").end("failed"),
         made_run("other", steps=60, names={"stem.conv": "front"}),
         made_run("bare", steps=0),
     )
-    return make_app().test_client()
+
+
+@pytest.fixture(scope="module")
+def site(open_app, tmp_path_factory, fill, runs):
+    path = tmp_path_factory.mktemp("site") / "trainvitals.db"
+    fill(path, *runs)
+    return open_app(path).test_client()
+
+
+def renamed(record, name, other):
+    """A record with the scalar `name` under the name `other`."""
+    if not isinstance(record, Step):
+        return record
+    scalars = {other if key == name else key: value for key, value in record.scalars.items()}
+    return msgspec.structs.replace(record, scalars=scalars)
 
 
 def layers(site, runs, statistic="update_ratio"):
@@ -59,12 +73,14 @@ def test_a_run_without_layers_is_told_so(site):
     assert answer["data"] == []
 
 
-def test_training_losses_are_compared_whatever_runs_call_them(site, tmp_path, fill, made_run):
+def test_training_losses_are_compared_whatever_runs_call_them(
+    make_app, tmp_path, fill, made_run, runs
+):
     other = made_run("renamed", steps=60)
-    for record in other.records:
-        if isinstance(record, Step):
-            record.scalars["train/loss"] = record.scalars.pop("loss")
+    other.records = [renamed(record, "loss", "train/loss") for record in other.records]
+    fill(tmp_path / "trainvitals.db", *runs)
     fill(tmp_path / "trainvitals.db", other)
+    site = make_app().test_client()
     page = site.get("/compare?runs=healthy,renamed").text
     assert '<option value="" selected>training loss</option>' in page
     figure = site.get("/api/v1/compare/curves?runs=healthy,renamed&name=").json

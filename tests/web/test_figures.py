@@ -289,15 +289,16 @@ def test_a_sparkline_breaks_at_nan_and_keeps_its_band():
     assert spark([None, 1.0]) is None
 
 
-@pytest.fixture
-def site(make_app, tmp_path, fill, made_run):
+@pytest.fixture(scope="module")
+def site(open_app, tmp_path_factory, fill, made_run):
+    path = tmp_path_factory.mktemp("site") / "trainvitals.db"
     fill(
-        tmp_path / "trainvitals.db",
+        path,
         made_run("healthy", steps=300).end(),
         made_run("sick", steps=400, sick=True).end("failed"),
         made_run("empty", steps=0),
     )
-    return make_app().test_client()
+    return open_app(path).test_client()
 
 
 def test_the_map_of_a_healthy_run_is_pale(site):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import time
 
 import jsonschema
@@ -32,19 +33,39 @@ def app(make_app):
     return make_app()
 
 
-@pytest.fixture
-def site(app, tmp_path, made_run, fill, send):
-    """A client of a server with a judged run "sick", a delivery, and a run "run-1"."""
+@pytest.fixture(scope="module")
+def database(tmp_path_factory, made_run, fill, batch):
+    """A file with a judged run "sick", a delivery, and a run "run-1"."""
+    path = tmp_path_factory.mktemp("database") / "trainvitals.db"
     twin = made_run("twin", steps=60)
     sick = made_run("sick", steps=380, sick=True).end("failed", "NaN")
-    fill(tmp_path / "trainvitals.db", twin, sick)
-    with Store.open(tmp_path / "trainvitals.db") as store:
+    fill(path, twin, sick)
+    with Store.open(path) as store:
         store.commit_evaluation(
             "sick", store_lease(store), {}, None, store.findings("sick"), [row()], 1e9
         )
         store.mark_failed("sick/x/1/open", "slack", 1e9, "refused", 1e9 + 60)
-    send(count=12)
+        store.append(batch(count=12), 1e9)
+    return path
+
+
+@pytest.fixture
+def site(app, tmp_path, database):
+    """A client of a server whose database is a copy."""
+    shutil.copyfile(database, tmp_path / "trainvitals.db")
     return app.test_client()
+
+
+@pytest.fixture(scope="module")
+def reader(database, open_app):
+    """A client of a server that is only read from."""
+    return open_app(database).test_client()
+
+
+@pytest.fixture(scope="module")
+def stranger(database, open_app):
+    """A client of the same that does not have the token for reading."""
+    return open_app(database, read_token="secret").test_client()
 
 
 def store_lease(store):
@@ -60,9 +81,9 @@ def row():
     )
 
 
-@pytest.fixture
-def spec(app):
-    return app.test_client().get("/api/v1/openapi.json").get_json()
+@pytest.fixture(scope="module")
+def spec(reader):
+    return reader.get("/api/v1/openapi.json").get_json()
 
 
 def strict(schema):
@@ -157,8 +178,8 @@ READS = [
 
 
 @pytest.mark.parametrize(("path", "address"), READS)
-def test_an_answer_has_the_shape_that_is_described(site, spec, path, address):
-    reply = site.get(address)
+def test_an_answer_has_the_shape_that_is_described(reader, spec, path, address):
+    reply = reader.get(address)
     assert reply.status_code == 200
     check(spec, path, "get", reply)
 
@@ -238,14 +259,14 @@ def test_changes_answer_as_described(site, spec, batch):
 
 
 @pytest.mark.parametrize(("path", "address"), READS)
-def test_every_documented_refusal_of_a_read_is_real(site, make_app, spec, path, address):
+def test_every_documented_refusal_of_a_read_is_real(reader, stranger, spec, path, address):
     documented = set(spec["paths"][path]["get"]["responses"])
     bare = address.partition("?")[0]
-    seen = {"400": site.get(address, headers={"Host": "evil.example"})}
+    seen = {"400": reader.get(address, headers={"Host": "evil.example"})}
     if "404" in documented:
-        seen["404"] = site.get(address.replace("/sick", "/nope").replace("/run-1", "/nope"))
+        seen["404"] = reader.get(address.replace("/sick", "/nope").replace("/run-1", "/nope"))
     if "401" in documented:
-        seen["401"] = make_app(read_token="secret").test_client().get(address)
+        seen["401"] = stranger.get(address)
     for name in [p["name"] for p in spec["paths"][path]["get"]["parameters"] if p["in"] == "query"]:
         if name in (
             *("limit", "shelf", "points", "start", "kind", "what", "format", "since"),
@@ -254,7 +275,7 @@ def test_every_documented_refusal_of_a_read_is_real(site, make_app, spec, path, 
             wrong = f"{bare}?names=loss&kind=activation&statistic=std"
             wrong = wrong.replace(f"{name}=activation", "") + f"&{name}="
             wrong += "" if name == "runs" else "-5"
-            assert site.get(wrong).status_code == 400, name
+            assert reader.get(wrong).status_code == 400, name
     for status, reply in seen.items():
         assert str(reply.status_code) == status
         check(spec, path, "get", reply)

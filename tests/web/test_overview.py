@@ -10,9 +10,14 @@ from trainvitals.app.store import Store
 CSRF = {"X-Trainvitals": "1"}
 
 
+@pytest.fixture(scope="module")
+def now():
+    """When the tests began: with it their runs are the same for all of them."""
+    return time.time()
+
+
 @pytest.fixture
-def site(make_app, tmp_path, fill, made_run):
-    now = time.time()
+def site(make_app, tmp_path, fill, made_run, now):
     fill(
         tmp_path / "trainvitals.db",
         made_run("healthy", steps=300, name="steady", start=now - 900).end(),

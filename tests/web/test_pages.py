@@ -18,16 +18,17 @@ HOSTILE = {
 }
 
 
-@pytest.fixture
-def site(make_app, tmp_path, fill, made_run):
+@pytest.fixture(scope="module")
+def site(open_app, tmp_path_factory, fill, made_run):
+    path = tmp_path_factory.mktemp("site") / "trainvitals.db"
     fill(
-        tmp_path / "trainvitals.db",
+        path,
         made_run("healthy", steps=300, name="steady").end(),
         made_run("sick", steps=400, sick=True).end("failed", "RuntimeError: loss is NaN"),
         made_run("young", steps=4),
         made_run("hostile", steps=40, name="<script>alert(1)</script>", names=HOSTILE),
     )
-    return make_app().test_client()
+    return open_app(path).test_client()
 
 
 def text(response):
@@ -56,6 +57,21 @@ def test_a_sick_run_leads_with_its_root_cause_and_the_remedy(site):
     assert "Do this:" in verdict
     assert "What followed" in page
     assert "RuntimeError: loss is NaN" in page
+
+
+def test_what_followed_repeats_nothing_that_the_root_tells(site):
+    page = text(site.get("/runs/sick"))
+    first = page[page.index("<h3>Root cause</h3>") : page.index("<h3>Do this</h3>")]
+    seen, followed = first.split("<h3>What followed</h3>")
+    assert "One step changed block2.conv1" in seen and "since step 240" in seen
+    assert "activations left their usual size" in followed
+    assert "Learning rate rose" not in followed
+    assert "of its units are dead" not in followed
+    layer = text(site.get("/runs/sick/layers/block2.conv1"))
+    touching = layer[
+        layer.index('class="touching"') : layer.index("</ul>", layer.index('class="touching"'))
+    ]
+    assert touching.count("Learning rate rose") == 1
 
 
 def test_a_run_of_a_few_steps_is_not_called_healthy(site):

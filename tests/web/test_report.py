@@ -11,9 +11,9 @@ from trainvitals.app.cli import main
 HOSTILE = {"head.fc2": "<img src=x onerror=alert(1)>\"'&", "block1.conv1": "y" * 480}
 
 
-@pytest.fixture
-def database(tmp_path, fill, made_run):
-    path = tmp_path / "trainvitals.db"
+@pytest.fixture(scope="module")
+def database(tmp_path_factory, fill, made_run):
+    path = tmp_path_factory.mktemp("reports") / "trainvitals.db"
     fill(
         path,
         made_run("healthy", steps=300).end(),
@@ -24,9 +24,9 @@ def database(tmp_path, fill, made_run):
     return path
 
 
-@pytest.fixture
-def site(database, make_app):
-    return make_app().test_client()
+@pytest.fixture(scope="module")
+def site(database, open_app):
+    return open_app(database).test_client()
 
 
 def report(site, run):

@@ -14,8 +14,8 @@ CHANGE = {"X-Trainvitals": "1"}
     "host",
     ["localhost", "localhost:7070", "127.0.0.1:7070", "[::1]:7070", "LOCALHOST", "localhost."],
 )
-def test_the_names_of_this_machine_are_answered(client, host):
-    assert client.get("/api/v1/runs", headers={"Host": host}).status_code == 200
+def test_the_names_of_this_machine_are_answered(anyone, host):
+    assert anyone.get("/api/v1/runs", headers={"Host": host}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -34,8 +34,8 @@ def test_the_names_of_this_machine_are_answered(client, host):
     ids=ascii,
 )
 @pytest.mark.parametrize("path", ["/", "/api/v1/runs", "/nope", "/static/x.js"])
-def test_another_host_name_is_refused(client, host, path):
-    reply = client.get(path, headers={"Host": host})
+def test_another_host_name_is_refused(anyone, host, path):
+    reply = anyone.get(path, headers={"Host": host})
     assert reply.status_code == 400
     assert "Access-Control-Allow-Origin" not in reply.headers
 
@@ -55,8 +55,8 @@ def test_a_server_bound_to_every_address_answers_to_addresses_but_not_to_names(m
 @pytest.mark.parametrize(
     "path", ["/", "/api/v1/runs", "/api/v1/nope", "/nope", "/healthz", "/login"]
 )
-def test_every_answer_carries_the_security_headers(client, path):
-    headers = client.get(path).headers
+def test_every_answer_carries_the_security_headers(anyone, path):
+    headers = anyone.get(path).headers
     policy = headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "frame-ancestors 'none'" in policy
