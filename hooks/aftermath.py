@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, NAdam, Optimizer, RAdam
 
+from trainvitals.hooks.gradients import all_finite
 from trainvitals.hooks.nonfinite import explain_gradients, explain_update, is_bad
 from trainvitals.hooks.registry import Parameter, Registry, local
 from trainvitals.hooks.stats import values_of
@@ -58,6 +59,8 @@ class Aftermath:
 
     def explain(self, registry: Registry) -> NonFinite | None:
         """How the step left weights non-finite; None when it did not, or when someone else did since then."""
+        if all_finite([parameter.tensor.detach() for parameter in self._parameters]):
+            return None
         bad_weights = [p for p in self._parameters if not _finite(local(p.tensor).detach())]
         spoiled = self._stepped(bad_weights)
         if not spoiled:

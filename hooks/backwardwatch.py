@@ -100,8 +100,12 @@ class BackwardWatch:
         """`torch.autograd.grad` is about to differentiate these."""
         try:
             bad = not math.isfinite(value_of(outputs))
-            if bad and (get_ident() == self._thread or self._is_ours(outputs)):
+            if get_ident() != self._thread and not self._is_ours(outputs):
+                return
+            if bad:
                 self._stands_out(outputs, math.nan)
+            else:  # the pass may go on after it, so that its calls are still of use
+                self._guard.steps_went_well()
         except Exception as error:
             self._problems.caught("looking at the loss", error)
 

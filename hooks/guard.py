@@ -142,14 +142,18 @@ class Guard:
         backward each; then it is the end of the step that lets go of them. The batch stays until the next loss tells
         how the step went.
         """
+        self.steps_went_well()
+        calls = self._quiet.calls
+        if calls and not retained and len(calls) <= self._quiet.one_pass + self._beside():
+            self.forget_calls()
+
+    def steps_went_well(self) -> None:
+        """A loss is as it should be: let go of the last steps' gradients."""
         self._quiet.keep_pending()
         if self._quiet.kept:
             for aftermath in self._quiet.kept:
                 aftermath.let_go()
             self._quiet.kept.clear()
-        calls = self._quiet.calls
-        if calls and not retained and len(calls) <= self._quiet.one_pass + self._beside():
-            self.forget_calls()
 
     def _beside(self) -> int:
         """How many of the last calls belong to the model's pass, but to none of its modules: wrappers and losses."""
@@ -200,7 +204,10 @@ class Guard:
         if aftermath is not None:
             self._quiet.keep_pending()
             aftermath.keep(step)
-            self._quiet.kept.append(aftermath)
+            if aftermath not in self._quiet.kept:
+                self._quiet.kept.append(aftermath)
+            else:  # no loss was seen since its last step, and none may be from now on
+                self._explain(aftermath)
         if self.doubts:
             self.settle(step)
 
@@ -214,14 +221,17 @@ class Guard:
     def check_last_steps(self) -> bool:
         """Whether one of the last steps left weights non-finite; says so, with the step that it was."""
         self._quiet.keep_pending()
-        for aftermath in self._quiet.kept:
-            found = aftermath.explain(self._registry)
-            if found is not None:
-                if self._unplaced == aftermath.step and found.direction == "backward":
-                    found = NonFinite(direction="forward", gradients=found.gradients)
-                self._tell(aftermath.step, found, self._quiet.batch)
-                return True
-        return False
+        return any(map(self._explain, self._quiet.kept))
+
+    def _explain(self, aftermath: Aftermath) -> bool:
+        """Whether this step left weights non-finite; says so."""
+        found = aftermath.explain(self._registry)
+        if found is None:
+            return False
+        if self._unplaced == aftermath.step and found.direction == "backward":
+            found = NonFinite(direction="forward", gradients=found.gradients)
+        self._tell(aftermath.step, found, self._quiet.batch)
+        return True
 
     def _tell(self, step: int, found: NonFinite, batch: object = None) -> None:
         """Report at the onset only: not again while each step is non-finite."""
