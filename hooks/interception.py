@@ -205,7 +205,7 @@ class Interception:
 
     def _clipping(self, original: Callable[..., Any], mine: "_Replaced") -> Callable[..., Any]:
         def group_tensors(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-            if mine.active:
+            if mine.active and not is_dynamo_compiling():
                 self._before_clipping(tensors)
             return original(tensors, *args, **kwargs)
 
@@ -215,7 +215,7 @@ class Interception:
         def clip_grads_with_norm(
             parameters: Any, max_norm: float, total_norm: Tensor, *args: Any, **kwargs: Any
         ) -> Any:
-            if mine.active:
+            if mine.active and not is_dynamo_compiling():
                 self._before_norm_clipping(total_norm)
             return original(parameters, max_norm, total_norm, *args, **kwargs)
 

@@ -34,6 +34,7 @@ from trainvitals.hooks.scaler import ScalerWatch
 from trainvitals.hooks.sharded import Shards
 from trainvitals.hooks.taps import Taps
 from trainvitals.hooks.timetable import Timetable
+from trainvitals.hooks.uncompiled import uncompiled
 from trainvitals.hooks.wire.records import NonFinite
 
 
@@ -211,7 +212,7 @@ class Watch:
         self._data_wait.detach()
         self._scaler.detach()
         self._end_look()
-        self.guard.begin_step()
+        self.guard.forget()
         self.quiet.end()
         self.registry.clear()
         self._optimizers.clear()
@@ -245,7 +246,7 @@ class Watch:
 
     def _calm_down(self) -> None:
         """Leave the step under way to the flat functions of `quiet`, unless there is more to do in it."""
-        if self._draft is None and self._held is None and not self.guard.doubts:
+        if self._draft is None and self._held is None and self.guard.is_calm:
             self.quiet.begin(self._optimizers.primary_aftermath(), self._timetable.next_step)
 
     def _look_now(self) -> None:
@@ -278,6 +279,7 @@ class Watch:
                 if not self._is_behind(optimizer):
                     self._look_at_gradients(optimizer, self._draft_for(optimizer))
 
+    @uncompiled
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self.quiet.on or (self._draft is None and self._held is None):
             return
