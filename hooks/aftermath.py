@@ -140,7 +140,7 @@ class Aftermath:
             return True
         states = [self.optimizer.state.get(p.tensor, {}) for p in self._parameters]
         return any(
-            is_bad(value) or (key in _NEVER_NEGATIVE and bool((local(value) < 0).any()))
+            is_bad(value) or (key in _NEVER_NEGATIVE and _has_negative(local(value)))
             for state in states
             for key, value in state.items()
         )

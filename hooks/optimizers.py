@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from typing import Any
+from weakref import WeakSet
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -29,6 +30,8 @@ class Optimizers:
         """Those whose turn comes after the one that counts, by their ids."""
         self._stepped: set[int] = set()
         self._active: Optimizer | None = None
+        self._inner: WeakSet[Optimizer] = WeakSet()
+        """Those that were seen stepping inside the step of another one."""
         self._successors: list[Optimizer] = []
         """Those of another training than the one that was counted so far: if one steps first, they count on."""
 
@@ -66,6 +69,17 @@ class Optimizers:
         held = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
         members = {id(parameter.tensor) for parameter in self.members(old)}
         return bool(members) and members <= held and not _is_among(old, named)
+
+    def take_over(self, optimizer: Optimizer) -> bool:
+        """Whether an optimizer that steps stands in for one from now on, as it is new and holds all its watched
+        parameters: a training has made it in its midst. To be asked of none whose step is inside that of another."""
+        if _is_among(optimizer, self._known) or optimizer in self._inner:
+            return False
+        if not any(self._holds_all_of(optimizer, old, ()) for old in self._known):
+            return False
+        self.name([optimizer], (), under_way=False)
+        self.renew()
+        return True
 
     def _forget(self, optimizer: Optimizer) -> None:
         self._known = [known for known in self._known if known is not optimizer]
@@ -174,9 +188,11 @@ class Optimizers:
         if self._active is not None and self._active is not optimizer:
             outer = {id(parameter.tensor) for parameter in self.members(self._active)}
             if any(id(parameter.tensor) in outer for parameter in members):
+                self._inner.add(optimizer)
                 return False
         self._active = optimizer
-        self.add(optimizer)
+        if not self.take_over(optimizer):
+            self.add(optimizer)
         if self._successors:
             self._settle(optimizer)
         return True

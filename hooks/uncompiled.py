@@ -16,7 +16,7 @@ def uncompiled(function: Function) -> Function:
     """
     tell = getattr(eval_frame, "set_code_exec_strategy", None)
     if tell is None:  # an older torch
-        disabled: Function = torch.compiler.disable(function)
+        disabled: Function = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
         return disabled
     skip = eval_frame._FrameAction.SKIP
     tell(function.__code__, eval_frame._FrameExecStrategy(skip, skip))

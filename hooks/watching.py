@@ -15,6 +15,7 @@ from trainvitals.hooks.accounts import Accounts, OwnWork
 from trainvitals.hooks.backwardwatch import BackwardWatch
 from trainvitals.hooks.calibration import quiet_cost
 from trainvitals.hooks.callwatch import CallWatch
+from trainvitals.hooks.changes import Changes
 from trainvitals.hooks.criteria import Criteria
 from trainvitals.hooks.draft import Draft, Emitter
 from trainvitals.hooks.guard import Guard
@@ -112,6 +113,9 @@ class Watch:
             self._backward.before_norm_clipping,
             self.observer.see_evaluation,
         )
+        self._changes = Changes(self.registry, self._changed)
+        self._has_changed = False
+        """Whether a model or an optimizer has, since they were followed."""
         self._handles: list[RemovableHandle] = []
         self._first = 0
         self._refreshed = -1
@@ -150,6 +154,7 @@ class Watch:
             self._data_wait.attach()
             self._scaler.attach()
             self._interception.attach()
+            self._changes.attach()
             if self.accounts.quiet_cost is None:
                 self.accounts.quiet_cost = quiet_cost(
                     self._interception, self.registry, self._optimizers
@@ -209,6 +214,7 @@ class Watch:
         self._handles = []
         self.observer.forget()  # first, as what it replaced lies over what the interception did
         self._interception.detach()
+        self._changes.detach()
         self._data_wait.detach()
         self._scaler.detach()
         self._end_look()
@@ -249,6 +255,9 @@ class Watch:
         if self._draft is None and self._held is None and self.guard.is_calm:
             self.quiet.begin(self._optimizers.primary_aftermath(), self._timetable.next_step)
 
+    def _changed(self) -> None:
+        self._has_changed, self.quiet.on = True, False
+
     def _look_now(self) -> None:
         """The loss stands out: see at least the gradients and the update of the step under way."""
         if self._draft is None and self.completed >= self._timetable.pace.next_step:
@@ -281,7 +290,12 @@ class Watch:
 
     @uncompiled
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if self.quiet.on or (self._draft is None and self._held is None):
+        if self.quiet.on:
+            return
+        if self._draft is None and self._held is None:
+            if self._has_changed:
+                with self._looking_at_gradients:
+                    self._follow_models()
             return
         with self._looking_at_gradients, self._shards.failing:
             if self._optimizers.begin(optimizer) and not self._is_behind(optimizer):
@@ -303,6 +317,8 @@ class Watch:
         self._calm_down()
 
     def _keep(self, optimizer: Optimizer) -> None:
+        if not (self.quiet.kept or self.quiet.pending >= 0):  # a loss came since the last step
+            self._optimizers.take_over(optimizer)
         aftermath = self._optimizers.aftermaths.get(id(optimizer))
         if aftermath is None:
             return
@@ -362,7 +378,11 @@ class Watch:
         if draft is None or not draft.sampled:
             return
         histograms = self._timetable.with_histograms
-        due = self._timetable.follows_models or self._optimizers.has_grown(optimizer)
+        due = (
+            self._has_changed
+            or self._timetable.follows_models
+            or self._optimizers.has_grown(optimizer)
+        )
         if due and self._refreshed != draft.step:
             self._refreshed = draft.step
             self._follow_models()
@@ -370,6 +390,7 @@ class Watch:
 
     def _follow_models(self) -> None:
         """Follow changes of the models and place the parameter rows."""
+        self._has_changed = False
         if self.registry.refresh() or self._optimizers.have_grown():
             self._parameters.forget()
             self._taps.forget(self.registry.layers)

@@ -121,6 +121,57 @@ def test_an_optimizer_inside_a_wrapper_is_found(recorded: Any, train: Any) -> No
     assert len(recorded().scalar("tv/grad_norm")) == 2
 
 
+@pytest.mark.parametrize("interval", [1, 100])
+def test_an_optimizer_made_anew_in_mid_training_counts_on(
+    recorded: Any, train: Any, interval: int
+) -> None:
+    model = net()
+    tv.watch(model, optimizer := torch.optim.SGD(model.parameters(), lr=0.1), interval=interval)
+    train(model, optimizer, 7)
+    train(model, torch.optim.Adam(model.parameters(), lr=0.003), 94)
+    run = recorded()
+    steps = run.scalar("tv/grad_norm")
+    assert sorted(steps)[-1] == 100
+    assert len(steps) >= 101 // interval
+    assert {step for step, rate in run.scalar("tv/lr/0").items() if rate == 0.1} <= set(range(7))
+    assert run.scalar("tv/lr/0")[100] == 0.003
+    row = run.samples("parameter")[100]["0.weight"]
+    assert row["adam_update_factor"] > 0 and row["update_ratio"] > 0
+
+
+class Outer(torch.optim.Optimizer):
+    """Steps another optimizer, then moves all weights on by 0.5."""
+
+    def __init__(self, inner: torch.optim.Optimizer) -> None:
+        super().__init__(inner.param_groups[0]["params"], {})
+        self.inner = inner
+
+    def step(self, closure: Any = None) -> None:
+        self.inner.step()
+        with torch.no_grad():
+            for weight in self.param_groups[0]["params"]:
+                weight += 0.5
+
+
+@pytest.mark.parametrize("passed", ["outer", "inner"])
+def test_a_step_inside_of_another_counts_as_one_and_all_that_it_moves(
+    recorded: Any, train: Any, passed: str
+) -> None:
+    model = net()
+    inner = torch.optim.SGD(model.parameters(), lr=1e-6)
+    outer = Outer(inner)
+    tv.watch(model, outer if passed == "outer" else inner, interval=50, strict=True)
+    before: list[float] = []
+    for step in range(101):
+        if step == 100:
+            before.append(float(model[2].weight.detach().double().norm()))
+        train(model, outer, 1)
+    run = recorded()
+    assert sorted(run.samples("parameter")) == [0, 50, 100]
+    ratio = run.samples("parameter")[100]["2.weight"]["update_ratio"]
+    assert ratio == pytest.approx(0.5 * 24**0.5 / before[0], rel=1e-3)
+
+
 def test_half_precision_training_is_measured(recorded: Any, train: Any) -> None:
     model = net().to(torch.bfloat16)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -46,6 +46,20 @@ def modules_added_later(zoo: Session) -> None:
     zoo.classify(model, optimizer, after=grow)
 
 
+def layer_replaced_later(zoo: Session) -> None:
+    model = small_net()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    zoo.watch(model, optimizer)
+
+    def exchange(step: int) -> None:
+        if step == 2:
+            model[2] = nn.Linear(model[2].in_features, 4)
+            optimizer.param_groups[0]["params"] = list(model.parameters())
+            optimizer.state.clear()
+
+    zoo.classify(model, optimizer, after=exchange)
+
+
 def parameters_unfrozen_later(zoo: Session) -> None:
     model = small_net()
     model[0].requires_grad_(False)
@@ -150,6 +164,7 @@ CONDITIONS = [
     Condition("parametrisation: spectral norm", spectral_norm),
     Condition("lazy modules", lazy_modules),
     Condition("modules added in mid-training", modules_added_later),
+    Condition("a layer replaced in mid-training", layer_replaced_later),
     Condition("parameters unfrozen in mid-training", parameters_unfrozen_later),
     Condition("frozen parts", frozen_parts),
     Condition("sparse gradients, SparseAdam", sparse_gradients),
