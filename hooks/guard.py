@@ -111,6 +111,7 @@ class Guard:
         if self.known_bad(step):  # it stays bad: localising costs much and tells nothing new
             self._last_bad = step
             return
+        self._registry.refresh()  # the names of layers that are new
         if self.check_last_steps():
             self._last_bad = step
             return

@@ -1,6 +1,8 @@
 """The optimizers of a training: whose parameters they hold, who counts, who has stepped."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, starmap, zip_longest
+from operator import is_
 from typing import Any
 from weakref import WeakSet
 
@@ -21,8 +23,8 @@ class Optimizers:
         self._registry = registry
         self._known: list[Optimizer] = []
         self._members: dict[int, list[Parameter]] = {}
-        self._sizes: dict[int, int] = {}
-        """Parameters that an optimizer held when its members were looked up, watched or not."""
+        self._held: dict[int, list[Tensor]] = {}
+        """All that an optimizer held when its members were looked up, watched or not."""
         self._few: dict[int, bool] = {}
         self.aftermaths: dict[int, Aftermath] = {}
         """What is kept of the steps of each, by its id."""
@@ -66,7 +68,7 @@ class Optimizers:
         self, optimizer: Optimizer, old: Optimizer, named: Sequence[Optimizer]
     ) -> bool:
         """Whether it holds all watched parameters of an old one, which was not `named` again."""
-        held = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
+        held = set(map(id, _tensors(optimizer)))
         members = {id(parameter.tensor) for parameter in self.members(old)}
         return bool(members) and members <= held and not _is_among(old, named)
 
@@ -85,7 +87,7 @@ class Optimizers:
         self._known = [known for known in self._known if known is not optimizer]
         key = id(optimizer)  # may be another one's later
         self._members.pop(key, None)
-        self._sizes.pop(key, None)
+        self._held.pop(key, None)
         self._few.pop(key, None)
         self.aftermaths.pop(key, None)
         self._stepped.discard(key)
@@ -133,21 +135,19 @@ class Optimizers:
         if members is None:
             known = self._registry.parameters
             members = self._members[id(optimizer)] = [
-                known[id(tensor)]
-                for group in optimizer.param_groups
-                for tensor in group["params"]
-                if id(tensor) in known
+                known[id(tensor)] for tensor in _tensors(optimizer) if id(tensor) in known
             ]
-            self._sizes[id(optimizer)] = _size(optimizer)
+            self._held[id(optimizer)] = list(_tensors(optimizer))
         return members
 
-    def has_grown(self, optimizer: Optimizer) -> bool:
-        """Whether it was given parameters since its members were looked up."""
-        return self._sizes.get(id(optimizer)) != _size(optimizer)
+    def has_changed(self, optimizer: Optimizer) -> bool:
+        """Whether it holds other parameters than when its members were looked up."""
+        pairs = zip_longest(_tensors(optimizer), self._held.get(id(optimizer), ()))
+        return not all(starmap(is_, pairs))
 
-    def have_grown(self) -> bool:
-        """Whether any was given parameters."""
-        return any(map(self.has_grown, self._known))
+    def have_changed(self) -> bool:
+        """Whether any holds other parameters."""
+        return any(map(self.has_changed, self._known))
 
     def holding(self, gradients: Iterable[Iterable[Tensor]]) -> list[Optimizer]:
         """Those that hold a parameter with one of these gradients."""
@@ -170,6 +170,7 @@ class Optimizers:
     def forget_members(self) -> None:
         """Look the parameters up again: models or parameter groups may have changed."""
         self._members.clear()
+        self._held.clear()
         self._few.clear()
         self.aftermaths.clear()
 
@@ -242,8 +243,8 @@ class Optimizers:
         return rates
 
 
-def _size(optimizer: Optimizer) -> int:
-    return sum(len(group["params"]) for group in optimizer.param_groups)
+def _tensors(optimizer: Optimizer) -> Iterator[Tensor]:
+    return chain.from_iterable(group["params"] for group in optimizer.param_groups)
 
 
 def _is_among(optimizer: Optimizer, others: Sequence[Optimizer]) -> bool:

@@ -113,9 +113,11 @@ class Watch:
             self._backward.before_norm_clipping,
             self.observer.see_evaluation,
         )
-        self._changes = Changes(self.registry, self._changed)
+        self._changes = Changes(self._changed)
         self._has_changed = False
-        """Whether a model or an optimizer has, since they were followed."""
+        """Whether an optimizer was given parameters since they were followed."""
+        self._followed = 0
+        """The version of the registry that all is made for."""
         self._handles: list[RemovableHandle] = []
         self._first = 0
         self._refreshed = -1
@@ -317,8 +319,9 @@ class Watch:
         self._calm_down()
 
     def _keep(self, optimizer: Optimizer) -> None:
-        if not (self.quiet.kept or self.quiet.pending >= 0):  # a loss came since the last step
-            self._optimizers.take_over(optimizer)
+        fresh = not self.quiet.kept and self.quiet.pending < 0  # a loss came since the last step
+        if fresh and self._optimizers.take_over(optimizer):
+            self._follow_models()
         aftermath = self._optimizers.aftermaths.get(id(optimizer))
         if aftermath is None:
             return
@@ -381,7 +384,7 @@ class Watch:
         due = (
             self._has_changed
             or self._timetable.follows_models
-            or self._optimizers.has_grown(optimizer)
+            or self._optimizers.has_changed(optimizer)
         )
         if due and self._refreshed != draft.step:
             self._refreshed = draft.step
@@ -391,7 +394,9 @@ class Watch:
     def _follow_models(self) -> None:
         """Follow changes of the models and place the parameter rows."""
         self._has_changed = False
-        if self.registry.refresh() or self._optimizers.have_grown():
+        self.registry.refresh()
+        if self.registry.version != self._followed or self._optimizers.have_changed():
+            self._followed = self.registry.version
             self._parameters.forget()
             self._taps.forget(self.registry.layers)
             self._optimizers.forget_members()

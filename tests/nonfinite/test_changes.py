@@ -83,8 +83,9 @@ def test_the_forward_pass_of_an_added_layer(found: Any, make: Make) -> None:
 def test_a_layer_in_the_place_of_another(found: Any, make: Make) -> None:
     def change(model: Any, optimizer: Optimizer) -> None:
         model.head = nn.Sequential(nn.Linear(WIDTH, CLASSES), Fault(spoil_gradient))
-        optimizer.param_groups[0]["params"] = list(model.parameters())
         optimizer.state.clear()
+        optimizer.param_groups.clear()
+        optimizer.add_param_group({"params": model.parameters()})
 
     model = net()
     train(model, make(model.parameters()), change)
