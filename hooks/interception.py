@@ -23,6 +23,8 @@ from trainvitals.hooks.quiet import Quiet, watched_backward
 from trainvitals.hooks.slim import LAYERS_LEFT_OUT, LEFT_OUT, Slim, hooks_so_far
 
 is_tracing = torch._C._is_tracing
+transforms = torch._C._functorch.peek_interpreter_stack
+"""The transform of `torch.func` that is under way; None when there is none."""
 is_autocast_enabled = torch._C._is_any_autocast_enabled
 
 SlimModules: TypeAlias = Mapping[nn.Module, Slim]

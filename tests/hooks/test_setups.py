@@ -172,6 +172,35 @@ def test_a_step_inside_of_another_counts_as_one_and_all_that_it_moves(
     assert ratio == pytest.approx(0.5 * 24**0.5 / before[0], rel=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own use of it
+@pytest.mark.parametrize("interval", [1, 100])
+def test_transforms_of_functions_beside_the_training_are_left_alone(
+    recorded: Any, train: Any, interval: int
+) -> None:
+    model, criterion = net(), nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, optimizer, criterion=criterion, interval=interval, strict=True)
+    own = dict(model.named_parameters())
+    inputs, labels = torch.randn(5, 8), torch.arange(5) % 4
+
+    def loss(weights: dict[str, torch.Tensor], sample: Any, label: Any) -> Any:
+        return criterion(torch.func.functional_call(model, weights, (sample,)), label)
+
+    for _ in range(12):
+        directions = ({name: torch.ones_like(weight) for name, weight in own.items()},)
+        torch.func.jvp(lambda weights: loss(weights, inputs, labels), (own,), directions)
+        torch.func.hessian(lambda bias: loss({**own, "2.bias": bias}, inputs, labels))(
+            own["2.bias"]
+        )
+        with torch.no_grad():
+            of_each = torch.func.vmap(model)(inputs)
+        train(model, optimizer, 1)
+    assert of_each.shape == (5, 4)
+    run = recorded()
+    assert run.events("monitor") == []
+    assert sorted(run.samples("activation")) == (list(range(12)) if interval == 1 else [0])
+
+
 def test_half_precision_training_is_measured(recorded: Any, train: Any) -> None:
     model = net().to(torch.bfloat16)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

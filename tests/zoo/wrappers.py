@@ -151,6 +151,28 @@ def compiled_step(zoo: Session) -> None:
                 zoo.step(optimizer, by=partial(whole, *batch))
 
 
+def compiled_clipping(zoo: Session) -> None:
+    torch._dynamo.reset()
+    model = small_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    zoo.watch(model, optimizer)
+
+    def clip() -> Tensor:
+        return nn.utils.clip_grad_norm_(model.parameters(), 0.05)
+
+    clipped = clip if zoo.simple else torch.compile(clip, backend="eager", fullgraph=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(STEPS):
+            inputs, labels = torch.randn(12, 8), torch.randint(0, 4, (12,))
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(inputs), labels)
+            loss.backward()
+            clipped()
+            zoo.step(optimizer)
+            zoo.loss(loss)
+
+
 def traced(zoo: Session) -> None:
     model = small_net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -193,6 +215,7 @@ def symbolically_traced(zoo: Session) -> None:
 
 _CODE = "compiled code calls no modules"
 _WHOLE = dict.fromkeys(("activations", "dead units", "histograms"), _CODE)
+_CLIPPED = "the gradients are as compiled code has clipped them"
 _NO_LOSS = "the loss is inside compiled code: a gradient is named"
 _PART = dict.fromkeys(("activations", "dead units"), _CODE)
 _COMPILER = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
@@ -214,6 +237,7 @@ CONDITIONS = [
     ),
     Condition("torch.compile, module.compile()", compiled_in_place, _PART),
     Condition("torch.compile of a part", compiled_part, _PART),
+    Condition("torch.compile of clip_grad_norm_", compiled_clipping, note=_CLIPPED),
     Condition("torch.compile of the optimizer's step", compiled_optimizer, slow=True),
     Condition(
         "torch.compile of a whole step", compiled_step, {**_WHOLE, "non-finite watch": _NO_LOSS}
