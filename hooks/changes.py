@@ -11,8 +11,8 @@ from trainvitals.hooks.interception import Replaced
 class Changes:
     """Asks nothing at each step: `Optimizer.add_param_group` is replaced while it is attached."""
 
-    def __init__(self, tell: Callable[[], None]) -> None:
-        """`tell` is called after each time; it must not raise."""
+    def __init__(self, tell: Callable[[Optimizer], None]) -> None:
+        """`tell` gets the optimizer, after each time; it must not raise."""
         self._tell = tell
         self._replaced = Replaced(Optimizer, "add_param_group", self._adding)
 
@@ -28,7 +28,7 @@ class Changes:
         def add_param_group(optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
             result = original(optimizer, *args, **kwargs)
             if mine.active:
-                self._tell()
+                self._tell(optimizer)
             return result
 
         return add_param_group

@@ -34,6 +34,9 @@ class Optimizers:
         self._active: Optimizer | None = None
         self._inner: WeakSet[Optimizer] = WeakSet()
         """Those that were seen stepping inside the step of another one."""
+        self._replaced: WeakSet[Optimizer] = WeakSet()
+        self._lasting: WeakSet[Optimizer] = WeakSet()
+        """Those in whose place none steps from now on that `watch` was not told of."""
         self._successors: list[Optimizer] = []
         """Those of another training than the one that was counted so far: if one steps first, they count on."""
 
@@ -77,11 +80,21 @@ class Optimizers:
         parameters: a training has made it in its midst. To be asked of none whose step is inside that of another."""
         if _is_among(optimizer, self._known) or optimizer in self._inner:
             return False
-        if not any(self._holds_all_of(optimizer, old, ()) for old in self._known):
+        lasting = [known for known in self._known if known in self._lasting]
+        old = [known for known in self._known if self._holds_all_of(optimizer, known, lasting)]
+        if not old:
             return False
-        self.name([optimizer], (), under_way=False)
+        if optimizer in self._replaced:  # and it steps again: as inner and outer loops take turns
+            self._lasting.add(optimizer)
+        self._replaced.update(old)
+        self.name([optimizer, *lasting], (), under_way=False)
         self.renew()
         return True
+
+    def _is_of_an_inner_loop(self, optimizer: Optimizer) -> bool:
+        """Whether it is a new one that steps between the steps of a lasting one that holds as much."""
+        new = not _is_among(optimizer, self._known)
+        return new and any(self._holds_all_of(known, optimizer, ()) for known in self._lasting)
 
     def _forget(self, optimizer: Optimizer) -> None:
         self._known = [known for known in self._known if known is not optimizer]
@@ -108,6 +121,8 @@ class Optimizers:
         self._late.clear()
         self._successors = []
         self._active = None
+        for seen in (self._inner, self._replaced, self._lasting):
+            seen.clear()
         self.forget_members()
 
     @property
@@ -134,10 +149,10 @@ class Optimizers:
         members = self._members.get(id(optimizer))
         if members is None:
             known = self._registry.parameters
-            members = self._members[id(optimizer)] = [
-                known[id(tensor)] for tensor in _tensors(optimizer) if id(tensor) in known
-            ]
-            self._held[id(optimizer)] = list(_tensors(optimizer))
+            members = [known[id(t)] for t in _tensors(optimizer) if id(t) in known]
+            if _is_among(optimizer, self._known):  # the id of any other may be another one's later
+                self._members[id(optimizer)] = members
+                self._held[id(optimizer)] = list(_tensors(optimizer))
         return members
 
     def has_changed(self, optimizer: Optimizer) -> bool:
@@ -191,9 +206,11 @@ class Optimizers:
             if any(id(parameter.tensor) in outer for parameter in members):
                 self._inner.add(optimizer)
                 return False
-        self._active = optimizer
         if not self.take_over(optimizer):
+            if self._is_of_an_inner_loop(optimizer):
+                return False
             self.add(optimizer)
+        self._active = optimizer
         if self._successors:
             self._settle(optimizer)
         return True

@@ -257,8 +257,9 @@ class Watch:
         if self._draft is None and self._held is None and self.guard.is_calm:
             self.quiet.begin(self._optimizers.primary_aftermath(), self._timetable.next_step)
 
-    def _changed(self) -> None:
-        self._has_changed, self.quiet.on = True, False
+    def _changed(self, optimizer: Optimizer) -> None:
+        if any(known is optimizer for known in self._optimizers.known):
+            self._has_changed, self.quiet.on = True, False
 
     def _look_now(self) -> None:
         """The loss stands out: see at least the gradients and the update of the step under way."""

@@ -139,6 +139,24 @@ def test_an_optimizer_made_anew_in_mid_training_counts_on(
     assert row["adam_update_factor"] > 0 and row["update_ratio"] > 0
 
 
+@pytest.mark.parametrize("interval", [1, 100])
+def test_optimizers_of_an_inner_loop_stand_in_for_the_outer_one_once_at_most(
+    recorded: Any, train: Any, interval: int
+) -> None:
+    model = net()
+    outer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, outer, interval=interval, strict=True)
+    for _ in range(50):
+        train(model, torch.optim.SGD(model.parameters(), lr=0.2), 3)
+        train(model, outer, 1)
+    run = recorded()
+    steps = sorted(run.scalar("tv/lr/0"))
+    assert steps[-1] <= 52
+    rates = {step: rate for step, rate in run.scalar("tv/lr/0").items() if step > 3}
+    assert set(rates.values()) <= {0.1}
+    assert run.scalar("tv/lr/1") == {}
+
+
 class Outer(torch.optim.Optimizer):
     """Steps another optimizer, then moves all weights on by 0.5."""
 
