@@ -104,6 +104,17 @@ def test_the_gradient_norm_over_millions_of_like_elements_keeps_its_digits(
     assert GradientNorm(holes).value == pytest.approx(exact, rel=1e-4)
 
 
+@pytest.mark.parametrize("unit", [1e-30, 1.0, 1e30, 1e200])
+def test_the_norm_of_float64_gradients_of_any_size(unit: float) -> None:
+    gradients = [torch.full((3,), 3 * unit, dtype=torch.float64) for _ in range(3)]
+    gradients[1] = torch.full((2, 2), 4 * unit, dtype=torch.float64)
+    exact = math.sqrt(6 * 9 + 4 * 16) * unit
+    assert GradientNorm(gradients).value == pytest.approx(exact, rel=1e-9, abs=0)
+    assert GradientNorm(gradients[:1]).value == pytest.approx(math.sqrt(27) * unit, rel=1e-9, abs=0)
+    gradients[0] = torch.tensor([math.inf, 1.0], dtype=torch.float64)
+    assert GradientNorm(gradients).value == math.inf
+
+
 FLOATS = st.floats(-1, 1, allow_subnormal=False, width=32)
 
 
