@@ -237,9 +237,14 @@ class Guard:
             self._quiet.keep_pending()
             aftermath.keep(step)
             self._follow_spoilt(aftermath, step)
-            if aftermath not in self._quiet.kept:
+            unread = (
+                aftermath in self._quiet.kept
+            )  # no loss was seen since its last step: none may be from now on
+            if not unread:
                 self._quiet.kept.append(aftermath)
-            else:  # no loss was seen since its last step, and none may be from now on
+            if (
+                unread or step == self._unplaced
+            ):  # or the next loss may be one that does not show it
                 self._explain(aftermath)
         if self.doubts:
             self.settle(step)

@@ -144,6 +144,29 @@ def test_a_parameter_of_compiled_code_that_holds_the_loss(found: Any, broken: in
 
 
 @at_any_step
+def test_the_second_of_two_losses_that_have_no_graph_in_common(found: Any, broken: int) -> None:
+    model: Any = named(
+        trunk=nn.Linear(FEATURES, WIDTH),
+        head=nn.Linear(WIDTH, CLASSES),
+        aside=nn.Linear(WIDTH, CLASSES),
+        fault=Fault(spoil),
+    )
+    optimizer = sgd(model.parameters())
+    tv.watch(model, optimizer, strict=True)
+
+    def step(on: bool) -> None:
+        optimizer.zero_grad()
+        hidden = model.trunk(features(False))
+        cross_entropy(model.head(hidden), False).backward()
+        cross_entropy(model.fault(model.aside(hidden.detach())), False).backward()
+        optimizer.step()
+
+    train(model, broken, step)
+    ((at, direction, _),) = told(found)
+    assert (at, direction) == (broken, "forward")
+
+
+@at_any_step
 def test_an_expert_that_breaks_and_is_idle_from_then_on_is_told_of_once(
     found: Any, broken: int
 ) -> None:
