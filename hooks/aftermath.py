@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, NAdam, Optimizer, RAdam
 
-from trainvitals.hooks.nonfinite import explain_gradients, explain_update, is_bad
+from trainvitals.hooks.gradients import all_finite
+from trainvitals.hooks.nonfinite import explain_gradients, explain_update, is_bad, is_finite
 from trainvitals.hooks.registry import Parameter, Registry, local
 from trainvitals.hooks.stats import values_of
 from trainvitals.hooks.wire.records import NonFinite
@@ -34,7 +35,7 @@ class Aftermath:
         """`parameters`: those that it holds; only the ones on the CPU count, where looking costs no wait."""
         self.optimizer = optimizer
         self._parameters = [
-            p for p in parameters if p.tensor.is_cpu and p.tensor.is_floating_point()
+            p for p in parameters if p.tensor.is_cpu and _is_real_or_complex(p.tensor)
         ]
         self.tensors: Sequence[Tensor] = [parameter.tensor for parameter in self._parameters]
         self.gradients: Sequence[Tensor | None] = ()
@@ -56,9 +57,14 @@ class Aftermath:
         """The step went well."""
         self.gradients = ()
 
-    def explain(self, registry: Registry) -> NonFinite | None:
-        """How the step left weights non-finite; None when it did not, or when someone else did since then."""
-        bad_weights = [p for p in self._parameters if not _finite(local(p.tensor).detach())]
+    def bad(self) -> list[Parameter]:
+        """Parameters whose weights are not finite."""
+        if all_finite([parameter.tensor.detach() for parameter in self._parameters]):
+            return []
+        return [p for p in self._parameters if not is_finite(p.tensor)]
+
+    def explain(self, bad_weights: Sequence[Parameter], registry: Registry) -> NonFinite | None:
+        """How the step left these weights non-finite; None when it did not, or when someone else did since then."""
         spoiled = self._stepped(bad_weights)
         if not spoiled:
             return None
@@ -134,7 +140,7 @@ class Aftermath:
             return True
         states = [self.optimizer.state.get(p.tensor, {}) for p in self._parameters]
         return any(
-            is_bad(value) or (key in _NEVER_NEGATIVE and bool((local(value) < 0).any()))
+            is_bad(value) or (key in _NEVER_NEGATIVE and _has_negative(local(value)))
             for state in states
             for key, value in state.items()
         )
@@ -201,6 +207,10 @@ def aftermath_of(optimizer: Optimizer, parameters: Sequence[Parameter]) -> After
     return kind(optimizer, parameters)
 
 
+def _is_real_or_complex(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
 def _numbers(group: Mapping[str, Any]) -> list[float]:
     """Rate, decay and the like of a parameter group."""
     return [
@@ -208,6 +218,11 @@ def _numbers(group: Mapping[str, Any]) -> list[float]:
         for value in group.values()
         if isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
     ]
+
+
+def _has_negative(tensor: Tensor) -> bool:
+    """Also of a complex tensor, whose real and imaginary parts are squared apart from each other."""
+    return bool(((torch.view_as_real(tensor) if tensor.is_complex() else tensor) < 0).any())
 
 
 def _finite(tensor: Tensor) -> bool:

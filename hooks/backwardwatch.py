@@ -5,11 +5,11 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
-from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from trainvitals.hooks.carried import CarriedGradients
 from trainvitals.hooks.guard import Guard, value_of
+from trainvitals.hooks.leaves import leaves
 from trainvitals.hooks.lossvalues import LossValues
 from trainvitals.hooks.pace import Pace
 from trainvitals.hooks.parameterlook import ParameterLook
@@ -100,8 +100,12 @@ class BackwardWatch:
         """`torch.autograd.grad` is about to differentiate these."""
         try:
             bad = not math.isfinite(value_of(outputs))
-            if bad and (get_ident() == self._thread or self._is_ours(outputs)):
+            if get_ident() != self._thread and not self._is_ours(outputs):
+                return
+            if bad:
                 self._stands_out(outputs, math.nan)
+            else:  # the pass may go on after it, so that its calls are still of use
+                self._guard.steps_went_well()
         except Exception as error:
             self._problems.caught("looking at the loss", error)
 
@@ -149,24 +153,3 @@ class BackwardWatch:
         for step in self._losses.late_bad_steps(wait):
             self._guard.saw_late_bad_loss(step)
             self._pace.anomaly(finite=False)
-
-
-def leaves(tensors: Any) -> dict[int, int]:
-    """Tensors that a backward pass from these gives gradients: by id the number of the operation that used each last,
-    which rises in the order of the forward pass."""
-    roots = tensors if isinstance(tensors, list | tuple) else [tensors]
-    found = {id(root): 0 for root in roots}
-    nodes = [root.grad_fn for root in roots if isinstance(root, Tensor)]
-    seen = set(nodes)
-    while nodes:
-        node = nodes.pop()
-        if node is None:
-            continue
-        for following, _ in node.next_functions:
-            variable = getattr(following, "variable", None)
-            if variable is not None:
-                found[id(variable)] = max(found.get(id(variable), 0), node._sequence_nr())
-            elif following not in seen:
-                seen.add(following)
-                nodes.append(following)
-    return found

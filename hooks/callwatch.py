@@ -2,19 +2,14 @@
 
 from collections.abc import Callable
 
-import torch
-
 from trainvitals.hooks.accounts import Accounts
 from trainvitals.hooks.call import Call
 from trainvitals.hooks.criteria import Criteria
-from trainvitals.hooks.interception import SlimModules, ignore, is_tracing
+from trainvitals.hooks.interception import SlimModules, ignore, is_tracing, transforms
 from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.quiet import Quiet
 from trainvitals.hooks.registry import Registry
 from trainvitals.hooks.taps import Taps
-
-transforms = torch._C._functorch.peek_interpreter_stack
-"""The transform of `torch.func` that is under way; None when there is none."""
 
 
 class CallWatch:
@@ -80,6 +75,8 @@ class CallWatch:
     def _see_loss(self, call: Call) -> None:
         if self._registry.on_cpu:
             self._quiet.calls.append(call)
+        if transforms() is not None:
+            return
         try:
             self._criteria.see(call)
         except Exception as error:

@@ -48,10 +48,25 @@ class GradientNorm:
         if isinstance(self.value, float) and (math.isinf(self.value) or self.value < _TINY_NORM):
             # Finite gradients can overflow when squared in float32, or vanish. They never make a NaN, which may come at
             # every step from now on and is not looked at again.
-            exact = _norms(gradients, torch.float64)
-            assert exact is not None
-            total = torch.linalg.vector_norm(exact)
+            total = _exact_norm(gradients)
             self.value = number(total if scale is None else total / scale.to(total.device))
+
+
+def _exact_norm(gradients: list[Tensor]) -> Tensor:
+    """In float64, also of elements whose squares that does not hold."""
+    norms = _norms(gradients, torch.float64)
+    assert norms is not None
+    total: Tensor = torch.linalg.vector_norm(norms)
+    wide = [t for t in map(values_of, gradients) if t.dtype is torch.float64 and t.numel()]
+    if not wide or not readout.on_host(total) or math.isfinite(float(total)):
+        return total
+    largest = max(tensor.abs().max() for tensor in wide)
+    if not math.isfinite(float(largest)):
+        return total
+    parts = _norms([values_of(gradient) / largest for gradient in gradients], torch.float64)
+    assert parts is not None
+    found: Tensor = torch.linalg.vector_norm(parts) * largest
+    return found
 
 
 def _is_for_numpy(gradient: Tensor) -> bool:

@@ -10,12 +10,15 @@ from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
 from trainvitals.hooks.aftermath import Aftermath
+from trainvitals.hooks.leaves import leaves
 from trainvitals.hooks.nonfinite import (
     explain_forward,
     explain_gradients,
     explain_loss,
     explain_minus_infinity,
+    explain_parameters,
     fingerprint,
+    is_finite,
 )
 from trainvitals.hooks.quiet import LEAST_CALLS, Quiet
 from trainvitals.hooks.registry import Parameter, Registry, local, unwrap
@@ -54,6 +57,8 @@ class Guard:
         self._unplaced = -1
         self.doubts = False
         """Whether something was seen that the optimizer's step decides on: a scaler may skip it."""
+        self._spoilt: dict[int, Parameter] = {}
+        """By the tensor's id: weights that were non-finite after a step that was told of, and have been since then."""
 
     def resize(self) -> None:
         """Follow the size of the watched models; forgets the calls."""
@@ -99,18 +104,24 @@ class Guard:
         """Keep nothing of the training."""
         self.begin_step()
         self._quiet.batch = None
+        self._spoilt = {}
 
     def saw_bad_loss(self, step: int, loss: object) -> None:
         """Backward is about to begin from a loss that is not finite; say why, once."""
         if self.known_bad(step):  # it stays bad: localising costs much and tells nothing new
             self._last_bad = step
             return
+        self._registry.refresh()  # the names of layers that are new
         if self.check_last_steps():
             self._last_bad = step
             return
         if not any(self._registry.name_of(call[0]) is not None for call in self._quiet.calls):
-            # Of another model, or an earlier backward pass let go of the calls: the gradients will tell.
-            self._unplaced = step
+            # Of another model or of compiled code, or an earlier backward pass let go of the calls.
+            found = explain_parameters(leaves(loss), self._registry)
+            if found is None:  # the gradients will tell
+                self._unplaced = step
+            else:
+                self._tell(step, found)
             return
         found = explain_forward(whole(self._quiet.calls), self._registry)
         if found is None:
@@ -142,14 +153,21 @@ class Guard:
         backward each; then it is the end of the step that lets go of them. The batch stays until the next loss tells
         how the step went.
         """
+        self.steps_went_well()
+        self._let_go_of_calls(retained)
+
+    def _let_go_of_calls(self, retained: bool) -> None:
+        calls = self._quiet.calls
+        if calls and not retained and len(calls) <= self._quiet.one_pass + self._beside():
+            self.forget_calls()
+
+    def steps_went_well(self) -> None:
+        """A loss is as it should be: let go of the last steps' gradients."""
         self._quiet.keep_pending()
         if self._quiet.kept:
             for aftermath in self._quiet.kept:
                 aftermath.let_go()
             self._quiet.kept.clear()
-        calls = self._quiet.calls
-        if calls and not retained and len(calls) <= self._quiet.one_pass + self._beside():
-            self.forget_calls()
 
     def _beside(self) -> int:
         """How many of the last calls belong to the model's pass, but to none of its modules: wrappers and losses."""
@@ -173,11 +191,24 @@ class Guard:
         """Backward is over, its graph freed unless `retained`; recomputed layers may tell more of what happened."""
         if self._unrefined is not None:
             found, self._unrefined = self._unrefined, None
-            better = explain_forward(whole(self._quiet.calls), self._registry)
-            if better is not None and better.direction != "input":  # else code made it, not a layer
-                found = _more_precisely(found, better)
-            self._send(step, found)
-        self.let_go(retained)
+            self._send(step, self._refined(found))
+        self._let_go_of_calls(retained)  # optimizers may have stepped inside it
+
+    def _refined(self, found: NonFinite) -> NonFinite:
+        """What the recomputed layers tell of a finding. Those of a checkpoint inside another follow the rest."""
+        calls = whole(self._quiet.calls)
+        inside = ""
+        while calls:
+            better = explain_forward(calls, self._registry)
+            if better is None or not better.layer.startswith(inside):
+                break
+            if better.direction == "input":  # code made it, not a layer
+                break
+            found = _more_precisely(found, better)
+            inside = f"{found.layer}." if found.layer else ""
+            names = [self._registry.name_of(call[0]) for call in calls]
+            calls = calls[names.index(found.layer) + 1 :] if found.layer in names else []
+        return found
 
     def saw_late_bad_loss(self, step: int) -> None:
         """A device has delivered a loss that is not finite; which layer made it is not known any more."""
@@ -195,14 +226,33 @@ class Guard:
     def _doubt(self) -> None:
         self.doubts, self._quiet.on = True, False
 
+    @property
+    def is_calm(self) -> bool:
+        """Whether nothing has to be looked at when an optimizer steps."""
+        return not self.doubts and not self._spoilt
+
     def stepped(self, aftermath: Aftermath | None, step: int) -> None:
         """An optimizer has stepped; `aftermath` is what is kept of it, None where nothing that it moves is watched."""
         if aftermath is not None:
             self._quiet.keep_pending()
             aftermath.keep(step)
-            self._quiet.kept.append(aftermath)
+            self._follow_spoilt(aftermath, step)
+            # No loss was seen since its last step: none may be from now on.
+            unread = aftermath in self._quiet.kept
+            if not unread:
+                self._quiet.kept.append(aftermath)
+            if unread or step == self._unplaced:  # or the next loss may be one that does not show it
+                self._explain(aftermath)
         if self.doubts:
             self.settle(step)
+
+    def _follow_spoilt(self, aftermath: Aftermath, step: int) -> None:
+        """Keep in mind what is broken anyway, as long as it is: a layer may be idle meanwhile, and the losses fine."""
+        if self.known_bad(step):
+            self._spoilt |= {id(parameter.tensor): parameter for parameter in aftermath.bad()}
+            self._quiet.on &= not self._spoilt
+        elif self._spoilt:
+            self._spoilt = {k: p for k, p in self._spoilt.items() if not is_finite(p.tensor)}
 
     def settle(self, step: int) -> None:
         """The optimizer has stepped in spite of what was seen: no scaler has skipped it."""
@@ -214,14 +264,18 @@ class Guard:
     def check_last_steps(self) -> bool:
         """Whether one of the last steps left weights non-finite; says so, with the step that it was."""
         self._quiet.keep_pending()
-        for aftermath in self._quiet.kept:
-            found = aftermath.explain(self._registry)
-            if found is not None:
-                if self._unplaced == aftermath.step and found.direction == "backward":
-                    found = NonFinite(direction="forward", gradients=found.gradients)
-                self._tell(aftermath.step, found, self._quiet.batch)
-                return True
-        return False
+        return any(map(self._explain, self._quiet.kept))
+
+    def _explain(self, aftermath: Aftermath) -> bool:
+        """Whether this step left weights non-finite; says so."""
+        bad = [p for p in aftermath.bad() if id(p.tensor) not in self._spoilt]
+        found = aftermath.explain(bad, self._registry)
+        if found is None:
+            return False
+        if self._unplaced == aftermath.step and found.direction == "backward":
+            found = NonFinite(direction="forward", gradients=found.gradients)
+        self._tell(aftermath.step, found, self._quiet.batch)
+        return True
 
     def _tell(self, step: int, found: NonFinite, batch: object = None) -> None:
         """Report at the onset only: not again while each step is non-finite."""

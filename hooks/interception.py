@@ -21,6 +21,8 @@ from trainvitals.hooks.quiet import Quiet, watched_backward
 from trainvitals.hooks.slim import LAYERS_LEFT_OUT, LEFT_OUT, Slim, hooks_so_far
 
 is_tracing = torch._C._is_tracing
+transforms = torch._C._functorch.peek_interpreter_stack
+"""The transform of `torch.func` that is under way; None when there is none."""
 is_autocast_enabled = torch._C._is_any_autocast_enabled
 
 SlimModules: TypeAlias = Mapping[nn.Module, Slim]
@@ -56,17 +58,17 @@ class Interception:
         taken of; `before_norm_clipping` the total norm. `without_gradients` gets modules that were called under
         `no_grad`, and their arguments."""
         self._use: Callable[[Callable[[Call], None], SlimModules], None] | None = None
-        self._calls_replaced = _Replaced(nn.Module, "__call__", self._calls)
+        self._calls_replaced = Replaced(nn.Module, "__call__", self._calls)
         self._replaced = [
             self._calls_replaced,
-            _Replaced(torch.autograd, "backward", self._backward),
-            _Replaced(torch.autograd, "grad", self._grad),
-            _Replaced(clip_grad, "_group_tensors_by_device_and_dtype", self._clipping),
+            Replaced(torch.autograd, "backward", self._backward),
+            Replaced(torch.autograd, "grad", self._grad),
+            Replaced(clip_grad, "_group_tensors_by_device_and_dtype", self._clipping),
         ]
         if hasattr(clip_grad, "_clip_grads_with_norm_"):  # from torch 2.6 on
             self._replaced += [
-                _Replaced(clip_grad, "_clip_grads_with_norm_", self._norm),
-                _Replaced(nn.utils, "clip_grads_with_norm_", self._norm),
+                Replaced(clip_grad, "_clip_grads_with_norm_", self._norm),
+                Replaced(nn.utils, "clip_grads_with_norm_", self._norm),
             ]
         self._quiet, self._let_go = quiet, let_go
         self._before_backward = before_backward
@@ -96,7 +98,7 @@ class Interception:
         """With torch's own calls of modules for a moment; only right after `attach`."""
         return self._calls_replaced.aside()
 
-    def _calls(self, original: Callable[..., Any], mine: "_Replaced") -> Callable[..., Any]:
+    def _calls(self, original: Callable[..., Any], mine: "Replaced") -> Callable[..., Any]:
         take: Callable[[Call], None] = ignore
         slim, hooks = _NONE, 0
         is_grad_enabled, float32 = torch.is_grad_enabled, torch.float32
@@ -168,13 +170,13 @@ class Interception:
         self._use = use
         return call if unwrapped else call_wrapped
 
-    def _backward(self, original: Callable[..., Any], mine: "_Replaced") -> Callable[..., Any]:
+    def _backward(self, original: Callable[..., Any], mine: "Replaced") -> Callable[..., Any]:
         def before(tensors: Any, retained: bool) -> bool:
             return mine.active and self._before_backward(tensors, retained)
 
         return watched_backward(original, self._quiet, self._let_go, before, self._after_backward)
 
-    def _grad(self, original: Callable[..., Any], mine: "_Replaced") -> Callable[..., Any]:
+    def _grad(self, original: Callable[..., Any], mine: "Replaced") -> Callable[..., Any]:
         """`torch.autograd.grad` may be a part of the forward pass, which goes on after it."""
 
         def grad(outputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -184,33 +186,33 @@ class Interception:
 
         return grad
 
-    def _clipping(self, original: Callable[..., Any], mine: "_Replaced") -> Callable[..., Any]:
+    def _clipping(self, original: Callable[..., Any], mine: "Replaced") -> Callable[..., Any]:
         def group_tensors(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-            if mine.active:
+            if mine.active and not is_dynamo_compiling():
                 self._before_clipping(tensors)
             return original(tensors, *args, **kwargs)
 
         return group_tensors
 
-    def _norm(self, original: Callable[..., Any], mine: "_Replaced") -> Callable[..., Any]:
+    def _norm(self, original: Callable[..., Any], mine: "Replaced") -> Callable[..., Any]:
         def clip_grads_with_norm(
             parameters: Any, max_norm: float, total_norm: Tensor, *args: Any, **kwargs: Any
         ) -> Any:
-            if mine.active:
+            if mine.active and not is_dynamo_compiling():
                 self._before_norm_clipping(total_norm)
             return original(parameters, max_norm, total_norm, *args, **kwargs)
 
         return clip_grads_with_norm
 
 
-class _Replaced:
+class Replaced:
     """One attribute of a class or a module, and the function that stands in for it."""
 
     def __init__(
         self,
         owner: Any,
         name: str,
-        make: Callable[[Callable[..., Any], "_Replaced"], Callable[..., Any]],
+        make: Callable[[Callable[..., Any], "Replaced"], Callable[..., Any]],
     ) -> None:
         self._owner, self._name, self._make = owner, name, make
         self._original: Any = None

@@ -1,7 +1,7 @@
 """Where the first NaN or infinity of a step comes from."""
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any, Literal
 from zlib import crc32
 
@@ -22,6 +22,11 @@ _TENSORS = 1_000
 """Tensors of an output or of arguments that are looked at."""
 _MEANT_FOR_MASKS = (nn.Softmax, nn.LogSoftmax, nn.Softmax2d)
 """Layers that take -infinity for what is masked: they fail where all is."""
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all numbers in a parameter, or in what lies on this rank of it, are finite."""
+    return bool(torch.isfinite(local(tensor).detach()).all())
 
 
 def is_bad(value: object) -> bool:
@@ -247,7 +252,7 @@ def _bad_part(
             continue
         name = registry.name_of(part) or ""
         for key, tensor in part.named_parameters(recurse=False):
-            if tensor.is_floating_point() and not bool(torch.isfinite(local(tensor)).all()):
+            if not is_finite(tensor):
                 known = registry.parameters.get(id(tensor))
                 return part, known.name if known else f"{name}.{key}".lstrip(".")
         if part.training and isinstance(part, _NormBase):
@@ -311,6 +316,13 @@ def explain_loss(loss: object) -> NonFinite:
     return NonFinite(direction="loss", nan=nan, inf=inf)
 
 
+def explain_parameters(used: Container[int], registry: Registry) -> NonFinite | None:
+    """The first non-finite parameter, in the order of the forward pass, among those whose ids are in `used`."""
+    held = (p for p in registry.in_forward_order() if id(p.tensor) in used)
+    bad = next((parameter for parameter in held if not is_finite(parameter.tensor)), None)
+    return None if bad is None else _of_parameter("parameter", bad, local(bad.tensor).detach())
+
+
 def explain_gradients(bad: Sequence[tuple[Parameter, Tensor]], registry: Registry) -> NonFinite:
     """The origin of non-finite gradients after a finite forward pass.
 
@@ -327,31 +339,32 @@ def explain_gradients(bad: Sequence[tuple[Parameter, Tensor]], registry: Registr
 
     ordered = sorted(bad, key=last_first)
     last, gradient = ordered[0]
-    found = values_of(gradient)
-    return NonFinite(
-        direction="backward",
-        layer=last.layer,
-        parameter=last.name,
-        type=last.type,
-        nan=int(torch.isnan(found).sum()),
-        inf=int(torch.isinf(found).sum()),
-        gradients=len(bad),
-        **_layers_beside(last, [parameter for parameter, _ in ordered]),
-    )
+    beside = _layers_beside(last, [parameter for parameter, _ in ordered])
+    return _of_parameter("backward", last, values_of(gradient), gradients=len(bad), **beside)
 
 
 def explain_update(spoiled: Sequence[Parameter]) -> NonFinite:
     """The optimizer step itself made weights non-finite."""
     first = spoiled[0]
     values = local(first.tensor).detach()
+    return _of_parameter("update", first, values, **_layers_beside(first, spoiled))
+
+
+def _of_parameter(
+    direction: Literal["parameter", "backward", "update"],
+    parameter: Parameter,
+    values: Tensor,
+    **more: Any,
+) -> NonFinite:
+    """`values`: the bad ones, of the parameter or of its gradient."""
     return NonFinite(
-        direction="update",
-        layer=first.layer,
-        parameter=first.name,
-        type=first.type,
+        direction=direction,
+        layer=parameter.layer,
+        parameter=parameter.name,
+        type=parameter.type,
         nan=int(torch.isnan(values).sum()),
         inf=int(torch.isinf(values).sum()),
-        **_layers_beside(first, spoiled),
+        **more,
     )
 
 

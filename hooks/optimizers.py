@@ -1,7 +1,10 @@
 """The optimizers of a training: whose parameters they hold, who counts, who has stepped."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, starmap, zip_longest
+from operator import is_
 from typing import Any
+from weakref import WeakSet
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -20,8 +23,8 @@ class Optimizers:
         self._registry = registry
         self._known: list[Optimizer] = []
         self._members: dict[int, list[Parameter]] = {}
-        self._sizes: dict[int, int] = {}
-        """Parameters that an optimizer held when its members were looked up, watched or not."""
+        self._held: dict[int, list[Tensor]] = {}
+        """All that an optimizer held when its members were looked up, watched or not."""
         self._few: dict[int, bool] = {}
         self.aftermaths: dict[int, Aftermath] = {}
         """What is kept of the steps of each, by its id."""
@@ -29,6 +32,11 @@ class Optimizers:
         """Those whose turn comes after the one that counts, by their ids."""
         self._stepped: set[int] = set()
         self._active: Optimizer | None = None
+        self._inner: WeakSet[Optimizer] = WeakSet()
+        """Those that were seen stepping inside the step of another one."""
+        self._replaced: WeakSet[Optimizer] = WeakSet()
+        self._lasting: WeakSet[Optimizer] = WeakSet()
+        """Those in whose place none steps from now on that `watch` was not told of."""
         self._successors: list[Optimizer] = []
         """Those of another training than the one that was counted so far: if one steps first, they count on."""
 
@@ -63,15 +71,36 @@ class Optimizers:
         self, optimizer: Optimizer, old: Optimizer, named: Sequence[Optimizer]
     ) -> bool:
         """Whether it holds all watched parameters of an old one, which was not `named` again."""
-        held = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
+        held = set(map(id, _tensors(optimizer)))
         members = {id(parameter.tensor) for parameter in self.members(old)}
         return bool(members) and members <= held and not _is_among(old, named)
+
+    def take_over(self, optimizer: Optimizer) -> bool:
+        """Whether an optimizer that steps stands in for one from now on, as it is new and holds all its watched
+        parameters: a training has made it in its midst. To be asked of none whose step is inside that of another."""
+        if _is_among(optimizer, self._known) or optimizer in self._inner:
+            return False
+        lasting = [known for known in self._known if known in self._lasting]
+        old = [known for known in self._known if self._holds_all_of(optimizer, known, lasting)]
+        if not old:
+            return False
+        if optimizer in self._replaced:  # and it steps again: as inner and outer loops take turns
+            self._lasting.add(optimizer)
+        self._replaced.update(old)
+        self.name([optimizer, *lasting], (), under_way=False)
+        self.renew()
+        return True
+
+    def _is_of_an_inner_loop(self, optimizer: Optimizer) -> bool:
+        """Whether it is a new one that steps between the steps of a lasting one that holds as much."""
+        new = not _is_among(optimizer, self._known)
+        return new and any(self._holds_all_of(known, optimizer, ()) for known in self._lasting)
 
     def _forget(self, optimizer: Optimizer) -> None:
         self._known = [known for known in self._known if known is not optimizer]
         key = id(optimizer)  # may be another one's later
         self._members.pop(key, None)
-        self._sizes.pop(key, None)
+        self._held.pop(key, None)
         self._few.pop(key, None)
         self.aftermaths.pop(key, None)
         self._stepped.discard(key)
@@ -92,6 +121,8 @@ class Optimizers:
         self._late.clear()
         self._successors = []
         self._active = None
+        for seen in (self._inner, self._replaced, self._lasting):
+            seen.clear()
         self.forget_members()
 
     @property
@@ -118,22 +149,20 @@ class Optimizers:
         members = self._members.get(id(optimizer))
         if members is None:
             known = self._registry.parameters
-            members = self._members[id(optimizer)] = [
-                known[id(tensor)]
-                for group in optimizer.param_groups
-                for tensor in group["params"]
-                if id(tensor) in known
-            ]
-            self._sizes[id(optimizer)] = _size(optimizer)
+            members = [known[id(t)] for t in _tensors(optimizer) if id(t) in known]
+            if _is_among(optimizer, self._known):  # the id of any other may be another one's later
+                self._members[id(optimizer)] = members
+                self._held[id(optimizer)] = list(_tensors(optimizer))
         return members
 
-    def has_grown(self, optimizer: Optimizer) -> bool:
-        """Whether it was given parameters since its members were looked up."""
-        return self._sizes.get(id(optimizer)) != _size(optimizer)
+    def has_changed(self, optimizer: Optimizer) -> bool:
+        """Whether it holds other parameters than when its members were looked up."""
+        pairs = zip_longest(_tensors(optimizer), self._held.get(id(optimizer), ()))
+        return not all(starmap(is_, pairs))
 
-    def have_grown(self) -> bool:
-        """Whether any was given parameters."""
-        return any(map(self.has_grown, self._known))
+    def have_changed(self) -> bool:
+        """Whether any holds other parameters."""
+        return any(map(self.has_changed, self._known))
 
     def holding(self, gradients: Iterable[Iterable[Tensor]]) -> list[Optimizer]:
         """Those that hold a parameter with one of these gradients."""
@@ -156,6 +185,7 @@ class Optimizers:
     def forget_members(self) -> None:
         """Look the parameters up again: models or parameter groups may have changed."""
         self._members.clear()
+        self._held.clear()
         self._few.clear()
         self.aftermaths.clear()
 
@@ -174,9 +204,13 @@ class Optimizers:
         if self._active is not None and self._active is not optimizer:
             outer = {id(parameter.tensor) for parameter in self.members(self._active)}
             if any(id(parameter.tensor) in outer for parameter in members):
+                self._inner.add(optimizer)
                 return False
+        if not self.take_over(optimizer):
+            if self._is_of_an_inner_loop(optimizer):
+                return False
+            self.add(optimizer)
         self._active = optimizer
-        self.add(optimizer)
         if self._successors:
             self._settle(optimizer)
         return True
@@ -226,8 +260,8 @@ class Optimizers:
         return rates
 
 
-def _size(optimizer: Optimizer) -> int:
-    return sum(len(group["params"]) for group in optimizer.param_groups)
+def _tensors(optimizer: Optimizer) -> Iterator[Tensor]:
+    return chain.from_iterable(group["params"] for group in optimizer.param_groups)
 
 
 def _is_among(optimizer: Optimizer, others: Sequence[Optimizer]) -> bool:

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from trainvitals.hooks.aftermath import Aftermath, gradient_of
 from trainvitals.hooks.call import Call
+from trainvitals.hooks.uncompiled import uncompiled
 
 NO_LIMIT = sys.float_info.max
 INFINITE = math.inf
@@ -187,6 +188,7 @@ def watched_step(
     `look` does what there is to do after all other steps.
     """
 
+    @uncompiled
     def after_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if (
             quiet.on

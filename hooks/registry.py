@@ -112,6 +112,8 @@ class Registry:
         """Whether any parameter lives on the CPU."""
         self.compiled = False
         """Whether any watched module runs compiled code, which hooks would only break up."""
+        self.version = 0
+        """Counts the changes of names, tensors and of what is trainable or initialised."""
         self._signature: tuple[object, ...] = ()
         self._outline: list[object] = []
 
@@ -134,19 +136,18 @@ class Registry:
         self.models = []
         self.refresh()
 
-    def refresh(self) -> bool:
-        """Follow changes of the models; whether names, tensors or what is trainable or initialised changed."""
+    def refresh(self) -> None:
+        """Follow changes of the models."""
         outline = [part for watched in self.models for part in _outline(watched)]
         if outline == self._outline:
-            return False
+            return
         self._outline = outline
-        changed = self._read()
+        self._read()
         self._hooks = -1
         self.slim()
-        return changed
 
-    def _read(self) -> bool:
-        """Read the models again; whether anything changed of what makes rows."""
+    def _read(self) -> None:
+        """Read the models again."""
         signature: list[object] = []
         layers: dict[nn.Module, str] = {}
         parameters: dict[int, Parameter] = {}
@@ -178,13 +179,13 @@ class Registry:
         signature.append(len(layers))
         changed = tuple(signature) != self._signature
         if changed:
+            self.version += 1
             self.last_uses = {}
         if changed or wanted_parameters != self.wanted_parameters:
             self.wanted_parameters = (
                 wanted_parameters  # never changed: others tell by it that all is as it was
             )
         self._signature = tuple(signature)
-        return changed
 
     def slim(self) -> dict[nn.Module, Slim]:
         """Modules whose calls are noted with less than all, as things are now."""

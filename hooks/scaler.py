@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from trainvitals.hooks.draft import Draft
-from trainvitals.hooks.interception import _Replaced as Replaced
+from trainvitals.hooks.interception import Replaced
 from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.readout import on_host
 

@@ -15,6 +15,7 @@ from trainvitals.hooks.accounts import Accounts, OwnWork
 from trainvitals.hooks.backwardwatch import BackwardWatch
 from trainvitals.hooks.calibration import quiet_cost
 from trainvitals.hooks.callwatch import CallWatch
+from trainvitals.hooks.changes import Changes
 from trainvitals.hooks.criteria import Criteria
 from trainvitals.hooks.draft import Draft, Emitter
 from trainvitals.hooks.drafts import Drafts
@@ -35,6 +36,7 @@ from trainvitals.hooks.scaler import ScalerWatch
 from trainvitals.hooks.sharded import Shards
 from trainvitals.hooks.taps import Taps
 from trainvitals.hooks.timetable import Timetable
+from trainvitals.hooks.uncompiled import uncompiled
 from trainvitals.hooks.wire.records import NonFinite
 
 
@@ -113,6 +115,11 @@ class Watch:
             self._backward.before_norm_clipping,
             self.observer.see_evaluation,
         )
+        self._changes = Changes(self._changed)
+        self._has_changed = False
+        """Whether an optimizer was given parameters since they were followed."""
+        self._followed = 0
+        """The version of the registry that all is made for."""
         self._handles: list[RemovableHandle] = []
         self._first = 0
         self._refreshed = -1
@@ -147,6 +154,7 @@ class Watch:
             self._data_wait.attach()
             self._scaler.attach()
             self._interception.attach()
+            self._changes.attach()
             if self.accounts.quiet_cost is None:
                 self.accounts.quiet_cost = quiet_cost(
                     self._interception, self.registry, self._optimizers
@@ -206,10 +214,11 @@ class Watch:
         self._handles = []
         self.observer.forget()  # first, as what it replaced lies over what the interception did
         self._interception.detach()
+        self._changes.detach()
         self._data_wait.detach()
         self._scaler.detach()
         self._end_look()
-        self.guard.begin_step()
+        self.guard.forget()
         self.quiet.end()
         self.registry.clear()
         self._optimizers.clear()
@@ -244,8 +253,12 @@ class Watch:
 
     def _calm_down(self) -> None:
         """Leave the step under way to the flat functions of `quiet`, unless there is more to do in it."""
-        if self._drafts.empty and not self.guard.doubts:
+        if self._drafts.empty and self.guard.is_calm:
             self.quiet.begin(self._optimizers.primary_aftermath(), self._timetable.next_step)
+
+    def _changed(self, optimizer: Optimizer) -> None:
+        if any(known is optimizer for known in self._optimizers.known):
+            self._has_changed, self.quiet.on = True, False
 
     def _look_now(self) -> None:
         """The loss stands out: see at least the gradients and the update of the step under way."""
@@ -277,8 +290,14 @@ class Watch:
                 if not self._drafts.is_behind(optimizer):
                     self._look_at_gradients(optimizer, self._drafts.of(optimizer))
 
+    @uncompiled
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if self.quiet.on or self._drafts.empty:
+        if self.quiet.on:
+            return
+        if self._drafts.empty:
+            if self._has_changed:
+                with self._looking_at_gradients:
+                    self._follow_models()
             return
         with self._looking_at_gradients, self._shards.failing:
             if self._optimizers.begin(optimizer) and not self._drafts.is_behind(optimizer):
@@ -300,6 +319,9 @@ class Watch:
         self._calm_down()
 
     def _keep(self, optimizer: Optimizer) -> None:
+        fresh = not self.quiet.kept and self.quiet.pending < 0  # a loss came since the last step
+        if fresh and self._optimizers.take_over(optimizer):
+            self._follow_models()
         aftermath = self._optimizers.aftermaths.get(id(optimizer))
         if aftermath is None:
             return
@@ -344,7 +366,11 @@ class Watch:
         if draft is None or not draft.sampled:
             return
         histograms = self._timetable.with_histograms
-        due = self._timetable.follows_models or self._optimizers.has_grown(optimizer)
+        due = (
+            self._has_changed
+            or self._timetable.follows_models
+            or self._optimizers.has_changed(optimizer)
+        )
         if due and self._refreshed != draft.step:
             self._refreshed = draft.step
             self._follow_models()
@@ -352,7 +378,10 @@ class Watch:
 
     def _follow_models(self) -> None:
         """Follow changes of the models and place the parameter rows."""
-        if self.registry.refresh() or self._optimizers.have_grown():
+        self._has_changed = False
+        self.registry.refresh()
+        if self.registry.version != self._followed or self._optimizers.have_changed():
+            self._followed = self.registry.version
             self._parameters.forget()
             self._taps.forget(self.registry.layers)
             self._optimizers.forget_members()

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from trainvitals.hooks.accounts import Accounts
 from trainvitals.hooks.call import Call
 from trainvitals.hooks.draft import Draft
-from trainvitals.hooks.interception import is_tracing
+from trainvitals.hooks.interception import is_tracing, transforms
 from trainvitals.hooks.observe import batches, facts, graph, losses, targets
 from trainvitals.hooks.observe.loaders import Loaders
 from trainvitals.hooks.observe.modes import Evaluations, Moded
@@ -152,7 +152,7 @@ class Observer:
         roots = self._registry.roots
 
         def see(call: Call) -> None:
-            if call[0] in roots and not is_tracing():
+            if call[0] in roots and not is_tracing() and transforms() is None:
                 self._see_batch(call)
             take(call)
 
@@ -225,7 +225,8 @@ class Observer:
 
     def see_evaluation(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """A module was called while no gradients are recorded, at any step."""
-        if is_tracing():  # sizes are tensors then, and looking would become a part of the graph
+        # Sizes are tensors then, or values stand for others, and looking would become a part of the graph.
+        if is_tracing() or transforms() is not None:
             return
         try:
             if self._evaluations.see(module, args, self._step()):

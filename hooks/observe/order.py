@@ -9,7 +9,7 @@ from torch.nn.utils import clip_grad
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from trainvitals.hooks.interception import _Replaced as Replaced
+from trainvitals.hooks.interception import Replaced
 
 MOST = 64
 """Calls that are noted of a step."""

@@ -121,6 +121,104 @@ def test_an_optimizer_inside_a_wrapper_is_found(recorded: Any, train: Any) -> No
     assert len(recorded().scalar("tv/grad_norm")) == 2
 
 
+@pytest.mark.parametrize("interval", [1, 100])
+def test_an_optimizer_made_anew_in_mid_training_counts_on(
+    recorded: Any, train: Any, interval: int
+) -> None:
+    model = net()
+    tv.watch(model, optimizer := torch.optim.SGD(model.parameters(), lr=0.1), interval=interval)
+    train(model, optimizer, 7)
+    train(model, torch.optim.Adam(model.parameters(), lr=0.003), 94)
+    run = recorded()
+    steps = run.scalar("tv/grad_norm")
+    assert sorted(steps)[-1] == 100
+    assert len(steps) >= 101 // interval
+    assert {step for step, rate in run.scalar("tv/lr/0").items() if rate == 0.1} <= set(range(7))
+    assert run.scalar("tv/lr/0")[100] == 0.003
+    row = run.samples("parameter")[100]["0.weight"]
+    assert row["adam_update_factor"] > 0 and row["update_ratio"] > 0
+
+
+@pytest.mark.parametrize("interval", [1, 100])
+def test_optimizers_of_an_inner_loop_stand_in_for_the_outer_one_once_at_most(
+    recorded: Any, train: Any, interval: int
+) -> None:
+    model = net()
+    outer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, outer, interval=interval, strict=True)
+    for _ in range(50):
+        train(model, torch.optim.SGD(model.parameters(), lr=0.2), 3)
+        train(model, outer, 1)
+    run = recorded()
+    steps = sorted(run.scalar("tv/lr/0"))
+    assert steps[-1] <= 52
+    rates = {step: rate for step, rate in run.scalar("tv/lr/0").items() if step > 3}
+    assert set(rates.values()) <= {0.1}
+    assert run.scalar("tv/lr/1") == {}
+
+
+class Outer(torch.optim.Optimizer):
+    """Steps another optimizer, then moves all weights on by 0.5."""
+
+    def __init__(self, inner: torch.optim.Optimizer) -> None:
+        super().__init__(inner.param_groups[0]["params"], {})
+        self.inner = inner
+
+    def step(self, closure: Any = None) -> None:
+        self.inner.step()
+        with torch.no_grad():
+            for weight in self.param_groups[0]["params"]:
+                weight += 0.5
+
+
+@pytest.mark.parametrize("passed", ["outer", "inner"])
+def test_a_step_inside_of_another_counts_as_one_and_all_that_it_moves(
+    recorded: Any, train: Any, passed: str
+) -> None:
+    model = net()
+    inner = torch.optim.SGD(model.parameters(), lr=1e-6)
+    outer = Outer(inner)
+    tv.watch(model, outer if passed == "outer" else inner, interval=50, strict=True)
+    before: list[float] = []
+    for step in range(101):
+        if step == 100:
+            before.append(float(model[2].weight.detach().double().norm()))
+        train(model, outer, 1)
+    run = recorded()
+    assert sorted(run.samples("parameter")) == [0, 50, 100]
+    ratio = run.samples("parameter")[100]["2.weight"]["update_ratio"]
+    assert ratio == pytest.approx(0.5 * 24**0.5 / before[0], rel=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own use of it
+@pytest.mark.parametrize("interval", [1, 100])
+def test_transforms_of_functions_beside_the_training_are_left_alone(
+    recorded: Any, train: Any, interval: int
+) -> None:
+    model, criterion = net(), nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tv.watch(model, optimizer, criterion=criterion, interval=interval, strict=True)
+    own = dict(model.named_parameters())
+    inputs, labels = torch.randn(5, 8), torch.arange(5) % 4
+
+    def loss(weights: dict[str, torch.Tensor], sample: Any, label: Any) -> Any:
+        return criterion(torch.func.functional_call(model, weights, (sample,)), label)
+
+    for _ in range(12):
+        directions = ({name: torch.ones_like(weight) for name, weight in own.items()},)
+        torch.func.jvp(lambda weights: loss(weights, inputs, labels), (own,), directions)
+        torch.func.hessian(lambda bias: loss({**own, "2.bias": bias}, inputs, labels))(
+            own["2.bias"]
+        )
+        with torch.no_grad():
+            of_each = torch.func.vmap(model)(inputs)
+        train(model, optimizer, 1)
+    assert of_each.shape == (5, 4)
+    run = recorded()
+    assert run.events("monitor") == []
+    assert sorted(run.samples("activation")) == (list(range(12)) if interval == 1 else [0])
+
+
 def test_half_precision_training_is_measured(recorded: Any, train: Any) -> None:
     model = net().to(torch.bfloat16)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

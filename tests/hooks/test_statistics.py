@@ -104,7 +104,34 @@ def test_the_gradient_norm_over_millions_of_like_elements_keeps_its_digits(
     assert GradientNorm(holes).value == pytest.approx(exact, rel=1e-4)
 
 
+@pytest.mark.parametrize("unit", [1e-30, 1.0, 1e30, 1e200])
+def test_the_norm_of_float64_gradients_of_any_size(unit: float) -> None:
+    gradients = [torch.full((3,), 3 * unit, dtype=torch.float64) for _ in range(3)]
+    gradients[1] = torch.full((2, 2), 4 * unit, dtype=torch.float64)
+    exact = math.sqrt(6 * 9 + 4 * 16) * unit
+    assert GradientNorm(gradients).value == pytest.approx(exact, rel=1e-9, abs=0)
+    assert GradientNorm(gradients[:1]).value == pytest.approx(math.sqrt(27) * unit, rel=1e-9, abs=0)
+    gradients[0] = torch.tensor([math.inf, 1.0], dtype=torch.float64)
+    assert GradientNorm(gradients).value == math.inf
+
+
 FLOATS = st.floats(-1, 1, allow_subnormal=False, width=32)
+
+
+@pytest.mark.parametrize("size", [5, 20_000, 1_200_000])
+@pytest.mark.parametrize("unit", [1e-200, 1e-30, 1.0, 1e30, 1e200])
+def test_float64_values_of_any_size_are_measured(size: int, unit: float) -> None:
+    values = torch.arange(size, dtype=torch.float64) * unit
+    taken = stats.moments(values, zeros=True)
+    # Of 0, 1, ..., n - 1: the mean is (n - 1) / 2, the variance (n^2 - 1) / 12.
+    bound = 1e-2 if size > stats.SUBSAMPLE_ABOVE else 1e-9
+    assert taken.mean == pytest.approx((size - 1) / 2 * unit, rel=bound, abs=0)
+    assert taken.std == pytest.approx(math.sqrt((size**2 - 1) / 12) * unit, rel=bound, abs=0)
+    square = (size - 1) * (2 * size - 1) / 6
+    assert taken.rms == pytest.approx(math.sqrt(square) * unit, rel=bound, abs=0)
+    assert taken.absmax == (size - 1) * unit
+    assert taken.zero_fraction == pytest.approx(1 / size, abs=2e-5)
+    assert taken.nonfinite == 0
 
 
 @given(
@@ -146,6 +173,31 @@ def test_large_tensors_keep_their_stated_bounds(size: int, scale: float, offset:
     assert taken.mean == pytest.approx(exact.mean(), rel=bound)
     assert taken.zero_fraction == pytest.approx((exact == 0).mean(), abs=bound)
     assert taken.absmax == pytest.approx(exact.max(), rel=1e-6)
+
+
+DRAWN: dict[str, tuple[float, Callable[[torch.Tensor], torch.Tensor]]] = {
+    "uniform": (1.8, lambda u: u - 0.5),
+    "two values": (1.0, lambda u: torch.where(u < 0.5, 1.0, -1.0)),
+    "exponential": (6.0, lambda u: (u - 0.5).sign() * (1 - (2 * u - 1).abs()).clamp(1e-7).log()),
+    "mostly zero": (25.0, lambda u: (u < 0.04).float() * torch.where(u < 0.02, 1.0, -1.0)),
+}
+"""Kurtosis of a distribution with mean 0, and how it is made of numbers between 0 and 1."""
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_the_error_of_a_sub_sample_is_the_one_that_is_stated(name: str) -> None:
+    kurtosis, make = DRAWN[name]
+    generator = torch.Generator().manual_seed(1)
+    size, draws = stats.SUBSAMPLE_ABOVE + 1024, 12
+    stated = math.sqrt((kurtosis - 1) / (4 * stats.SUBSAMPLE / 2))
+    errors = []
+    for _ in range(draws):
+        tensor = make(torch.rand(size, generator=generator)).view(-1, 1024)
+        exact = float(tensor.double().square().mean().sqrt())
+        taken = stats.moments(tensor)
+        errors += [float(taken.rms) / exact - 1, float(taken.std) / exact - 1]
+    assert max(map(abs, errors)) <= max(4 * stated, 1e-4)
+    assert math.sqrt(np.mean(np.square(errors))) <= max(1.3 * stated, 1e-4)
 
 
 @pytest.mark.parametrize("size", [16_000, 65_536, 131_072, 1_000_000])

@@ -46,6 +46,20 @@ def modules_added_later(zoo: Session) -> None:
     zoo.classify(model, optimizer, after=grow)
 
 
+def layer_replaced_later(zoo: Session) -> None:
+    model = small_net()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    zoo.watch(model, optimizer)
+
+    def exchange(step: int) -> None:
+        if step == 2:
+            model[2] = nn.Linear(model[2].in_features, 4)
+            optimizer.param_groups[0]["params"] = list(model.parameters())
+            optimizer.state.clear()
+
+    zoo.classify(model, optimizer, after=exchange)
+
+
 def parameters_unfrozen_later(zoo: Session) -> None:
     model = small_net()
     model[0].requires_grad_(False)
@@ -116,14 +130,52 @@ def functional_call(zoo: Session) -> None:
     )
 
 
+def function_transforms(zoo: Session) -> None:
+    """Gradients of each sample, which are averaged."""
+    model = small_net()
+    own = dict(model.named_parameters())
+    optimizer = torch.optim.SGD(own.values(), lr=0.1)
+    zoo.watch(model, optimizer)
+
+    def loss_of(weights: dict[str, Tensor], sample: Tensor, label: Tensor) -> Tensor:
+        logits = torch.func.functional_call(model, weights, (sample[None],))
+        return nn.functional.cross_entropy(logits, label[None])
+
+    of_each = torch.func.vmap(torch.func.grad_and_value(loss_of), in_dims=(None, 0, 0))
+    for _ in range(STEPS):
+        inputs, labels = torch.randn(12, 8), torch.randint(0, 4, (12,))
+        optimizer.zero_grad()
+        if zoo.simple:
+            loss = nn.functional.cross_entropy(model(inputs), labels)
+            loss.backward()
+        else:
+            gradients, losses = of_each(own, inputs, labels)
+            for name, parameter in own.items():
+                parameter.grad = gradients[name].mean(0).detach()
+            loss = losses.mean()
+        zoo.step(optimizer)
+        zoo.loss(loss)
+
+
+_TRANSFORMED = "inside a transform a value stands for those of many samples, and looking would become a part of it"
+_NO_LOSS = "no backward pass begins with the loss of a transform: a gradient is named"
 CONDITIONS = [
     Condition("parametrisation: weight norm", weight_norm),
     Condition("parametrisation: spectral norm", spectral_norm),
     Condition("lazy modules", lazy_modules),
     Condition("modules added in mid-training", modules_added_later),
+    Condition("a layer replaced in mid-training", layer_replaced_later),
     Condition("parameters unfrozen in mid-training", parameters_unfrozen_later),
     Condition("frozen parts", frozen_parts),
     Condition("sparse gradients, SparseAdam", sparse_gradients),
     Condition("low-rank adapters", low_rank_adapters),
     Condition("torch.func.functional_call", functional_call),
+    Condition(
+        "torch.func transforms (vmap, grad)",
+        function_transforms,
+        {
+            **dict.fromkeys(("activations", "dead units", "histograms"), _TRANSFORMED),
+            "non-finite watch": _NO_LOSS,
+        },
+    ),
 ]

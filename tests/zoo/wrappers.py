@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import warnings
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from tests.zoo.architectures import small_net
 from tests.zoo.harness import Condition, Train
-from tests.zoo.session import Session
+from tests.zoo.session import STEPS, Session
 
 
 class Checkpointed(nn.Module):
@@ -97,6 +98,81 @@ def compiled_part(zoo: Session) -> None:
         zoo.classify(model, optimizer)
 
 
+def compiled_optimizer(zoo: Session) -> None:
+    torch._dynamo.reset()
+    model = small_net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    zoo.watch(model, optimizer)
+
+    def step() -> None:
+        optimizer.step()
+
+    compiled = step if zoo.simple else torch.compile(step, backend="eager")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(STEPS):
+            inputs, labels = torch.randn(12, 8), torch.randint(0, 4, (12,))
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(inputs), labels)
+            loss.backward()
+            zoo.step(optimizer, by=compiled)
+            zoo.loss(loss)
+
+
+def compiled_step(zoo: Session) -> None:
+    torch._dynamo.reset()
+    model = small_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    zoo.watch(model, optimizer)
+
+    def backward(inputs: Tensor, labels: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(inputs), labels)
+        loss.backward()
+        return loss
+
+    @torch.compile(backend="eager")
+    def step(inputs: Tensor, labels: Tensor) -> Tensor:
+        loss = backward(inputs, labels)
+        optimizer.step()
+        return loss
+
+    def whole(inputs: Tensor, labels: Tensor) -> None:
+        zoo.loss(step(inputs, labels))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(STEPS):
+            batch = torch.randn(12, 8), torch.randint(0, 4, (12,))
+            if zoo.simple:
+                zoo.loss(backward(*batch))
+                zoo.step(optimizer)
+            else:
+                zoo.step(optimizer, by=partial(whole, *batch))
+
+
+def compiled_clipping(zoo: Session) -> None:
+    torch._dynamo.reset()
+    model = small_net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    zoo.watch(model, optimizer)
+
+    def clip() -> Tensor:
+        return nn.utils.clip_grad_norm_(model.parameters(), 0.05)
+
+    clipped = clip if zoo.simple else torch.compile(clip, backend="eager", fullgraph=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(STEPS):
+            inputs, labels = torch.randn(12, 8), torch.randint(0, 4, (12,))
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(inputs), labels)
+            loss.backward()
+            clipped()
+            zoo.step(optimizer)
+            zoo.loss(loss)
+
+
 def traced(zoo: Session) -> None:
     model = small_net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -139,6 +215,8 @@ def symbolically_traced(zoo: Session) -> None:
 
 _CODE = "compiled code calls no modules"
 _WHOLE = dict.fromkeys(("activations", "dead units", "histograms"), _CODE)
+_CLIPPED = "the gradients are as compiled code has clipped them"
+_NO_LOSS = "the loss is inside compiled code: a gradient is named"
 _PART = dict.fromkeys(("activations", "dead units"), _CODE)
 _COMPILER = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
 
@@ -159,6 +237,11 @@ CONDITIONS = [
     ),
     Condition("torch.compile, module.compile()", compiled_in_place, _PART),
     Condition("torch.compile of a part", compiled_part, _PART),
+    Condition("torch.compile of clip_grad_norm_", compiled_clipping, note=_CLIPPED),
+    Condition("torch.compile of the optimizer's step", compiled_optimizer, slow=True),
+    Condition(
+        "torch.compile of a whole step", compiled_step, {**_WHOLE, "non-finite watch": _NO_LOSS}
+    ),
     Condition("torch.jit.trace", traced),
     Condition("torch.fx.symbolic_trace", symbolically_traced),
 ]
