@@ -241,7 +241,9 @@ class Guard:
             unread = aftermath in self._quiet.kept
             if not unread:
                 self._quiet.kept.append(aftermath)
-            if unread or step == self._unplaced:  # or the next loss may be one that does not show it
+            if (
+                unread or step == self._unplaced
+            ):  # or the next loss may be one that does not show it
                 self._explain(aftermath)
         if self.doubts:
             self.settle(step)
