@@ -101,27 +101,30 @@ class StepStatistics:
         if members.small is not None:
             members.small.take_weights()
 
-    def take_gradients(self, scale: Tensor | None = None) -> Tensor | None:
+    def take_gradients(self, scale: Tensor | None = None) -> float | None:
         """Takes the gradients, as the optimizer gets them before clipping; a second call does nothing.
 
-        `scale`: what a gradient scaler left them multiplied with. Returns those of the small parameters, still
-        multiplied, as one tensor; None where they do not fit into one.
+        `scale`: what a gradient scaler left them multiplied with. Returns the norm over those of the small parameters;
+        None where they were not taken together.
         """
         if self._taken:
             return None
         self._taken = True
         factor = None if scale is None else 1.0 / number(scale)
-        large, copy = self.members.large, None
+        large, norm = self.members.large, None
         small = self.members.small
         if small is not None:
             known = 1.0 if factor is None else factor
-            copy = small.take_gradients(known) if isinstance(known, float) else None
-            large = large if copy is not None else large + small.members
+            if isinstance(known, float) and small.take_gradients(known):
+                small.measure(self._draft, self._histograms)
+                norm = small.norm
+            else:
+                large = large + small.members
         for row, tensor in large:
             gradient = None if tensor.grad is None else plain(tensor.grad)
             if gradient is not None:
                 self._take("grad", row, gradient, factor)
-        return copy
+        return norm
 
     def _take(self, prefix: str, row: int, tensor: Tensor, factor: Number | None = None) -> None:
         known = values(tensor)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -42,10 +43,13 @@ class SmallSet:
         self._stepped: list[int] = []
         """Those with a gradient, by their place here."""
         self._factor = 1.0
+        self._weights: list[Moments[float]] | None = None
+        """Of the weights before the step, once they are measured."""
+        self.norm = 0.0
+        """Over all gradients that were measured."""
         self._slotted: list[int] = []
-        """Those for whose gradients there are `_slots`, in `_copy`."""
+        """Those for whose gradients there are `_slots`."""
         self._slots: list[Tensor] = []
-        self._copy = torch.empty(0)
         self._slices: dict[int, Array] = {}
 
     @property
@@ -64,24 +68,24 @@ class SmallSet:
     def take_weights(self) -> None:
         """Copy the weights, before the optimizer moves them."""
         np.concatenate(self._views, out=self._room[: self._count])
-        self._stepped = []
+        self._stepped, self._weights = [], None
 
-    def take_gradients(self, factor: float) -> Tensor | None:
-        """Copy the gradients, of which `factor` times as much counts: as one tensor, None where they do not fit into
-        one. Those without one have not stepped."""
+    def take_gradients(self, factor: float) -> bool:
+        """Copy the gradients, of which `factor` times as much counts, and whether that could be done. Those without one
+        have not stepped."""
         gradients = [tensor.grad for tensor in self.tensors]
         given = [gradient for gradient in gradients if gradient is not None]
         if not all(type(gradient) is Tensor and not gradient.requires_grad for gradient in given):
-            return None
+            return False
         stepped = [i for i, gradient in enumerate(gradients) if gradient is not None]
         if stepped != self._slotted:
             self._make_slots(stepped)
         try:
             torch._foreach_copy_(self._slots, given)
         except RuntimeError:  # sparse ones
-            return None
+            return False
         self._stepped, self._factor = stepped, factor
-        return self._copy
+        return True
 
     @property
     def gradients(self) -> dict[int, Array]:
@@ -92,8 +96,8 @@ class SmallSet:
         """Find the places of the gradients of these, end to end."""
         behind = torch.from_numpy(self._room[self._count :])
         sizes = [self._sizes[i] for i in stepped]
-        self._copy = behind[: sum(sizes)]
-        parts = list(zip(stepped, torch.split(self._copy, sizes), strict=True))
+        slots = torch.split(behind[: sum(sizes)], sizes)
+        parts = list(zip(stepped, slots, strict=True))
         self._slots = [part.view(self.tensors[i].shape) for i, part in parts]
         self._slices = {id(self.tensors[i]): part.numpy() for i, part in parts}
         self._slotted = stepped
@@ -105,7 +109,9 @@ class SmallSet:
 
         `adam`: update factor and share ruled by eps of each.
         """
-        weights = self._measure(draft, histograms)
+        if self._weights is None:  # gradients of another kind
+            self.measure(draft, histograms)
+        weights = self._weights or []
         if not self.is_current:  # given other data in the meantime
             return []
         changes = self._measure_update(draft, weights, adam)
@@ -113,8 +119,8 @@ class SmallSet:
         suspects = [tensor for tensor, change in found if not math.isfinite(change)]
         return [tensor for tensor in suspects if not all_finite([tensor.detach()])]
 
-    def _measure(self, draft: Draft, histograms: bool) -> list[Moments[float]]:
-        """Fill the rows of weights and gradients; returns the moments of the weights."""
+    def measure(self, draft: Draft, histograms: bool) -> None:
+        """Fill the rows of weights and gradients: best when both were just copied, as they are in the caches."""
         count, rows = len(self._rows), [self._rows[i] for i in self._stepped]
         sizes = self._sizes + tuple(self._sizes[i] for i in self._stepped)
         values = self._room[: sum(sizes)]
@@ -131,7 +137,9 @@ class SmallSet:
             draft.count_all("weight", self._rows, counts[:count])
             if rows:
                 draft.count_all("gradient", rows, counts[count:])
-        return moments[:count]
+        self._weights = moments[:count]
+        squares = (m.rms * m.rms * size for m, size in zip(moments, sizes, strict=True))
+        self.norm = math.sqrt(sum(islice(squares, count, None)))
 
     def _measure_update(
         self, draft: Draft, weights: list[Moments[float]], adam: Sequence[Any]

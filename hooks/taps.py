@@ -91,10 +91,14 @@ class Taps:
         self._done.clear()
         self._copied, self._elements = [], 0
 
-    def finish(self) -> None:
-        """The step's forward passes are over: what was copied of them can be measured."""
+    def measure(self) -> None:
+        """A forward pass is over: measure what was copied of it, while that is in the caches."""
         if self._draft is not None and self._copied:
             self._measure(self._draft)
+
+    def finish(self) -> None:
+        """The step's forward passes are over."""
+        self.measure()
         self.end()
 
     def forget(self, layers: dict[nn.Module, str]) -> None:
