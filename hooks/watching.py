@@ -115,14 +115,15 @@ class Watch:
             self._backward.before_norm_clipping,
             self.observer.see_evaluation,
         )
-        self._changes = Changes(self._changed)
-        self._has_changed = False
-        """Whether an optimizer was given parameters since they were followed."""
-        self._followed = 0
-        """The version of the registry that all is made for."""
+        self._changes = Changes(
+            self.registry,
+            self._optimizers,
+            self.quiet,
+            emitter.rows["parameter"],
+            self._models_changed,
+        )
         self._handles: list[RemovableHandle] = []
         self._first = 0
-        self._refreshed = -1
 
     # Attaching
 
@@ -144,7 +145,7 @@ class Watch:
             self.criteria.add(criterion)
         self._timetable.pace.resume(pace, self.completed)
         self._optimizers.forget_members()
-        self._follow_models()
+        self._changes.follow()
         self.guard.resize()
         if not self._handles:
             self._handles = [
@@ -256,10 +257,6 @@ class Watch:
         if self._drafts.empty and self.guard.is_calm:
             self.quiet.begin(self._optimizers.primary_aftermath(), self._timetable.next_step)
 
-    def _changed(self, optimizer: Optimizer) -> None:
-        if any(known is optimizer for known in self._optimizers.known):
-            self._has_changed, self.quiet.on = True, False
-
     def _look_now(self) -> None:
         """The loss stands out: see at least the gradients and the update of the step under way."""
         if self._drafts.current is None and self.completed >= self._timetable.pace.next_step:
@@ -295,9 +292,9 @@ class Watch:
         if self.quiet.on:
             return
         if self._drafts.empty:
-            if self._has_changed:
+            if self._changes.pending:
                 with self._looking_at_gradients:
-                    self._follow_models()
+                    self._changes.follow()
             return
         with self._looking_at_gradients, self._shards.failing:
             if self._optimizers.begin(optimizer) and not self._drafts.is_behind(optimizer):
@@ -321,7 +318,7 @@ class Watch:
     def _keep(self, optimizer: Optimizer) -> None:
         fresh = not self.quiet.kept and self.quiet.pending < 0  # a loss came since the last step
         if fresh and self._optimizers.take_over(optimizer):
-            self._follow_models()
+            self._changes.follow()
         aftermath = self._optimizers.aftermaths.get(id(optimizer))
         if aftermath is None:
             return
@@ -366,28 +363,14 @@ class Watch:
         if draft is None or not draft.sampled:
             return
         histograms = self._timetable.with_histograms
-        due = (
-            self._has_changed
-            or self._timetable.follows_models
-            or self._optimizers.has_changed(optimizer)
-        )
-        if due and self._refreshed != draft.step:
-            self._refreshed = draft.step
-            self._follow_models()
+        self._changes.follow_before(draft.step, optimizer, self._timetable.follows_models)
         self._parameters.take_weights(optimizer, draft, histograms)
 
-    def _follow_models(self) -> None:
-        """Follow changes of the models and place the parameter rows."""
-        self._has_changed = False
-        self.registry.refresh()
-        if self.registry.version != self._followed or self._optimizers.have_changed():
-            self._followed = self.registry.version
-            self._parameters.forget()
-            self._taps.forget(self.registry.layers)
-            self._optimizers.forget_members()
-            self.guard.resize()
-        self._optimizers.renew()
-        self.registry.place_parameters(self._emitter.rows["parameter"], self._optimizers.held())
+    def _models_changed(self) -> None:
+        """Let go of what is known of the models."""
+        self._parameters.forget()
+        self._taps.forget(self.registry.layers)
+        self.guard.resize()
 
     def _look_at_update(self, optimizer: Optimizer) -> None:
         spoiled = self._parameters.take_update(optimizer)
@@ -421,7 +404,7 @@ class Watch:
         draft.scalars.update(self._optimizers.rates())
         draft.scalars.update(self.criteria.scalars())
         if self.completed == self._first:
-            self._follow_models()
+            self._changes.follow()
         self._timetable.samples += draft.sampled
         self.observer.fill(draft)
         self._close_span(draft)

@@ -62,6 +62,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.fixture(autouse=True, scope="session")
+def quick_calibration():
+    """Each watched training takes 25 ms to learn what watching costs it, which no test asks for."""
+    from trainvitals.hooks import calibration
+
+    calibration._ROUNDS = 3
+
+
 class MadeRun:
     """Records of one stream with plausible statistics of twelve layers. `sick`: a jump of the learning
     rate that ends in NaN. `names` replaces layer names."""
