@@ -176,6 +176,7 @@ def isolated(function: Callable[..., T], *arguments: Any) -> T:
 
 
 def _answer(writer: Any, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         writer.send(function(*arguments))

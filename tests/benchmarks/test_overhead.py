@@ -24,8 +24,10 @@ from benchmarks.overhead.plain import PlainCollector
 
 ROOT = Path(__file__).parent.parent.parent
 STARTER = """
-import subprocess, sys
+import signal, subprocess, sys
 from benchmarks.overhead import compare
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 
 compare.PATIENCE_S = 1
 compare.isolated(subprocess.run, ["sh", "-c", "touch $0; exec sleep 100", sys.argv[1]])
