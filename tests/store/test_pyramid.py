@@ -99,3 +99,18 @@ def test_nodes_survive_with_and_without_counts(dtype, level):
         found = tiles.unpack_nodes([body], dtype, rows.stop - rows.start, 8, level)
         for own, put in zip(found.fields, nodes[rows].fields, strict=True):
             assert np.array_equal(own[0], put)
+
+
+def test_what_is_written_to_one_field_of_a_record_as_a_node_is_in_no_other():
+    values = np.array([[np.nan, 2.0]])
+    nodes = pyramid.writable(pyramid.leaves(values, np.float64(MISSING)))
+    numbers, counts = np.array([-1.0, 3.0, 1.0, 3.0]), np.array([2, 0])
+    nodes.put(np.s_[:, :1], pyramid.Nodes(*numbers.reshape(4, 1, 1), *counts.reshape(2, 1, 1)))
+    assert [field.tolist() for field in nodes.fields] == [
+        [[-1.0, 2.0]],
+        [[3.0, 2.0]],
+        [[1.0, 2.0]],
+        [[3.0, 2.0]],
+        [[2, 1]],
+        [[0, 0]],
+    ]

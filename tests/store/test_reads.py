@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from trainvitals.app.store import Store
@@ -94,6 +94,7 @@ def fill(store, make, attempts, seed, every):
     suppress_health_check=[HealthCheck.too_slow],
 )
 @given(training=trainings(), points=st.sampled_from([1, 7, 60, 1000]), cut=st.integers(0, 3000))
+@example(training=([(0, 1), (1, 1), (1, 2)], 411708, 1), points=1, cut=0)
 def test_charts_equal_a_recomputation_at_every_zoom(
     tmp_path_factory, sender_to, training, points, cut
 ):
