@@ -253,7 +253,7 @@ def empty(rows: int, count: int) -> Nodes:
 
 
 def writable(nodes: Nodes) -> Nodes:
-    """`nodes` in arrays that may be written to and hold any number, each field in one of its own (not so in `leaves`)."""
+    """`nodes` in arrays that may be written to and hold any number, one for each field (unlike in `leaves`)."""
     apart = len(set(map(id, nodes.fields))) == len(nodes.fields)
     free = all(field.flags.writeable for field in nodes.fields)
     if apart and free and nodes.min.dtype == np.float64:
