@@ -121,19 +121,18 @@ class ParameterLook:
         scale = given if isinstance(given, Tensor) else None
         few = self._optimizers.has_few_elements(optimizer)
         statistics = look.statistics.get(id(optimizer))
-        norms: list[Number] = []
+        left, norms = members, list[Number]()
         if statistics is not None:
             small_norm, known = statistics.take_gradients(scale), statistics.members
             if small_norm is not None and known.holds_small:
                 norms.append(small_norm)
-                members = [p for p in members if id(p.tensor) not in known.small_ids]
+                left = [p for p in members if id(p.tensor) not in known.small_ids]
             if self._optimizers.is_primary(optimizer):
                 small = known.small.gradients if known.small is not None else {}
-                held = self._optimizers.members(optimizer)
-                along = alongside(optimizer, held, known.memory, small)
+                along = alongside(optimizer, members, known.memory, small)
                 if along is not None:
                     draft.scalars["tv/grad_along"] = along
-        gradients = [local(p.tensor.grad) for p in members if p.tensor.grad is not None]
+        gradients = [local(p.tensor.grad) for p in left if p.tensor.grad is not None]
         if gradients or not norms:
             norms.append(GradientNorm(gradients, scale, few).value)
         norm = look.norms[id(optimizer)] = root_of_squares(norms)

@@ -98,6 +98,15 @@ def compiled_part(zoo: Session) -> None:
         zoo.classify(model, optimizer)
 
 
+def _backward(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
+    """The loss of a new batch, after its backward pass."""
+    inputs, labels = torch.randn(12, 8), torch.randint(0, 4, (12,))
+    optimizer.zero_grad()
+    loss = nn.functional.cross_entropy(model(inputs), labels)
+    loss.backward()
+    return loss
+
+
 def compiled_optimizer(zoo: Session) -> None:
     torch._dynamo.reset()
     model = small_net()
@@ -111,10 +120,7 @@ def compiled_optimizer(zoo: Session) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for _ in range(STEPS):
-            inputs, labels = torch.randn(12, 8), torch.randint(0, 4, (12,))
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(model(inputs), labels)
-            loss.backward()
+            loss = _backward(model, optimizer)
             zoo.step(optimizer, by=compiled)
             zoo.loss(loss)
 
@@ -164,10 +170,7 @@ def compiled_clipping(zoo: Session) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for _ in range(STEPS):
-            inputs, labels = torch.randn(12, 8), torch.randint(0, 4, (12,))
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(model(inputs), labels)
-            loss.backward()
+            loss = _backward(model, optimizer)
             clipped()
             zoo.step(optimizer)
             zoo.loss(loss)
