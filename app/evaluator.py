@@ -49,7 +49,11 @@ CACHED: Final = 100
 class Evaluator:
     """Judges the runs of one database, and delivers their alerts."""
 
-    def __init__(self, store_path: Path | str, settings: Settings) -> None:
+    def __init__(
+        self, store_path: Path | str, settings: Settings, stop: threading.Event | None = None
+    ) -> None:
+        """stop: what ends the judging when it is set, after the record that is being judged."""
+        self._stop = stop or threading.Event()
         self._store = Store.open(store_path)
         self._path = store_path
         self._settings = settings
@@ -68,7 +72,11 @@ class Evaluator:
         """Runs whose saved state may be of an earlier release; the newest last."""
 
     def close(self) -> None:
-        """Close the database."""
+        """Leave the runs to whoever comes next, and close the database."""
+        try:
+            self._store.release(self._owner)
+        except StoreError:
+            logger.warning("The leases stay until their time is up.", exc_info=True)
         self._store.close()
 
     def tick(self, now: float) -> int:
@@ -82,6 +90,8 @@ class Evaluator:
         self._policy = self._policy_file.current()
         judged = 0
         for run in self._store.claim(self._owner, LEASE_S, now):
+            if self._stop.is_set():
+                break
             if self._skip_until.get(run, 0.0) > now:
                 continue
             try:
@@ -115,6 +125,8 @@ class Evaluator:
         cursor = dict(cursor)
         working = set(engine.broken)
         for stream, record in records:
+            if self._stop.is_set():
+                break  # what is judged is kept, and the rest is new to the next evaluator
             engine.feed(stream, record)
             cursor[f"{stream.attempt}/{stream.rank}"] = record.seq + 1
         for rule in engine.broken.keys() - working:
@@ -159,8 +171,9 @@ class Evaluator:
         self._engines.pop(run, None)
         self._anew.pop(run, None)
 
-    def run_forever(self, stop: threading.Event) -> None:
-        """Judge, deliver and tidy up until `stop` is set. A slow channel delays no judgement and no other channel."""
+    def run_forever(self) -> None:
+        """Judge, deliver and tidy up until it is to stop. A slow channel delays no judgement and no other channel."""
+        stop = self._stop
         janitor = Janitor(self._store, self._settings.policy)
         threads = [
             threading.Thread(target=_deliver, args=(courier, stop), name=f"delivery-{courier.name}")
@@ -218,9 +231,9 @@ def main() -> None:
         signal.signal(number, lambda *_: stop.set())
     if arguments.parent:
         threading.Thread(target=_follow, args=(arguments.parent, stop), daemon=True).start()
-    evaluator = Evaluator(arguments.database, Settings.from_env(database=arguments.database))
+    evaluator = Evaluator(arguments.database, Settings.from_env(database=arguments.database), stop)
     try:
-        evaluator.run_forever(stop)
+        evaluator.run_forever()
     finally:
         evaluator.close()
 

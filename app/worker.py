@@ -1,5 +1,7 @@
 """The gunicorn worker: what it answers before the app is asked, it answers as JSON, as the API does.
 
+A connection on which nothing is asked costs no thread, and the end of the worker does not wait for it.
+
 Each run has a worker that is its home: the pages that follow it are brought there, so that what is new of the run is
 made by one worker and not by each.
 """
@@ -7,9 +9,11 @@ made by one worker and not by each.
 import itertools
 import json
 import re
+import selectors
 import socket
 import time
 import zlib
+from functools import partial
 from typing import Any
 
 from gunicorn import util
@@ -69,6 +73,32 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self.stands_back = False
             time.sleep(STAND_BACK_S)
         super().accept(listener)
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Let a thread answer; a new connection waits for its first byte beside those that are kept.
+
+        Browsers open some ahead of need, and for each a thread would wait for seconds, and the worker's end with it.
+        """
+        if conn.initialized or conn.data_ready:
+            super().enqueue_req(conn)
+            return
+        conn.set_timeout()
+        self.pending_conns.append(conn)
+        answer = partial(self.on_pending_socket_readable, conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, answer)
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Have what was asked answered. A worker that is to end then closes the connections on which nothing was.
+
+        A request that is on its way at that moment is lost unread, as it is when a kept connection's time is up:
+        browsers and senders ask again.
+        """
+        super().wait_for_and_dispatch_events(timeout)
+        if not self.alive:
+            for conn in (*self.keepalived_conns, *self.pending_conns):
+                conn.timeout = 0.0
+            self.murder_keepalived()
+            self.murder_pending()
 
     def init_process(self) -> None:
         """Answer requests until the end."""

@@ -40,6 +40,13 @@ def claim(database: Database, owner: str, ttl_s: float, now: float) -> list[str]
         return [run_id for _, run_id in waiting]
 
 
+def release(connection: sqlite3.Connection, owner: str) -> None:
+    """Hand back all leases of one who ends."""
+    connection.execute(
+        "UPDATE evaluations SET owner = '', leased_until = 0 WHERE owner = ?", (owner,)
+    )
+
+
 def evaluation(connection: sqlite3.Connection, run_id: str) -> Evaluation:
     """How far the rules have read a run."""
     row = connection.execute(

@@ -1,5 +1,6 @@
 """`trainvitals serve` as a process: start, stop, crash, restart."""
 
+import contextlib
 import os
 import re
 import signal
@@ -108,6 +109,34 @@ def test_sigterm_ends_it_too_even_with_an_open_connection(serve, tmp_path):
         process.terminate()
         assert process.wait(20) == 0
     assert "Traceback" not in (tmp_path / "stderr").read_text()
+
+
+@pytest.mark.slow
+def test_what_is_being_sent_when_the_server_ends_is_taken_in(serve):
+    process, url = serve()
+    address = ("127.0.0.1", int(url.rsplit(":", 1)[1]))
+    body = batch(0, 5)
+    head = f"POST /api/v1/runs/run-1/batches HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    with contextlib.ExitStack() as stack:
+        silent, kept, asking = [
+            stack.enter_context(socket.create_connection(address, timeout=60)) for _ in range(3)
+        ]
+        kept.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        heard = b""
+        while not heard.endswith(b"}"):
+            heard += kept.recv(4096)
+        asking.sendall(head.encode() + f"Content-Type: {BATCH['Content-Type']}\r\n\r\n".encode())
+        asking.sendall(body[:-1])
+        time.sleep(0.5)  # until it is taken in
+        process.terminate()
+        assert silent.recv(1) == kept.recv(1) == b""
+        asking.sendall(body[-1:])
+        answer = b"".join(iter(lambda: asking.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b'"next":5' in answer
+    assert process.wait(20) == 0
+    _, url = serve()
+    assert post(url, 5, 0).json()["next"] == 5
 
 
 def test_a_taken_port_is_told_in_one_line(tmp_path):

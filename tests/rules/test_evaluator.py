@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -75,6 +76,31 @@ def test_a_crashed_evaluator_is_continued_by_another(path, sick):
     first.close()
     second.close()
     assert stored(path) == sick.engine().findings()
+
+
+def test_one_that_is_to_stop_ends_after_a_record_and_the_next_goes_on_there_at_once(
+    path, sick, monkeypatch
+):
+    send(path, sick, name="run-1")
+    send(path, sick, name="run-2")
+    stop, feed = threading.Event(), Engine.feed
+
+    def feed_ten(self, stream, record):
+        if record.seq == 9:
+            stop.set()
+        feed(self, stream, record)
+
+    monkeypatch.setattr(Engine, "feed", feed_ten)
+    first = Evaluator(path, Settings(database=path), stop)
+    first.evaluate(10.0)
+    first.close()
+    with Store.open(path) as store:
+        cursors = [store.evaluation(name).cursor for name in ("run-1", "run-2")]
+    assert cursors == [{f"{sick.stream.attempt}/{sick.stream.rank}": 10}, {}]
+    second = Evaluator(path, Settings(database=path))
+    assert drain(second, 10.0) == 2 * len(sick.records) - 10
+    second.close()
+    assert stored(path, "run-1") == stored(path, "run-2") == sick.engine().findings()
 
 
 def test_alerts_wait_in_the_outbox_with_their_findings(path, sick):

@@ -14,9 +14,14 @@ class Judgement(Part):
     def claim(self, owner: str, ttl_s: float, now: float) -> list[str]:
         """Lease to `owner` the runs with records that were not evaluated yet, and name them.
 
-        A lease lasts until `commit_evaluation`, or `ttl_s` seconds from `now` (Unix seconds).
+        A lease lasts until `commit_evaluation` or `release`, or `ttl_s` seconds from `now` (Unix seconds).
         """
         return findings.claim(self._database, owner, ttl_s, now)
+
+    def release(self, owner: str) -> None:
+        """Hand back whatever is leased to `owner`."""
+        with self._database.write() as connection:
+            findings.release(connection, owner)
 
     def evaluated(self) -> list[str]:
         """The runs that were evaluated so far, but for deleted ones; the newest last."""
