@@ -7,6 +7,7 @@ import numpy as np
 
 from trainvitals.app.rules.base import Rule
 from trainvitals.app.rules.context import Context, StepView, Table
+from trainvitals.app.rules.deadwindow import Windows
 from trainvitals.app.rules.finding import Finding, RuleState, Severity
 from trainvitals.app.rules.statistics import Curve, Persistence, Span
 from trainvitals.app.rules.thresholds import Share
@@ -54,8 +55,7 @@ class DeadReluUnits(Rule):
     units: dict[str, Unit] = msgspec.field(default_factory=dict)
     """Layers with at least a tenth of dead units, or silent."""
     samples: int = 0
-    recent: list[int] = msgspec.field(default_factory=list)
-    """Steps of the last `BATCHES` samples: a dead unit was silent in all of them."""
+    windows: Windows = msgspec.field(default_factory=Windows)
     relu_layers: int = 0
 
     def on_step(self, context: Context, view: StepView) -> None:
@@ -70,7 +70,7 @@ class DeadReluUnits(Rule):
         if not relu.any():
             return
         self.samples += 1
-        self.recent = [*self.recent[-BATCHES + 1 :], step]
+        self.windows.take(context.attempt, step, table)
         self.relu_layers = int(np.count_nonzero(relu))
         for index in np.flatnonzero(relu):
             name = table.group.rows[index].name
@@ -84,11 +84,14 @@ class DeadReluUnits(Rule):
                 unit = self.units[name] = Unit(order=int(index), feeds=feeds)
                 if self.samples > BATCHES:
                     unit.first = 0.0  # under a tenth until now
-            self._judge(context, step, unit, float(dead[index]), positions[index], zeros[index])
+            self._judge(
+                context, step, name, float(dead[index]), positions[index], float(zeros[index])
+            )
 
     def _judge(
-        self, context: Context, step: int, unit: Unit, dead: float, positions: float, zeros: float
+        self, context: Context, step: int, name: str, dead: float, positions: float, zeros: float
     ) -> None:
+        unit = self.units[name]
         unit.samples += 1
         unit.curve.add(step, dead)
         if zeros < self.dead:
@@ -111,14 +114,14 @@ class DeadReluUnits(Rule):
         calm = bool(known and dead < self.note / 2 and not silent)
         fired = unit.held.fired
         unit.held.update(step, bool(over), calm=calm, k=IN_A_ROW, n=IN_A_ROW, sure=sure)
-        if unit.held.fired and not fired and not silent:
-            since = max(self.recent[0], unit.silent_since)
-            unit.held.onset = min(unit.held.onset, since)
+        if not fired and not silent:
+            self.windows.date(name, unit.held)
         if over:
             unit.share = max(unit.share, 1.0 if silent else dead)
-        if unit.held.fired and dead >= self.dead and 0 <= unit.silent_since < unit.held.onset:
-            # Dead units show only when no earlier sample of the window had them active.
-            unit.held.onset = unit.silent_since
+        if unit.held.fired and dead >= self.dead:
+            # Where next to nothing is left active, the zeros tell at which sample of the window it fell silent.
+            if unit.held.clear <= unit.silent_since < unit.held.onset and unit.silent_since >= 0:
+                unit.held.onset = unit.silent_since
 
     def _severity(self, context: Context, unit: Unit) -> Severity:
         if unit.share > self.dead and not (context.attention and unit.first >= 0):
@@ -147,16 +150,18 @@ class DeadReluUnits(Rule):
         onset = min(unit.held.onset for unit in shown.values())
         behind = f" (behind {first.feeds})" if first.feeds else ""
         what = f"{100 * first.share:.3g} % of its units are dead"
+        clear = first.held.clear if 0 <= first.held.clear < onset else onset
+        between = f", silent from between steps {clear} and {onset} on" if clear < onset else ""
         also = f", and {len(names) - 1} more layers" if len(names) > 1 else ""
         return [
             self._report(
                 severity=severity,
                 during=Span(onset, max(unit.held.last for unit in shown.values()), not firing),
                 layers=names,
-                seen=f"{names[0]}: {what}",
+                seen=f"{names[0]}: {what}{between}",
                 expected=f"Under {100 * self.note:g} % dead units, over at least {POSITIONS:,} "
                 "samples",
-                clear=first.held.clear if first.held.clear >= 0 else onset,
+                clear=clear,
                 shares={name: round(shown[name].share, 4) for name in names[:50]},
                 curve=first.curve.evidence(f"Dead units of {names[0]}", 0.0, self.note),
                 title=f"{names[0]}{behind}: {what} since step {onset}{also}",

@@ -8,6 +8,7 @@ import numpy as np
 from trainvitals.app.rules.activations import BATCHES
 from trainvitals.app.rules.base import listing
 from trainvitals.app.rules.context import Context, StepView, Table
+from trainvitals.app.rules.deadwindow import Windows
 from trainvitals.app.rules.finding import Finding, RuleState
 from trainvitals.app.rules.layerwise import LayerRule, layers_of
 from trainvitals.app.rules.statistics import number
@@ -35,9 +36,9 @@ class DeadUnitsGrowing(LayerRule):
     least: ClassVar[Count] = 200
     """Steps that growth is measured over at least, in the beginning of a training."""
 
-    recent: list[int] = msgspec.field(default_factory=list)
-    """Steps of the last `BATCHES` samples, those before the start of the judgement among them: a unit that is dead now
-    was silent in all of them."""
+    windows: Windows = msgspec.field(default_factory=Windows)
+    seen: int = 0
+    """Samples, those before the start of the judgement among them."""
     before: dict[str, float] = msgspec.field(default_factory=dict)
     """Lowest share of each layer in the stretch before, and in the one under way."""
     now: dict[str, float] = msgspec.field(default_factory=dict)
@@ -49,11 +50,12 @@ class DeadUnitsGrowing(LayerRule):
     def on_step(self, context: Context, view: StepView) -> None:
         for table in view.activations:
             if np.isfinite(table.column("dead_fraction")).any():
-                self.recent = [*self.recent[-BATCHES + 1 :], view.step]
+                self.seen += 1
+                self.windows.take(context.attempt, view.step, table)
                 self._sample(context, view.step, table)
 
     def _sample(self, context: Context, step: int, table: Table) -> None:
-        if len(self.recent) < BATCHES or step < context.warm_up_end + self.after:
+        if self.seen < BATCHES or step < context.warm_up_end + self.after:
             return
         dead = table.column("dead_fraction")
         known = np.isfinite(dead) & (table.column("dead_positions") >= POSITIONS)
@@ -72,8 +74,8 @@ class DeadUnitsGrowing(LayerRule):
         before = {name for name, row in self.watched.items() if row.held.fired}
         self._take(step, table, growth, over, calm, k=3, n=5)
         for name, row in self.watched.items():
-            if row.held.fired and name not in before:
-                row.held.onset = min(row.held.onset, self.recent[0])
+            if name not in before:
+                self.windows.date(name, row.held)
 
     def findings(self, context: Context) -> list[Finding]:
         shown = self._shown()
@@ -104,7 +106,7 @@ class DeadUnitsGrowing(LayerRule):
         ]
 
     def _without_finding(self, context: Context) -> RuleState:
-        if not self.recent:
+        if not self.seen:
             return self._state("not applicable", "No layer with a flat zero side was seen.")
         if not self.samples:
             return self._state(

@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from torch import nn
 
 from trainvitals.app.rules.engine import Engine
 from trainvitals.app.rules.finding import Finding
+from trainvitals.hooks.deadunits import DeadUnits
 from trainvitals.hooks.wire.codec import pack_floats
 from trainvitals.hooks.wire.columns import ACTIVATION, PARAMETER
 from trainvitals.hooks.wire.records import End, Event, Layout, Record, Row, Sample, Start, Step
@@ -153,3 +155,28 @@ def _matrix(
 @pytest.fixture
 def script() -> type[Script]:
     return Script
+
+
+@pytest.fixture(scope="session")
+def silenced():
+    """A ReLU layer of 100 units as it is counted: `batch` positions a sample, of which `share(step)` of the units are
+    silent. The others are at `zeros` of their positions."""
+
+    def layer(batch, share, zeros=0.5):
+        counted, outputs = DeadUnits(nn.ReLU()), {}
+
+        def sample(step):
+            silent = round(100 * share(step))
+            if silent not in outputs:
+                output = np.ones((batch, 100), np.float32)
+                output[1 : round(zeros * batch)] = 0.0
+                output[:, :silent] = 0.0
+                outputs[silent] = output, float((output == 0).mean())
+            output, zero = outputs[silent]
+            counted.see(output, channels_first=False)
+            dead, positions = counted.read()
+            return {"dead_fraction": dead, "dead_positions": positions, "zero_fraction": zero}
+
+        return sample
+
+    return layer

@@ -1,5 +1,9 @@
 """dead-relu-units."""
 
+import math
+
+import pytest
+
 from trainvitals.hooks.wire.records import Row
 
 
@@ -40,11 +44,11 @@ def test_a_tenth_is_a_note(script):
 
 
 def test_an_obvious_case_needs_few_samples(script):
-    found = sample(script().relu_stack(2), range(8), {"relu1": dead(0.7, 256.0)}).findings()
-    assert (found["dead-relu-units"].severity, found["dead-relu-units"].first_step) == (
-        "warning",
-        0,
-    )
+    run = script().relu_stack(2)
+    for step in range(8):
+        run = sample(run, [step], {"relu1": dead(0.7, 45.0 * (step + 1))})
+    finding = run.findings()["dead-relu-units"]
+    assert (finding.severity, finding.first_step) == ("warning", 0)
     assert not sample(script().relu_stack(2), range(9), {"relu1": dead(0.7, 200.0)}).findings()
     assert not sample(script().relu_stack(2), range(5), {"relu1": dead(0.7, 2560.0)}).findings()
 
@@ -57,11 +61,60 @@ def test_a_silent_layer_is_critical_after_three_samples(script):
     assert (finding.severity, finding.first_step, finding.layers) == ("critical", 5, ["relu2"])
 
 
-def test_onset_is_when_the_zeros_came_not_when_the_window_forgot(script):
-    run = sample(script().relu_stack(2), range(40), {})
-    run = sample(run, range(40, 90, 5), {"relu2": dead(0.0, zeros=0.97)})
-    run = sample(run, range(90, 110, 5), {"relu2": dead(0.95, zeros=0.97)})
-    assert run.findings()["dead-relu-units"].first_step == 40
+@pytest.mark.parametrize("batch", [6, 32, 500])
+@pytest.mark.parametrize("death", [1, 7, 60, 133, 300, 341])
+def test_the_onset_lies_within_a_generation_after_the_death_and_clear_as_close_before(
+    script, silenced, death, batch
+):
+    silent = silenced(batch, lambda step: 0.4 if step >= 3 * death else 0.0)
+    run = script().relu_stack(2)
+    for number in range(1200):
+        run.step(3 * number, {}, None, {"relu2": silent(3 * number)})
+    finding = run.findings()["dead-relu-units"]
+    clear, generation = finding.evidence["clear"], 3 * max(20, math.ceil(1024 / batch))
+    assert clear <= 3 * death <= finding.first_step
+    assert finding.first_step == clear + generation
+    assert f"between steps {clear} and {finding.first_step}" in finding.evidence["seen"]
+
+
+@pytest.mark.parametrize("batch", [6, 32, 500])
+def test_units_that_never_lived_are_dead_since_the_first_sample(script, silenced, batch):
+    silent = silenced(batch, lambda step: 0.4)
+    run = script().relu_stack(2)
+    for step in range(200):
+        run.step(step, {}, None, {"relu2": silent(step)})
+    assert run.findings()["dead-relu-units"].first_step == 0
+
+
+def test_the_zeros_of_a_dead_layer_tell_its_onset_to_a_sample(script, silenced):
+    silent = silenced(32, lambda step: 0.96 if step >= 201 else 0.0)
+    run = script().relu_stack(2)
+    for step in range(0, 600, 3):
+        run.step(step, {}, None, {"relu2": silent(step)})
+    assert run.findings()["dead-relu-units"].first_step == 201
+
+
+def test_zeros_from_before_the_units_last_lived_are_no_onset(script, silenced):
+    silent = silenced(32, lambda step: 0.96 if step >= 400 else 0.0, zeros=0.92)
+    run = script().relu_stack(2)
+    for step in range(0, 900, 3):
+        run.step(step, {}, None, {"relu2": silent(step)})
+    assert 400 <= run.findings()["dead-relu-units"].first_step <= 400 + 3 * 32
+
+
+def test_another_attempt_counts_anew(script, silenced):
+    first, second = script("a1").relu_stack(2), script("a2").relu_stack(2)
+    alive, silent = silenced(32, lambda step: 0.0), silenced(32, lambda step: 0.4)
+    for step in range(150):
+        first.step(step, {}, None, {"relu2": alive(step)})
+        second.step(150 + step, {}, None, {"relu2": silent(step)})
+    engine = first.engine()
+    for record in second.records:
+        engine.feed(second.stream, record)
+    assert {finding.rule: finding.first_step for finding in engine.findings()} == {
+        "dead-relu-units": 150,
+        "dead-units-growing": 150,
+    }
 
 
 def test_the_layer_that_died_first_comes_first(script):

@@ -30,28 +30,28 @@ def logged(script, losses, **scalars):
 # dead-units-growing
 
 
-def with_dead_units(script, share, steps=400):
-    run = script().relu_stack(2)
-    for step in range(0, steps, 5):
-        run.step(step, {}, None, {"relu2": {"dead_fraction": share(step), "dead_positions": 2e3}})
+def with_dead_units(script, silenced, share, every=5):
+    run, silent = script().relu_stack(2), silenced(100, share)
+    for step in range(0, 700, every):
+        run.step(step, {}, None, {"relu2": silent(step)})
     return run.findings()
 
 
 @pytest.mark.parametrize(("most", "severity"), [(0.25, "info"), (0.45, "warning")])
-def test_units_that_die_one_by_one_are_told_by_their_layer(script, most, severity):
-    found = with_dead_units(script, lambda step: min(max((step - 200) / 400, 0.02), most))
+def test_units_that_die_one_by_one_are_told_by_their_layer(script, silenced, most, severity):
+    found = with_dead_units(script, silenced, lambda step: min(max((step - 200) / 400, 0.02), most))
     finding = found["dead-units-growing"]
     assert (finding.severity, finding.layers) == (severity, ["relu2"])
-    # Ten points over the 2 % of the start at step 250, sure at 260: silent since 19 samples before.
-    assert finding.first_step == 260 - 19 * 5
+    # Ten points over the 2 % of the start at step 248, between those where a generation of 20 samples began.
+    assert (finding.evidence["clear"], finding.first_step) == (200, 300)
 
 
-def test_units_that_are_dead_already_do_not_grow(script):
-    assert "dead-units-growing" not in with_dead_units(script, lambda step: 0.7)
+def test_units_that_are_dead_already_do_not_grow(script, silenced):
+    assert "dead-units-growing" not in with_dead_units(script, silenced, lambda step: 0.7)
 
 
-def test_units_that_die_in_the_first_steps_do_not_count(script):
-    found = with_dead_units(script, lambda step: 0.28 if step > 60 else 0.0)
+def test_units_that_die_in_the_first_steps_do_not_count(script, silenced):
+    found = with_dead_units(script, silenced, lambda step: 0.28 if step > 10 else 0.0, 2)
     assert "dead-units-growing" not in found
 
 
