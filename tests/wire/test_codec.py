@@ -225,11 +225,24 @@ def test_bins_are_ordered_and_symmetric() -> None:
     assert np.array_equal(bin_of([-1.0, 1.0]) - ZERO_BIN, [-33, 33])
 
 
-def test_a_sound_batch_is_accepted() -> None:
+def why_refused(batch: Batch) -> str:
+    try:
+        validate_batch(batch)
+    except codec.WireError as error:
+        return str(error)
+    return ""
+
+
+def test_of_a_sound_batch_and_its_neighbours_only_the_sound_one_is_accepted() -> None:
     step = Step(seq=1, time=1.0, step=0, scalars={"loss": math.nan})
     end = End(seq=2, time=1.0, step=0, status="finished")
-    validate_batch(batch_of(start(), step, end))
-    validate_batch(batch_of(first=7))
+    whole = batch_of(start(), step, end)
+    sent = codec.encode_batch(whole)
+    assert why_refused(whole) == why_refused(batch_of(first=7)) == ""
+    assert codec.encode_batch(whole) == sent
+    assert "expected 0" in why_refused(batch_of(step, end))
+    assert "expected 1" in why_refused(batch_of(start(), end))
+    assert "has no other" in why_refused(batch_of(start(7), step, first=7))
 
 
 @pytest.mark.parametrize(
