@@ -336,6 +336,11 @@ def _explains(cause: Finding, effect: Finding) -> bool:
         # Updates are sampled, norms are not, so their onsets cannot decide; the rate can.
         rate = cause if cause.rule in RATE else effect
         return bool(rate.evidence.get("rate_rose")) == (rate is cause)
+    if pair == {"dead-relu-units", "dead-units-growing"}:
+        # Both are dated to a generation of samples. Units that die explain dead ones, unless these were dead before.
+        growth, dead = (effect, cause) if cause.rule == "dead-relu-units" else (cause, effect)
+        before = dead.first_step < int(growth.evidence.get("clear", growth.first_step))
+        return before == (cause is dead)
     if cause.rule in EXPLAINS.get(effect.rule, ()):  # either way round: the earlier one
         return (cause.first_step, _rank(cause)) < (effect.first_step, _rank(effect))
     if effect.rule in VALIDATION:  # begins at its best value, before anything went wrong

@@ -96,7 +96,7 @@ def test_a_worker_that_is_to_end_answers_what_was_asked(start):
         return ok(environ, start_response)
 
     worker, connect = start(slow)
-    asking, silent = connect(ASKED), connect()
+    silent, asking = connect(), connect(ASKED)  # taken in one after the other
     assert going.wait(20)
     worker.end()
     assert silent.recv(1) == b""

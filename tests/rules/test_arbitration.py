@@ -79,6 +79,14 @@ def test_a_note_explains_no_warning():
     ) == {"dead-relu-units": "", "loss-stuck-at-prior": ""}
 
 
+def test_units_that_die_explain_dead_ones_unless_those_were_dead_before():
+    growth = finding("dead-units-growing", 120, clear=60)
+    for known, root in ((60, growth.rule), (120, growth.rule), (180, growth.rule), (59, "")):
+        found = causes(growth, finding("dead-relu-units", known, clear=0))
+        assert found["dead-relu-units"] == root
+        assert found["dead-units-growing"] == ("" if root else "dead-relu-units")
+
+
 def test_only_the_same_layers_stand_still_for_want_of_an_optimizer():
     missing = finding("trainable-not-in-optimizer", 0, layers=["fc1"])
     assert causes(missing, finding("unchanged-parameter", 0, layers=["fc1"]))["unchanged-parameter"]
