@@ -27,9 +27,9 @@ $(PEERS): $(STAMP)
 demo: $(STAMP)  ## the main job: a server, four live trainings, what was found (ARGS=--exit ends it)
 	$(BIN)/trainvitals demo $(ARGS)
 
-test: quick  ## all tests: the quick ones on two processes, then the others one by one
+test: quick  ## all tests on two processes: the quick ones, then those that take longer or a browser
 	@bash .ci/browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow or browser' $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'slow or browser' $(ARGS)
 
 quick: $(STAMP) .typing/trainvitals  ## tests that take a few minutes together
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'not slow and not browser' $(ARGS)
