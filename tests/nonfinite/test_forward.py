@@ -100,13 +100,16 @@ class Gated(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(4)
-        self.gain = Fault(lambda x: x.sign() * 3e38)
+        self.gain = Fault(lambda x: torch.full_like(x, 3e38))
         self.lstm = nn.LSTM(FEATURES, WIDTH, batch_first=True)
-        nn.init.normal_(self.lstm.weight_ih_l0, std=2.0)  # sums of both signs overflow: inf - inf
+        # What comes from the input and what from the state overflow apart from each other, and are added: inf - inf.
+        nn.init.constant_(self.lstm.weight_ih_l0, 2.0)
+        nn.init.constant_(self.lstm.weight_hh_l0, -2.0)
         self.head = nn.Linear(WIDTH, 4)
 
     def forward(self, inputs: Tensor) -> Any:
-        hidden, _ = self.lstm(self.gain(inputs)[:, None])
+        first = self.gain(torch.ones(1, len(inputs), WIDTH))
+        hidden, _ = self.lstm(self.gain(inputs)[:, None], (first, torch.zeros_like(first)))
         return self.head(hidden[:, -1])
 
 
