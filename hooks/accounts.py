@@ -6,10 +6,6 @@ from typing import Any, NamedTuple
 
 from trainvitals.hooks.problems import Problems
 
-AFTERWARDS = 1e-4
-"""Seconds by which the steps after a look take longer, as it has taken the place of their data in the caches: what
-`benchmarks/overhead` finds beyond the time of the looks themselves."""
-
 
 class QuietCost(NamedTuple):
     """What the watch takes of a step that nobody looks at, in seconds, with cold caches."""
@@ -57,9 +53,14 @@ class Accounts:
         self.begin = 0
         """Index of the first step of the span under way."""
         self.quiet_cost: QuietCost | None = None
-        """Learnt once, by `calibration`."""
+        """Learnt by `calibration`, and the rest of it by `Rehearsal` as soon as there are looks."""
         self.aside = 0.0
         """Seconds spent for the user's calls of `log` and `batch`: told, but not taken from the budget."""
+
+    def know_rest(self, seconds: float) -> None:
+        """What a quiet step takes round backward and the optimizer's step, as it was found in the training."""
+        cost = self.quiet_cost or QuietCost(0.0, 0.0, 0.0)
+        self.quiet_cost = cost._replace(rest=seconds)
 
     def start(self, step: int) -> None:
         """Time counts from now on, as the step of this index begins."""
@@ -76,9 +77,10 @@ class Accounts:
         """The end of our own work, for now."""
         self._own += thread_time() - self._entered
 
-    def close(self, end: int, calls: int, in_rows: int) -> Span:
+    def close(self, end: int, calls: int, in_rows: int, afterwards: float = 0.0) -> Span:
         """End the span before the step of index `end`; so many calls of modules are noted in each of its steps, and so
-        many more are made inside noted rows.
+        many more are made inside noted rows. `afterwards`: seconds by which the next steps take longer, if its last
+        one was looked at.
 
         Called between `enter` and `leave`: what follows there is booked with the next span.
         """
@@ -90,7 +92,7 @@ class Accounts:
         cost = self.quiet_cost or QuietCost(0.0, 0.0, 0.0)
         each = calls * cost.call + cost.rest - in_rows * cost.saved
         always = each * steps + max(background - self._background_before, 0.0)
-        own = self._own + AFTERWARDS
+        own = self._own + afterwards
         span = Span(steps, wall - self._wall, processor - self._processor, own, always)
         self._own_total += span.own + span.always + self.aside
         self._wall_total += span.wall

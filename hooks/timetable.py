@@ -7,6 +7,7 @@ from trainvitals.hooks.draft import Draft
 from trainvitals.hooks.observe.looks import Looks
 from trainvitals.hooks.pace import HISTOGRAM_EVERY, Pace
 from trainvitals.hooks.registry import FOLLOW_EVERY
+from trainvitals.hooks.wake import Wake
 
 
 class Kind(NamedTuple):
@@ -24,8 +25,15 @@ class Timetable:
     def __init__(self, pace: Pace, looks: Looks) -> None:
         self.pace = pace
         self._looks = looks
+        self.wake = Wake()
+        """What samples leave behind for the next steps."""
         self.samples = 0
         """Samples taken so far."""
+
+    def resume(self, asked: Pace, step: int) -> None:
+        """Go on at `step`, perhaps after a pause, with another budget or interval."""
+        self.pace.resume(asked, step)
+        self.wake.abandon()
 
     def resume_at(self, step: int) -> None:
         """Count on from `step`, before the first one."""
@@ -36,6 +44,12 @@ class Timetable:
     def next_step(self) -> int:
         """The next step at which there is more to do than in most."""
         return min(self.pace.next_step, self._looks.next_step)
+
+    def next_pass(self, completed: int) -> int:
+        """The next step, once `completed` begins as a quiet one, that is not left to the flat functions: one with more
+        to do, or one at whose begin the clock is read."""
+        planned = self.next_step
+        return min(planned, self.wake.next_reading(completed, planned))
 
     def kind(self, step: int) -> Kind:
         """How `step`, which is looked at, is so."""
@@ -55,10 +69,12 @@ class Timetable:
 
     def interrupted(self, step: int) -> None:
         """The model is evaluated before the end of `step`."""
+        self.wake.abandon()
         self._looks.interrupted(step)
 
     def looked(self, draft: Draft, span: Span) -> None:
         """A step was looked at; `span` is what passed since the last one. Plans the next ones."""
+        self.wake.looked(draft.sampled)
         if draft.observed is not None:
             self._looks.looked(draft.step)
         if draft.observed is not None and not draft.sampled:
