@@ -1,5 +1,6 @@
 """What is done at which step: samples and glances as the budget allows, looks at the loop on a plan of their own."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from trainvitals.hooks.accounts import Span
@@ -22,11 +23,12 @@ class Kind(NamedTuple):
 class Timetable:
     """Which steps are looked at, and how closely."""
 
-    def __init__(self, pace: Pace, looks: Looks) -> None:
+    def __init__(self, pace: Pace, looks: Looks, clock: Callable[[], float]) -> None:
+        """`clock`: that of `Wake`."""
         self.pace = pace
         self._looks = looks
-        self.wake = Wake()
-        """What samples leave behind for the next steps."""
+        self.wake = Wake(clock)
+        """What looks cost beside our own work on them."""
         self.samples = 0
         """Samples taken so far."""
 
@@ -45,10 +47,12 @@ class Timetable:
         """The next step at which there is more to do than in most."""
         return min(self.pace.next_step, self._looks.next_step)
 
-    def next_pass(self, completed: int) -> int:
-        """The next step, once `completed` begins as a quiet one, that is not left to the flat functions: one with more
-        to do, or one at whose begin the clock is read."""
+    def next_pass(self, completed: int, calm: bool) -> int:
+        """The next step that the flat functions may not pass alone, as `completed` begins: one with more to do, or one
+        at whose begin a clock is read. `calm`: nothing else is the matter."""
         planned = self.next_step
+        if not calm:
+            self.wake.abandon()
         return min(planned, self.wake.next_reading(completed, planned))
 
     def kind(self, step: int) -> Kind:

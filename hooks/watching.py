@@ -93,6 +93,7 @@ class Watch:
         self._timetable = Timetable(
             self._shards.pace if meeting else Seldom() if light else Pace(),
             looks_of(light, meeting != "", has_peers),
+            self.accounts.without_looks,
         )
         self._parameters = ParameterLook(self.registry, self._optimizers, emitter.rows["parameter"])
         self._rehearsal = Rehearsal(self.registry, self._optimizers, self.accounts)
@@ -253,10 +254,9 @@ class Watch:
 
     def _calm_down(self) -> None:
         """Leave the step under way to the flat functions of `quiet`, unless there is more to do in it."""
-        if not self.guard.is_calm:
-            self._timetable.wake.abandon()
-        elif self._drafts.empty:
-            next_pass = self._timetable.next_pass(self.completed)
+        calm = self.guard.is_calm
+        next_pass = self._timetable.next_pass(self.completed, calm)
+        if calm and self._drafts.empty:
             self.quiet.begin(self._optimizers.primary_aftermath(), next_pass)
 
     def _look_now(self) -> None:
@@ -333,6 +333,7 @@ class Watch:
         self.quiet.completed += 1
         self.guard.forget_calls()
         if self.completed >= self._timetable.next_step:
+            self._timetable.wake.begin(self.completed)
             self.guard.begin_step()
             self._begin_step()
 
@@ -414,9 +415,8 @@ class Watch:
         self._close_span(draft)
 
     def _close_span(self, draft: Draft) -> None:
-        afterwards = self._timetable.wake.seconds(draft.sampled)
-        calls, in_rows = self._calls.count, self._calls.in_rows
-        span = self.accounts.close(self.completed + 1, calls, in_rows, afterwards)
+        calls, beside = self._calls, self._timetable.wake.seconds(draft.sampled)
+        span = self.accounts.close(self.completed + 1, calls.count, calls.in_rows, beside)
         waited = self._data_wait.take()
         if self.completed > self._first:
             draft.scalars["tv/step_time"] = span.wall / span.steps
