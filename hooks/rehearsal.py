@@ -28,7 +28,7 @@ class Rehearsal:
     """Does the work of a quiet step on a state of its own, where the training has just done a part of its work.
 
     What this takes is the waits for what the training has driven out of the caches: code, objects of Python and torch,
-    what the processor remembers of branches. No test beforehand drives all of it out, and finds a third to a half.
+    what the processor remembers of branches. A test beforehand cannot drive all of it out, and finds a third to a half.
     Our own state is colder here than in a quiet step. That stands for what is not tried out: the way back from the
     backward pass, and the hook before the optimizer's step.
 
