@@ -6,10 +6,6 @@ from typing import Any, NamedTuple
 
 from trainvitals.hooks.problems import Problems
 
-AFTERWARDS = 1e-4
-"""Seconds by which the steps after a look take longer, as it has taken the place of their data in the caches: what
-`benchmarks/overhead` finds beyond the time of the looks themselves."""
-
 
 class QuietCost(NamedTuple):
     """What the watch takes of a step that nobody looks at, in seconds, with cold caches."""
@@ -33,7 +29,7 @@ class Span:
         self.wall = wall
         """Seconds that passed."""
         self.own = own
-        """Seconds of it for looking at its last step, with what that leaves behind."""
+        """Seconds of it for looking at its last step, with what that costs beside our own work."""
         self.always = always
         """Seconds for what every step costs: the watch, and our other threads; negative where it saves more."""
         self.training = max(processor - own - always, 0.0)
@@ -54,12 +50,19 @@ class Accounts:
         self._wall = self._processor = 0.0
         self._own_total = self._wall_total = 0.0
         self._own = self._entered = 0.0
+        self._on_looks = 0.0
+        """All of our own work so far; `_own` is that of the span under way."""
         self.begin = 0
         """Index of the first step of the span under way."""
         self.quiet_cost: QuietCost | None = None
-        """Learnt once, by `calibration`."""
+        """Learnt by `calibration`, and the rest of it by `Rehearsal` as soon as there are looks."""
         self.aside = 0.0
         """Seconds spent for the user's calls of `log` and `batch`: told, but not taken from the budget."""
+
+    def know_rest(self, seconds: float) -> None:
+        """What a quiet step takes round backward and the optimizer's step, as it was found in the training."""
+        cost = self.quiet_cost or QuietCost(0.0, 0.0, 0.0)
+        self.quiet_cost = cost._replace(rest=seconds)
 
     def start(self, step: int) -> None:
         """Time counts from now on, as the step of this index begins."""
@@ -74,23 +77,32 @@ class Accounts:
 
     def leave(self) -> None:
         """The end of our own work, for now."""
-        self._own += thread_time() - self._entered
+        took = thread_time() - self._entered
+        self._own += took
+        self._on_looks += took
 
-    def close(self, end: int, calls: int, in_rows: int) -> Span:
+    def without_looks(self) -> float:
+        """Processor seconds of this thread, but for our own work on steps that are looked at."""
+        return thread_time() - self._on_looks
+
+    def close(self, end: int, calls: int, in_rows: int, beside: float = 0.0) -> Span:
         """End the span before the step of index `end`; so many calls of modules are noted in each of its steps, and so
-        many more are made inside noted rows.
+        many more are made inside noted rows. `beside`: seconds that the look at its last step costs beside our own
+        work on it, as `Wake` knows them.
 
         Called between `enter` and `leave`: what follows there is booked with the next span.
         """
         wall, processor = perf_counter(), thread_time()
-        self._own += processor - self._entered
+        took = processor - self._entered
+        self._own += took
+        self._on_looks += took
         self._entered = processor
         background = self._background()
         steps, self.begin = end - self.begin, end
         cost = self.quiet_cost or QuietCost(0.0, 0.0, 0.0)
         each = calls * cost.call + cost.rest - in_rows * cost.saved
         always = each * steps + max(background - self._background_before, 0.0)
-        own = self._own + AFTERWARDS
+        own = self._own + beside
         span = Span(steps, wall - self._wall, processor - self._processor, own, always)
         self._own_total += span.own + span.always + self.aside
         self._wall_total += span.wall

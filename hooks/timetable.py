@@ -1,5 +1,6 @@
 """What is done at which step: samples and glances as the budget allows, looks at the loop on a plan of their own."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from trainvitals.hooks.accounts import Span
@@ -7,6 +8,7 @@ from trainvitals.hooks.draft import Draft
 from trainvitals.hooks.observe.looks import Looks
 from trainvitals.hooks.pace import HISTOGRAM_EVERY, Pace
 from trainvitals.hooks.registry import FOLLOW_EVERY
+from trainvitals.hooks.wake import Wake
 
 
 class Kind(NamedTuple):
@@ -21,11 +23,19 @@ class Kind(NamedTuple):
 class Timetable:
     """Which steps are looked at, and how closely."""
 
-    def __init__(self, pace: Pace, looks: Looks) -> None:
+    def __init__(self, pace: Pace, looks: Looks, clock: Callable[[], float]) -> None:
+        """`clock`: that of `Wake`."""
         self.pace = pace
         self._looks = looks
+        self.wake = Wake(clock)
+        """What looks cost beside our own work on them."""
         self.samples = 0
         """Samples taken so far."""
+
+    def resume(self, asked: Pace, step: int) -> None:
+        """Go on at `step`, perhaps after a pause, with another budget or interval."""
+        self.pace.resume(asked, step)
+        self.wake.abandon()
 
     def resume_at(self, step: int) -> None:
         """Count on from `step`, before the first one."""
@@ -36,6 +46,14 @@ class Timetable:
     def next_step(self) -> int:
         """The next step at which there is more to do than in most."""
         return min(self.pace.next_step, self._looks.next_step)
+
+    def next_pass(self, completed: int, calm: bool) -> int:
+        """The next step that the flat functions may not pass alone, as `completed` begins: one with more to do, or one
+        at whose begin a clock is read. `calm`: nothing else is the matter."""
+        planned = self.next_step
+        if not calm:
+            self.wake.abandon()
+        return min(planned, self.wake.next_reading(completed, planned))
 
     def kind(self, step: int) -> Kind:
         """How `step`, which is looked at, is so."""
@@ -55,10 +73,12 @@ class Timetable:
 
     def interrupted(self, step: int) -> None:
         """The model is evaluated before the end of `step`."""
+        self.wake.abandon()
         self._looks.interrupted(step)
 
     def looked(self, draft: Draft, span: Span) -> None:
         """A step was looked at; `span` is what passed since the last one. Plans the next ones."""
+        self.wake.looked(draft.sampled)
         if draft.observed is not None:
             self._looks.looked(draft.step)
         if draft.observed is not None and not draft.sampled:

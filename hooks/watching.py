@@ -32,6 +32,7 @@ from trainvitals.hooks.parameterlook import ParameterLook
 from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.quiet import Quiet, watched_step
 from trainvitals.hooks.registry import Registry
+from trainvitals.hooks.rehearsal import Rehearsal
 from trainvitals.hooks.scaler import ScalerWatch
 from trainvitals.hooks.sharded import Shards
 from trainvitals.hooks.taps import Taps
@@ -92,8 +93,10 @@ class Watch:
         self._timetable = Timetable(
             self._shards.pace if meeting else Seldom() if light else Pace(),
             looks_of(light, meeting != "", has_peers),
+            self.accounts.without_looks,
         )
         self._parameters = ParameterLook(self.registry, self._optimizers, emitter.rows["parameter"])
+        self._rehearsal = Rehearsal(self.registry, self._optimizers, self.accounts)
         self._drafts = Drafts(self._optimizers, self._parameters, self._shards, emitter)
         self._backward = BackwardWatch(
             self.registry,
@@ -122,6 +125,7 @@ class Watch:
             emitter.rows["parameter"],
             self._models_changed,
         )
+        self._attachable = (self._interception, self._changes, self._data_wait, self._scaler)
         self._handles: list[RemovableHandle] = []
         self._first = 0
 
@@ -143,7 +147,7 @@ class Watch:
         self._optimizers.name(optimizers, models, self.completed > self._first)
         if criterion is not None:
             self.criteria.add(criterion)
-        self._timetable.pace.resume(pace, self.completed)
+        self._timetable.resume(pace, self.completed)
         self._optimizers.forget_members()
         self._changes.follow()
         self.guard.resize()
@@ -152,10 +156,8 @@ class Watch:
                 register_optimizer_step_pre_hook(self._before_step),
                 register_optimizer_step_post_hook(watched_step(self.quiet, self._after_step)),
             ]
-            self._data_wait.attach()
-            self._scaler.attach()
-            self._interception.attach()
-            self._changes.attach()
+            for part in self._attachable:
+                part.attach()
             if self.accounts.quiet_cost is None:
                 self.accounts.quiet_cost = quiet_cost(
                     self._interception, self.registry, self._optimizers
@@ -214,10 +216,8 @@ class Watch:
             handle.remove()
         self._handles = []
         self.observer.forget()  # first, as what it replaced lies over what the interception did
-        self._interception.detach()
-        self._changes.detach()
-        self._data_wait.detach()
-        self._scaler.detach()
+        for part in self._attachable:
+            part.detach()
         self._end_look()
         self.guard.forget()
         self.quiet.end()
@@ -254,8 +254,10 @@ class Watch:
 
     def _calm_down(self) -> None:
         """Leave the step under way to the flat functions of `quiet`, unless there is more to do in it."""
-        if self._drafts.empty and self.guard.is_calm:
-            self.quiet.begin(self._optimizers.primary_aftermath(), self._timetable.next_step)
+        calm = self.guard.is_calm
+        next_pass = self._timetable.next_pass(self.completed, calm)
+        if calm and self._drafts.empty:
+            self.quiet.begin(self._optimizers.primary_aftermath(), next_pass)
 
     def _look_now(self) -> None:
         """The loss stands out: see at least the gradients and the update of the step under way."""
@@ -297,6 +299,7 @@ class Watch:
                     self._changes.follow()
             return
         with self._looking_at_gradients, self._shards.failing:
+            self._rehearsal.before_step()
             if self._optimizers.begin(optimizer) and not self._drafts.is_behind(optimizer):
                 if self._drafts.held is not None and self._optimizers.is_primary(optimizer):
                     self._drafts.emit_held()
@@ -330,11 +333,13 @@ class Watch:
         self.quiet.completed += 1
         self.guard.forget_calls()
         if self.completed >= self._timetable.next_step:
+            self._timetable.wake.begin(self.completed)
             self.guard.begin_step()
             self._begin_step()
 
     def _after_look(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         with self._finishing:
+            self._rehearsal.after_step()
             if not self._optimizers.end(optimizer):
                 return
             if self._drafts.is_behind(optimizer):
@@ -410,7 +415,8 @@ class Watch:
         self._close_span(draft)
 
     def _close_span(self, draft: Draft) -> None:
-        span = self.accounts.close(self.completed + 1, self._calls.count, self._calls.in_rows)
+        calls, beside = self._calls, self._timetable.wake.seconds(draft.sampled)
+        span = self.accounts.close(self.completed + 1, calls.count, calls.in_rows, beside)
         waited = self._data_wait.take()
         if self.completed > self._first:
             draft.scalars["tv/step_time"] = span.wall / span.steps
