@@ -29,9 +29,8 @@ class Window(msgspec.Struct):
         if self.begin < 0:
             self.begin = step
         elif positions <= self.positions:
-            if (
-                self.under_way < 0
-            ):  # where the first two met does not show, but they are of one length
+            if self.under_way < 0:
+                # Where the first two met does not show, but they are of one length.
                 self.under_way = (self.begin + step) // 2
             self.dropped, self.begin, self.under_way = self.begin, self.under_way, step
         self.positions = positions
