@@ -68,8 +68,6 @@ class CallWatch:
                 self._registry.saw_call(name)
                 if module in self._registry.wanted:
                     self._taps.see(module, name, call[3])
-                if module in self._registry.roots:
-                    self._taps.measure()
         except Exception as error:
             self._problems.caught(f"taking statistics of {name!r}", error)
         self._accounts.leave()

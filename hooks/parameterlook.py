@@ -154,6 +154,8 @@ class ParameterLook:
     def take_norm(self, draft: Draft) -> Number | None:
         """Gradient norm over all optimizers that were looked at in a step, which is complete."""
         look = self._looks.pop(draft, None)
-        return (
-            root_of_squares(list(look.norms.values())) if look is not None and look.norms else None
-        )
+        if look is None:
+            return None
+        for statistics in look.statistics.values():
+            statistics.close()
+        return root_of_squares(list(look.norms.values())) if look.norms else None

@@ -116,7 +116,6 @@ class StepStatistics:
         if small is not None:
             known = 1.0 if factor is None else factor
             if isinstance(known, float) and small.take_gradients(known):
-                small.measure(self._draft, self._histograms)
                 norm = small.norm
             else:
                 large = large + small.members
@@ -137,6 +136,12 @@ class StepStatistics:
         self._draft.put("parameter", COLUMN[f"{prefix}_rms"], row, (*sizes, taken.nonfinite))
         if self._histograms:
             self._draft.count(_KIND[prefix], row, histogram.count(tensor, factor, known))
+
+    def close(self) -> None:
+        """The step is complete without the optimizer's turn: of the parameters that are measured together, what was
+        taken is measured now."""
+        if self._taken and self.members.small is not None:
+            self.members.small.measure(self._draft, self._histograms)
 
     def finish(self) -> list[Tensor]:
         """Take the update; call it after the optimizer. Returns the weights (CPU) it left non-finite.

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from trainvitals.hooks.memory import Floats, Memory
 from trainvitals.hooks.packed import SMALL, Packed, is_single
 from trainvitals.hooks.plain import Array
 from trainvitals.hooks.readout import Number
-from trainvitals.hooks.stats import Moments, share_unchanged
+from trainvitals.hooks.stats import Moments, share_unchanged, sum_of_squares
 
 
 def small_view(tensor: Tensor, memory: Memory) -> Array | None:
@@ -42,11 +41,8 @@ class SmallSet:
         self._before = Packed(self._room[: self._count], self._sizes).parts
         self._stepped: list[int] = []
         """Those with a gradient, by their place here."""
-        self._factor = 1.0
-        self._weights: list[Moments[float]] | None = None
-        """Of the weights before the step, once they are measured."""
-        self.norm = 0.0
-        """Over all gradients that were measured."""
+        self._ends = self._count
+        """Where the gradients end."""
         self._slotted: list[int] = []
         """Those for whose gradients there are `_slots`."""
         self._slots: list[Tensor] = []
@@ -68,7 +64,7 @@ class SmallSet:
     def take_weights(self) -> None:
         """Copy the weights, before the optimizer moves them."""
         np.concatenate(self._views, out=self._room[: self._count])
-        self._stepped, self._weights = [], None
+        self._stepped, self._ends = [], self._count
 
     def take_gradients(self, factor: float) -> bool:
         """Copy the gradients, of which `factor` times as much counts, and whether that could be done. Those without one
@@ -84,8 +80,22 @@ class SmallSet:
             torch._foreach_copy_(self._slots, given)
         except RuntimeError:  # sparse ones
             return False
-        self._stepped, self._factor = stepped, factor
+        self._stepped = stepped
+        self._ends = self._count + sum(self._sizes[i] for i in stepped)
+        if factor != 1.0:
+            with np.errstate(all="ignore"):
+                np.multiply(self._taken, np.float32(factor), out=self._taken)
         return True
+
+    @property
+    def _taken(self) -> Floats:
+        """All gradients that were taken, end to end."""
+        return self._room[self._count : self._ends]
+
+    @property
+    def norm(self) -> float:
+        """Over these."""
+        return math.sqrt(sum_of_squares(self._taken))
 
     @property
     def gradients(self) -> dict[int, Array]:
@@ -102,32 +112,16 @@ class SmallSet:
         self._slices = {id(self.tensors[i]): part.numpy() for i, part in parts}
         self._slotted = stepped
 
-    def finish(
-        self, draft: Draft, histograms: bool, adam: Sequence[tuple[Number, Number]]
-    ) -> list[Tensor]:
-        """The optimizer has stepped: measure all; returns the weights that it left non-finite.
+    def measure(self, draft: Draft, histograms: bool) -> list[Moments[float]]:
+        """Fill the rows of weights and gradients; returns the moments of the weights.
 
-        `adam`: update factor and share ruled by eps of each.
+        Best in one go with all else that is measured: each function that the training has driven out of the caches
+        takes longer to fetch than to run.
         """
-        if self._weights is None:  # gradients of another kind
-            self.measure(draft, histograms)
-        weights = self._weights or []
-        if not self.is_current:  # given other data in the meantime
-            return []
-        changes = self._measure_update(draft, weights, adam)
-        found = zip(self.tensors, changes, strict=True)
-        suspects = [tensor for tensor, change in found if not math.isfinite(change)]
-        return [tensor for tensor in suspects if not all_finite([tensor.detach()])]
-
-    def measure(self, draft: Draft, histograms: bool) -> None:
-        """Fill the rows of weights and gradients: best when both were just copied, as they are in the caches."""
         count, rows = len(self._rows), [self._rows[i] for i in self._stepped]
-        sizes = self._sizes + tuple(self._sizes[i] for i in self._stepped)
-        values = self._room[: sum(sizes)]
-        if self._factor != 1.0:
-            with np.errstate(all="ignore"):
-                values[self._count :] *= np.float32(self._factor)
-        packed = Packed(values, sizes)
+        packed = Packed(
+            self._room[: self._ends], self._sizes + tuple(self._sizes[i] for i in self._stepped)
+        )
         moments = packed.moments()
         kept = [(m.rms, m.std, m.absmax, m.nonfinite) for m in moments]
         draft.put_all("parameter", COLUMN["weight_rms"], self._rows, kept[:count])
@@ -137,9 +131,22 @@ class SmallSet:
             draft.count_all("weight", self._rows, counts[:count])
             if rows:
                 draft.count_all("gradient", rows, counts[count:])
-        self._weights = moments[:count]
-        squares = (m.rms * m.rms * size for m, size in zip(moments, sizes, strict=True))
-        self.norm = math.sqrt(sum(islice(squares, count, None)))
+        return moments[:count]
+
+    def finish(
+        self, draft: Draft, histograms: bool, adam: Sequence[tuple[Number, Number]]
+    ) -> list[Tensor]:
+        """The optimizer has stepped: measure all; returns the weights that it left non-finite.
+
+        `adam`: update factor and share ruled by eps of each.
+        """
+        weights = self.measure(draft, histograms)
+        if not self.is_current:  # given other data in the meantime
+            return []
+        changes = self._measure_update(draft, weights, adam)
+        found = zip(self.tensors, changes, strict=True)
+        suspects = [tensor for tensor, change in found if not math.isfinite(change)]
+        return [tensor for tensor in suspects if not all_finite([tensor.detach()])]
 
     def _measure_update(
         self, draft: Draft, weights: list[Moments[float]], adam: Sequence[Any]

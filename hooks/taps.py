@@ -91,14 +91,10 @@ class Taps:
         self._done.clear()
         self._copied, self._elements = [], 0
 
-    def measure(self) -> None:
-        """A forward pass is over: measure what was copied of it, while that is in the caches."""
+    def finish(self) -> None:
+        """The optimizer has stepped: measure what was copied, in one go with the parameters, whose code is the same."""
         if self._draft is not None and self._copied:
             self._measure(self._draft)
-
-    def finish(self) -> None:
-        """The step's forward passes are over."""
-        self.measure()
         self.end()
 
     def forget(self, layers: dict[nn.Module, str]) -> None:

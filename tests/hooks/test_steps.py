@@ -449,3 +449,28 @@ def test_optimizers_that_step_after_a_quiet_step_was_counted_are_not_taken_for_t
         for pair, exact in zip(found, expected[step], strict=True):
             assert pair == pytest.approx(exact, rel=1e-4)
         assert run.scalar("tv/grad_norm")[step] == pytest.approx(norms[step], rel=1e-4)
+
+
+@pytest.mark.parametrize("size", [6, 300])  # measured together, and one by one
+def test_clipped_gradients_of_an_optimizer_that_does_not_step_any_more_are_recorded(
+    recorded: Callable[[], Any], size: int
+) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Linear(size, size) for _ in range(2)]
+    model = nn.Sequential(*layers)
+    lasting, first_only = (torch.optim.SGD(layer.parameters(), lr=0.05) for layer in layers)
+    tv.watch(model, [lasting, first_only], interval=10, strict=True)
+    clipped: list[float] = []
+    for step in range(25):
+        model.zero_grad()
+        model(torch.randn(8, size)).square().mean().backward()
+        clipped.append(layers[1].weight.grad.double().norm().item() / size)
+        nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+        if step == 0:
+            first_only.step()
+        lasting.step()
+    row = recorded().samples("parameter")[10]["1.weight"]
+    assert any(row["grad_rms"] == pytest.approx(each, rel=1e-4) for each in clipped[10:])
+    assert row["weight_rms"] == pytest.approx(
+        layers[1].weight.detach().double().norm().item() / size, rel=1e-4
+    )
