@@ -151,14 +151,14 @@ class DeadReluUnits(Rule):
         behind = f" (behind {first.feeds})" if first.feeds else ""
         what = f"{100 * first.share:.3g} % of its units are dead"
         clear = first.held.clear if 0 <= first.held.clear < onset else onset
-        between = f", silent from between steps {clear} and {onset} on" if clear < onset else ""
+        before = f" (still active after step {clear})" if clear < onset else ""
         also = f", and {len(names) - 1} more layers" if len(names) > 1 else ""
         return [
             self._report(
                 severity=severity,
                 during=Span(onset, max(unit.held.last for unit in shown.values()), not firing),
                 layers=names,
-                seen=f"{names[0]}: {what}{between}",
+                seen=f"{names[0]}: {what}{before}",
                 expected=f"Under {100 * self.note:g} % dead units, over at least {POSITIONS:,} "
                 "samples",
                 clear=clear,
