@@ -89,7 +89,7 @@ class BackwardWatch:
                 if self._learns_order:
                     self._registry.last_uses.update(leaves(tensors))
                 if self._parameters.untried and self._has_no_gradients():
-                    self._parameters.forget_untried()
+                    self._parameters.forget_untried(self._step())
                 self._carried.before()
         except Exception as error:
             self._problems.caught("looking at the loss", error)

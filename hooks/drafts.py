@@ -41,8 +41,15 @@ class Drafts:
         self._clipped_together = False
 
     def clipped(self, optimizers: Sequence[Optimizer]) -> None:
-        """Gradients of all these are about to be clipped at once."""
-        self._clipped_together |= any(map(self._optimizers.is_primary, optimizers))
+        """Gradients of all these are about to be clipped at once.
+
+        With those of the optimizer that counts, they are of the step under way: whoever left its turn in the one
+        before out has it no more.
+        """
+        if any(map(self._optimizers.is_primary, optimizers)):
+            self._clipped_together = True
+            if self.held is not None:
+                self.emit_held()
 
     def of(self, optimizer: Optimizer) -> Draft | None:
         """The record that its step belongs to; None where nobody looks, or the ranks have added up that one already."""

@@ -64,12 +64,16 @@ class ParameterLook:
         """Whether gradients were taken, at their clipping, with which no optimizer has stepped yet."""
         return any(look.untried for look in self._looks.values())
 
-    def forget_untried(self) -> None:
-        """No optimizer will step with these gradients: a scaler skipped it. Those that come next count."""
-        for look in self._looks.values():
+    def forget_untried(self, step: int) -> None:
+        """No optimizer will step with these gradients. In the `step` under way a scaler skipped it, and those that come
+        next count; in the one before an optimizer left its turn out."""
+        for draft, look in self._looks.items():
             for key in look.untried:
-                del look.norms[key]
-                look.statistics.pop(key, None)
+                statistics = look.statistics.pop(key, None)
+                if draft.step == step:
+                    del look.norms[key]
+                elif statistics is not None:
+                    statistics.close()
             look.untried.clear()
 
     def forget(self) -> None:

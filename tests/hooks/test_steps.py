@@ -451,26 +451,31 @@ def test_optimizers_that_step_after_a_quiet_step_was_counted_are_not_taken_for_t
         assert run.scalar("tv/grad_norm")[step] == pytest.approx(norms[step], rel=1e-4)
 
 
+@pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("size", [6, 300])  # measured together, and one by one
-def test_clipped_gradients_of_an_optimizer_that_does_not_step_any_more_are_recorded(
-    recorded: Callable[[], Any], size: int
+@pytest.mark.parametrize("turns", [(5, 15), (1,)])
+def test_clipped_gradients_of_an_optimizer_that_leaves_its_turn_out_are_those_of_their_step(
+    recorded: Callable[[], Any], size: int, late: bool, turns: tuple[int, ...]
 ) -> None:
     torch.manual_seed(0)
     layers = [nn.Linear(size, size) for _ in range(2)]
     model = nn.Sequential(*layers)
-    lasting, first_only = (torch.optim.SGD(layer.parameters(), lr=0.05) for layer in layers)
-    tv.watch(model, [lasting, first_only], interval=10, strict=True)
-    clipped: list[float] = []
+    often, seldom = (torch.optim.SGD(layer.parameters(), lr=0.05) for layer in layers)
+    tv.watch(model, [often, seldom], interval=10, strict=True)
+    expected: list[tuple[float, float]] = []
     for step in range(25):
         model.zero_grad()
         model(torch.randn(8, size)).square().mean().backward()
-        clipped.append(layers[1].weight.grad.double().norm().item() / size)
+        weight = layers[1].weight
+        sizes = [each.double().norm().item() / size for each in (weight.grad, weight.detach())]
+        expected.append((sizes[0], sizes[1]))
         nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
-        if step == 0:
-            first_only.step()
-        lasting.step()
-    row = recorded().samples("parameter")[10]["1.weight"]
-    assert any(row["grad_rms"] == pytest.approx(each, rel=1e-4) for each in clipped[10:])
-    assert row["weight_rms"] == pytest.approx(
-        layers[1].weight.detach().double().norm().item() / size, rel=1e-4
-    )
+        optimizers = [often, seldom] if late else [seldom, often]
+        for optimizer in optimizers:
+            if optimizer is often or step in turns:
+                optimizer.step()
+    samples = recorded().samples("parameter")
+    assert sorted(samples) == [0, 10, 20]
+    for step in samples:
+        row = samples[step]["1.weight"]
+        assert (row["grad_rms"], row["weight_rms"]) == pytest.approx(expected[step], rel=1e-4)
