@@ -57,6 +57,10 @@ class Pace:
         self._start: int | None = None
         self._norms: deque[float] = deque(maxlen=100)
         self._nonfinite = False
+        self._last_sample = 0
+        self._odd = False
+        """Whether the next sample is one of an odd step, unless it follows at once: odd and even ones in turn, as two
+        tasks may take turns, and distances that double would meet the steps of one of them only."""
 
     def resume(self, asked: "Pace", step: int) -> None:
         """Go on at `step` with another budget or interval; what is known of costs is kept."""
@@ -134,7 +138,10 @@ class Pace:
         if self._interval is not None:
             self._next_sample = step - step % self._interval + self._interval
         else:
-            self._next_sample = step + self._wait_for_sample(step, rate)
+            if sampled:
+                self._last_sample, self._odd = step, not self._odd
+            due = step + self._wait_for_sample(step, rate)
+            self._next_sample = due + (due > self._last_sample + 1 and due % 2 != self._odd)
         wait = math.ceil(self._glance_cost / (GLANCE_SHARE * rate * own)) if own else 1
         longest = max(1, int(LONGEST_WAIT / own)) if 0 < own < math.inf else 1
         self._next_glance = step + min(max(wait, 1), longest)

@@ -18,6 +18,9 @@ BATCHES: Final = 20
 OBVIOUS: Final = ((0.6, 250, 6), (0.3, 500, 10))
 """Shares of dead units that show with fewer samples, positions and batches: a short training at the usual overhead
 has about ten. A healthy layer has 13 % silent on a batch of 8 and 4 % on 256 samples."""
+CONSTANT: Final = 1e-3
+"""Variation between samples below which a unit is on or off by its bias alone: whether other samples would activate it
+does not show. Where some units are dead, the others vary as usual."""
 GIVEN_BACK: Final = 0.25
 """Share of its fall that the loss has lost again."""
 IN_A_ROW: Final = 3
@@ -64,6 +67,7 @@ class DeadReluUnits(Rule):
 
     def _sample(self, context: Context, step: int, table: Table) -> None:
         dead = table.column("dead_fraction")
+        dead[table.column("batch_variation") < CONSTANT] = 0.0
         positions = table.column("dead_positions")
         zeros = table.column("zero_fraction")
         relu = np.isfinite(dead)

@@ -150,3 +150,23 @@ def test_a_paused_training_goes_on_without_a_new_burst() -> None:
     pace.resume(Pace(overhead=0.01), 3_000)
     training.go(200)
     assert len(training.samples) - before <= 5
+
+
+@pytest.mark.parametrize(
+    ("step", "cost"), [(0.001, 0.0025), (0.001, 0.0005), (0.01, 0.02), (0.1, 0.03)]
+)
+@pytest.mark.parametrize("glance", [0.0, 1e-5])
+def test_steps_of_both_tasks_are_sampled_where_they_take_turns(
+    step: float, cost: float, glance: float
+) -> None:
+    """On credit, whose distances double, and from savings, whose distances are all alike."""
+    training = Training(Pace(overhead=0.01), step, cost, glance).go(5_000)
+    later = [sample for sample in training.samples if sample >= BURST]
+    odd = [sample % 2 for sample in later]
+    assert len(later) > 10
+    assert abs(sum(odd) - len(odd) / 2) <= 2
+    assert len(set(odd[:2])) == 2
+
+
+def test_every_step_is_sampled_where_the_budget_bears_it() -> None:
+    assert Training(Pace(overhead=0.5), 0.01, 0.001).go(200).samples == list(range(200))

@@ -38,6 +38,17 @@ def test_a_third_of_dead_units_needs_many_samples(script):
     assert "relu2 (behind fc2)" in finding.title and "40 %" in finding.title
 
 
+def test_units_that_are_off_for_all_samples_alike_are_not_dead(script):
+    alike = dead(0.7) | {"batch_variation": 2e-4}
+    assert sample(script().relu_stack(2), range(60), {"relu2": alike}).findings() == {}
+    differing = dead(0.7) | {"batch_variation": 2e-2}
+    found = sample(script().relu_stack(2), range(60), {"relu2": differing}).findings()
+    assert found["dead-relu-units"].layers == ["relu2"]
+    silent = dead(1.0, zeros=1.0) | {"batch_variation": math.nan}
+    found = sample(script().relu_stack(2), range(60), {"relu2": silent}).findings()
+    assert found["dead-relu-units"].layers == ["relu2"]
+
+
 def test_a_tenth_is_a_note(script):
     found = sample(script().relu_stack(2), range(60), {"relu1": dead(0.15)}).findings()
     assert found["dead-relu-units"].severity == "info"
