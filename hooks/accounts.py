@@ -1,6 +1,7 @@
 """What monitoring costs: measured at the steps that are looked at, reckoned for those between."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import perf_counter, thread_time
 from typing import Any, NamedTuple
 
@@ -50,8 +51,9 @@ class Accounts:
         self._wall = self._processor = 0.0
         self._own_total = self._wall_total = 0.0
         self._own = self._entered = 0.0
-        self._on_looks = 0.0
-        """All of our own work so far; `_own` is that of the span under way."""
+        """Our own work in the span under way, and when the last of it began."""
+        self._left_out = 0.0
+        """All of our own work so far, and pauses."""
         self.begin = 0
         """Index of the first step of the span under way."""
         self.quiet_cost: QuietCost | None = None
@@ -79,11 +81,26 @@ class Accounts:
         """The end of our own work, for now."""
         took = thread_time() - self._entered
         self._own += took
-        self._on_looks += took
+        self._left_out += took
 
     def without_looks(self) -> float:
-        """Processor seconds of this thread, but for our own work on steps that are looked at."""
-        return thread_time() - self._on_looks
+        """Processor seconds of this thread, but for our own work on steps that are looked at, and for pauses."""
+        return thread_time() - self._left_out
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """What happens inside takes no time: of the training, of our own, or of our other threads."""
+        wall, processor, background = perf_counter(), thread_time(), self._background()
+        aside = self.aside
+        try:
+            yield
+        finally:
+            took = thread_time() - processor
+            self._left_out += took
+            self._processor += took
+            self._wall += perf_counter() - wall
+            self._background_before += self._background() - background
+            self.aside = aside
 
     def close(self, end: int, calls: int, in_rows: int, beside: float = 0.0) -> Span:
         """End the span before the step of index `end`; so many calls of modules are noted in each of its steps, and so
@@ -95,7 +112,7 @@ class Accounts:
         wall, processor = perf_counter(), thread_time()
         took = processor - self._entered
         self._own += took
-        self._on_looks += took
+        self._left_out += took
         self._entered = processor
         background = self._background()
         steps, self.begin = end - self.begin, end

@@ -4,6 +4,7 @@ import atexit
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -146,6 +147,18 @@ def preflight(
     if _current is not None:
         _current.record(Observed(preflight=report.results))
     return report
+
+
+def paused() -> AbstractContextManager[None]:
+    """What happens inside is no part of the training: another one, a probe, an evaluation with gradients.
+
+        with tv.paused():
+            probe(model)
+
+    Nothing of it is seen, its steps and its time don't count, and torch is as if nothing were watched. Afterwards the
+    watch goes on where it stopped.
+    """
+    return nullcontext() if _current is None else _current.paused()
 
 
 def detach() -> None:

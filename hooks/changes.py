@@ -1,6 +1,7 @@
 """Follows what changes in mid-training: layers and parameters that are added, replaced or unfrozen."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch.optim import Optimizer
@@ -47,6 +48,10 @@ class Changes:
     def detach(self) -> None:
         """Put torch's own function back."""
         self._replaced.take_back()
+
+    def aside(self) -> AbstractContextManager[None]:
+        """With torch's own function for a while."""
+        return self._replaced.aside()
 
     def follow(self) -> None:
         """Follow all changes, and place the rows of the parameters."""

@@ -6,8 +6,8 @@ of a base class makes Python forget what it knows of all its subclasses, so what
 exchanged instead.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeAlias
 
 import torch
@@ -57,7 +57,9 @@ class Interception:
         `before_clipping` gets lists of the gradients that any clipping is about to change, or a norm to be
         taken of; `before_norm_clipping` the total norm. `without_gradients` gets modules that were called under
         `no_grad`, and their arguments."""
-        self._use: Callable[[Callable[[Call], None], SlimModules], None] | None = None
+        self._use: Callable[[Callable[[Call], None], SlimModules, int], None] | None = None
+        self._sent: tuple[Callable[[Call], None], SlimModules, int] = (ignore, _NONE, 0)
+        """What it was told, or is to be told when this is not aside any more."""
         self._calls_replaced = Replaced(nn.Module, "__call__", self._calls)
         self._replaced = [
             self._calls_replaced,
@@ -89,13 +91,28 @@ class Interception:
         for replaced in self._replaced:
             replaced.take_back()
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """With the originals for a while; where someone else has wrapped ours, they only pass on."""
+        on, self._quiet.on = self._quiet.on, False
+        if self._use is not None:
+            self._use(ignore, _NONE, 0)
+        try:
+            with all_aside(self._replaced):
+                yield
+        finally:
+            self._quiet.on = on
+            if self._use is not None:
+                self._use(*self._sent)
+
     def send_calls_to(self, take: Callable[[Call], None], slim: SlimModules = _NONE) -> None:
         """What is to be done with each call from now on; those of `slim` modules come without what is left out."""
-        if self._use is not None:
-            self._use(take, slim)
+        self._sent = (take, slim, hooks_so_far())
+        if self._use is not None and self._calls_replaced.active:
+            self._use(*self._sent)
 
     def calls_left_alone(self) -> AbstractContextManager[None]:
-        """With torch's own calls of modules for a moment; only right after `attach`."""
+        """With torch's own calls of modules for a moment."""
         return self._calls_replaced.aside()
 
     def _calls(self, original: Callable[..., Any], mine: "Replaced") -> Callable[..., Any]:
@@ -106,9 +123,9 @@ class Interception:
         quiet, without_gradients = self._quiet, self._without_gradients
         unwrapped = original is getattr(nn.Module, "_wrapped_call_impl", None)
 
-        def use(new_take: Callable[[Call], None], new_slim: SlimModules) -> None:
+        def use(new_take: Callable[[Call], None], new_slim: SlimModules, new_hooks: int) -> None:
             nonlocal take, slim, hooks
-            take, slim, hooks = new_take, new_slim, hooks_so_far()
+            take, slim, hooks = new_take, new_slim, new_hooks
 
         # One frame less where nobody else has replaced it: this is torch's own `__call__`, written out.
         def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -230,12 +247,22 @@ class Replaced:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """With the original in place for a moment; only while nobody else has wrapped ours."""
-        setattr(self._owner, self._name, self._original)
+        """With the original in place for a while; where somebody has wrapped ours, it stays and is not active."""
+        if not self.active:
+            yield
+            return
+        self.active, uncovered = False, getattr(self._owner, self._name) is self._mine
+        if uncovered:
+            setattr(self._owner, self._name, self._original)
         try:
             yield
         finally:
-            setattr(self._owner, self._name, self._mine)
+            if uncovered and getattr(self._owner, self._name) is not self._original:
+                self.put()  # over what somebody has put there meanwhile
+            else:
+                self.active = True
+                if uncovered:
+                    setattr(self._owner, self._name, self._mine)
 
     def take_back(self) -> None:
         if not self.active:
@@ -244,3 +271,12 @@ class Replaced:
         if getattr(self._owner, self._name) is self._mine:
             setattr(self._owner, self._name, self._original)
         self._original = self._mine = None
+
+
+@contextmanager
+def all_aside(replaced: Sequence[Replaced]) -> Iterator[None]:
+    """With the originals of all of them for a while."""
+    with ExitStack() as stack:
+        for one in replaced:
+            stack.enter_context(one.aside())
+        yield

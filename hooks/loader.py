@@ -1,10 +1,13 @@
 """How long the training waits for its data: time inside `DataLoader` iterators."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from time import perf_counter
 from typing import Any
 
 from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+from trainvitals.hooks.interception import Replaced
 
 
 class DataWait:
@@ -13,20 +16,33 @@ class DataWait:
     def __init__(self, see: Callable[[Any, Any], None]) -> None:
         """`see` gets the iterator and each batch that it gives."""
         self._see = see
-        self._original: Callable[[Any], Any] | None = None
-        self._wrapper: Callable[[Any], Any] | None = None
+        self._replaced = Replaced(_BaseDataLoaderIter, "__next__", self._timed)
         self._waited = 0.0
         self._seen = False
         self.total = 0.0
         """Seconds waited so far."""
 
     def attach(self) -> None:
-        """Wrap the iterators' `__next__`, once for all of them."""
-        if self._original is not None:
-            return
-        original = _BaseDataLoaderIter.__next__
+        """Time the iterators from now on."""
+        self._replaced.put()
 
+    def detach(self) -> None:
+        """Put torch's own function back."""
+        self._replaced.take_back()
+
+    def aside(self) -> AbstractContextManager[None]:
+        """With torch's own function for a while."""
+        return self._replaced.aside()
+
+    def take(self) -> float | None:
+        """Seconds waited since the last call; None when no DataLoader was ever used."""
+        waited, self._waited = self._waited, 0.0
+        return waited if self._seen else None
+
+    def _timed(self, original: Callable[..., Any], mine: Replaced) -> Callable[..., Any]:
         def timed_next(iterator: Any) -> Any:
+            if not mine.active:
+                return original(iterator)
             begin = perf_counter()
             try:
                 batch = original(iterator)
@@ -35,22 +51,8 @@ class DataWait:
                 self._waited += waited
                 self.total += waited
                 self._seen = True
-            if self._original is not None:
+            if mine.active:  # a data set may have ended the watch
                 self._see(iterator, batch)
             return batch
 
-        self._original, self._wrapper = original, timed_next
-        _BaseDataLoaderIter.__next__ = timed_next  # type: ignore[method-assign,assignment]
-
-    def take(self) -> float | None:
-        """Seconds waited since the last call; None when no DataLoader was ever used."""
-        waited, self._waited = self._waited, 0.0
-        return waited if self._seen else None
-
-    def detach(self) -> None:
-        """Put the iterators back, unless someone else has wrapped them since."""
-        if self._original is None:
-            return
-        if _BaseDataLoaderIter.__next__ is self._wrapper:
-            _BaseDataLoaderIter.__next__ = self._original  # type: ignore[method-assign,assignment]
-        self._original = None
+        return timed_next

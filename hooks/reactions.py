@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from threading import get_ident
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from torch.optim.optimizer import (
 )
 from torch.utils.hooks import RemovableHandle
 
+from trainvitals.hooks.attached import hooks_off
 from trainvitals.hooks.sender import say
 from trainvitals.hooks.wire.records import NonFinite
 from trainvitals.hooks.wire.verdict import (
@@ -70,6 +72,10 @@ class Reactions:
         """Take the end of steps, after the watch has looked at them."""
         if len(self._handles) == 1:
             self._handles.append(register_optimizer_step_post_hook(self._at_step))
+
+    def aside(self) -> AbstractContextManager[None]:
+        """With both off for a while."""
+        return hooks_off(self._handles)
 
     def detach(self) -> None:
         """Take both off again."""

@@ -1,7 +1,8 @@
 """One run: what `tv.init` returns."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -62,6 +63,8 @@ class Run:
         self._emitter: Emitter | None = None
         self._logbook: Logbook | None = None
         self._watch: Watch | None = None
+        self._pause: ExitStack | None = None
+        """Ends the one that is under way."""
         self._histograms: LoggedHistograms | None = None
         self._system: SystemMonitor | None = None
         if settings.mode != "disabled" and self._may_record():
@@ -177,6 +180,7 @@ class Run:
         reaction = checked(on_finding)
         if self._emitter is None or not self._alive():
             return self
+        self._end_pause()
         self._problems.strict = strict
         self._react_by(reaction)
         if self._watch is None:
@@ -280,6 +284,8 @@ class Run:
         """Tell of a batch: its labels give the running label statistics. Never waits for a device."""
         if self._watch is None or self._light or not self._alive() or labels is None:
             return
+        if self._pause is not None:  # another training's
+            return
         begin = perf_counter()
         try:
             target = labels if isinstance(labels, Tensor) else torch.as_tensor(labels)
@@ -289,8 +295,34 @@ class Run:
             self._problems.caught("batch", error)
         self._watch.accounts.aside += perf_counter() - begin
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside is no part of the training: another training, a probe, an evaluation with gradients.
+
+        Nothing of it is seen, its steps and its time don't count, and torch is as if nothing were watched. `log` works.
+        Afterwards the watch goes on where it stopped. To `watch`, `detach` or `finish` inside ends the pause.
+        """
+        watch = self._watch
+        if watch is None or not watch.attached or self._pause is not None or not self._alive():
+            yield
+            return
+        self._pause = ExitStack()
+        try:
+            self._pause.enter_context(watch.paused())
+            if self._reactions is not None:
+                self._pause.enter_context(self._reactions.aside())
+            yield
+        finally:
+            self._end_pause()
+
+    def _end_pause(self) -> None:
+        if self._pause is not None:
+            self._pause.close()
+            self._pause = None
+
     def detach(self) -> None:
         """Stop watching and take every hook off; the run stays open for `log` and for `watch` again."""
+        self._end_pause()
         if self._reactions is not None:
             self._reactions.detach()
         if self._watch is not None and self._pid == os.getpid():
@@ -323,6 +355,7 @@ class Run:
     def forget(self) -> None:
         """Do nothing any more: this is a forked child, whose parent records."""
         self.finished = True
+        self._end_pause()
         self._recorder = self._sender = self._emitter = self._logbook = None
         if self._reactions is not None:
             self._reactions.detach()

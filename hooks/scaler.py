@@ -1,6 +1,7 @@
 """The scale of gradient scalers: each step that one skips halves it."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -39,6 +40,10 @@ class ScalerWatch:
     def detach(self) -> None:
         """Put torch's own function back."""
         self._replaced.take_back()
+
+    def aside(self) -> AbstractContextManager[None]:
+        """With torch's own function for a while."""
+        return self._replaced.aside()
 
     def _update(self, original: Callable[..., Any], mine: Replaced) -> Callable[..., Any]:
         def update(scaler: Any, *args: Any, **kwargs: Any) -> Any:

@@ -1,17 +1,14 @@
 """The life of a step: what is attached, when statistics are taken, when a record is complete."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.optimizer import (
-    register_optimizer_step_post_hook,
-    register_optimizer_step_pre_hook,
-)
-from torch.utils.hooks import RemovableHandle
 
 from trainvitals.hooks.accounts import Accounts, OwnWork
+from trainvitals.hooks.attached import Attached
 from trainvitals.hooks.backwardwatch import BackwardWatch
 from trainvitals.hooks.calibration import quiet_cost
 from trainvitals.hooks.callwatch import CallWatch
@@ -125,8 +122,11 @@ class Watch:
             emitter.rows["parameter"],
             self._models_changed,
         )
-        self._attachable = (self._interception, self._changes, self._data_wait, self._scaler)
-        self._handles: list[RemovableHandle] = []
+        self._attached = Attached(
+            self._before_step,
+            watched_step(self.quiet, self._after_step),
+            (self._interception, self._changes, self._data_wait, self._scaler),
+        )
         self._first = 0
 
     # Attaching
@@ -151,13 +151,8 @@ class Watch:
         self._optimizers.forget_members()
         self._changes.follow()
         self.guard.resize()
-        if not self._handles:
-            self._handles = [
-                register_optimizer_step_pre_hook(self._before_step),
-                register_optimizer_step_post_hook(watched_step(self.quiet, self._after_step)),
-            ]
-            for part in self._attachable:
-                part.attach()
+        if not self._attached:
+            self._attached.put()
             if self.accounts.quiet_cost is None:
                 self.accounts.quiet_cost = quiet_cost(
                     self._interception, self.registry, self._optimizers
@@ -188,12 +183,18 @@ class Watch:
     @property
     def attached(self) -> bool:
         """Whether steps are being counted: between `add` and `detach`."""
-        return bool(self._handles)
+        return bool(self._attached)
 
     @property
     def waited(self) -> float:
         """Seconds that the training has waited for its data so far."""
         return self._data_wait.total
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """See nothing, and count no time; the step under way goes on afterwards. Not to be left after `detach`."""
+        with self.accounts.stopped(), self.observer.aside(), self._attached.aside():
+            yield
 
     def detach(self) -> None:
         """Take everything off again; the training goes on as if nothing had been there."""
@@ -212,12 +213,8 @@ class Watch:
 
     def drop(self) -> None:
         """Take every hook off, record nothing more and let go of the models: also right in a forked child."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
         self.observer.forget()  # first, as what it replaced lies over what the interception did
-        for part in self._attachable:
-            part.detach()
+        self._attached.take_back()
         self._end_look()
         self.guard.forget()
         self.quiet.end()

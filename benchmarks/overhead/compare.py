@@ -19,6 +19,8 @@ from benchmarks.overhead.models import build
 from benchmarks.overhead.peers import TOOLS
 
 T = TypeVar("T")
+CONTROL = 0.1
+"""Share of the watched time for which the twins run beside each other before the tool comes."""
 PATIENCE_S = 10
 """How long a process has to put away its files once it is to end."""
 
@@ -35,8 +37,8 @@ class Job:
     """Watched seconds at least."""
     pairs: int
     """Pairs of blocks at least."""
-    block: float = 0.5
-    """Seconds of a block, about."""
+    block: float = 0.08
+    """Seconds of a block, about. The shorter, the less of what slows the machine meets only one of the twins."""
     multiple: int = 1
     """What the steps of a block are a multiple of."""
     warm_steps: int = 0
@@ -79,11 +81,13 @@ def compare(job: Job) -> Outcome:
     for training in (plain, watched):  # creates the optimizers' state, fills caches
         for _ in range(3):
             training.step()
-    steps = steps_for(plain.step, job.block, job.multiple)
+    short = steps_for(plain.step, job.block)
+    steps = -(-short // job.multiple) * job.multiple
     for _ in range(CALIBRATION):  # the twins stay in step
         watched.step()
+    pairs = max(8, round(CONTROL * job.seconds / job.block) if job.block else 0)
     control, _ = interleave(
-        plain.step, watched.step, max(1, steps // 4), 8, tool.paused, lambda done, of: None
+        plain.step, watched.step, short, pairs, tool.paused, lambda done, of: None
     )
     seconds = control.merged(1).plain[0]
     needed = max(job.steps, job.seconds / seconds)

@@ -49,6 +49,10 @@ class Pairs:
         """What is added as a share of the watched time, over all blocks together."""
         return 1 - sum(self.plain) / sum(self.watched)
 
+    def chosen(self, places: Sequence[int]) -> "Pairs":
+        """Those at these places."""
+        return Pairs([self.plain[n] for n in places], [self.watched[n] for n in places], self.steps)
+
     def merged(self, count: int) -> "Pairs":
         """At most `count` larger pairs, each the mean of consecutive ones.
 
@@ -80,11 +84,10 @@ def time_block(step: Loop, steps: int) -> tuple[float, float]:
     return (time.perf_counter() - wall) / steps, (time.process_time() - cpu) / steps
 
 
-def steps_for(step: Loop, seconds: float, multiple: int = 1, least: int = 4) -> int:
-    """How many steps fill a block of that length: a multiple of `multiple`, at least `least`."""
+def steps_for(step: Loop, seconds: float) -> int:
+    """How many steps fill a block of about that length, one at least."""
     fastest = min(time_block(step, 1)[0] for _ in range(CALIBRATION))
-    steps = max(least, round(seconds / fastest))
-    return -(-steps // multiple) * multiple
+    return max(1, round(seconds / fastest))
 
 
 def interleave(
@@ -98,6 +101,8 @@ def interleave(
     """Run `pairs` pairs of blocks; wall and CPU times.
 
     Every second pair is run the other way round, so that a machine that gets slower or faster favours neither.
+    The first step of a block finds the caches filled by the other loop, and perhaps functions of torch exchanged just
+    before: that is so in blocks of either kind, and favours neither.
     `paused()` is entered around each plain block; `tell(done, of)` is called after each pair.
     """
     without: list[tuple[float, float]] = []

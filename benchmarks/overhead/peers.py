@@ -3,7 +3,7 @@
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +47,6 @@ class Tool:
         return None
 
 
-@contextmanager
-def paused(run: Any, resume: Callable[[], object]) -> Iterator[None]:
-    """Let a run see nothing for a while. Its steps and its budget go on where they stopped."""
-    run.detach()
-    yield
-    resume()
-
-
 class Ours(Tool):
     """trainvitals, recording to its spool."""
 
@@ -67,11 +59,10 @@ class Ours(Tool):
         import trainvitals.hooks as tv
 
         self._run = tv.init(project="bench", mode="offline", dir=folder)
-        self._watch = lambda: self._run.watch(training.model, training.optimizer, **self._options)
-        self._watch()
+        self._run.watch(training.model, training.optimizer, **self._options)
 
     def paused(self) -> AbstractContextManager[object]:
-        return paused(self._run, self._watch)
+        return self._run.paused()
 
     def after_step(self, loss: Tensor) -> None:
         if self._logs:

@@ -5,6 +5,7 @@ import os
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict
+from math import isfinite
 from statistics import median
 from typing import Any
 
@@ -12,8 +13,18 @@ import torch
 
 from benchmarks.overhead.compare import Outcome
 from benchmarks.overhead.counting import Counts, Device, Operations
+from benchmarks.overhead.estimates import (
+    Figure,
+    estimate,
+    middle,
+    middle_seconds,
+    of_watched,
+    over_all,
+    quotient,
+    verdict,
+)
 from benchmarks.overhead.footprint import MIB
-from benchmarks.overhead.loops import quartiles
+from benchmarks.overhead.loops import Pairs, quartiles
 from benchmarks.overhead.measure import LARGE_PAIRS, Measured
 from benchmarks.overhead.peers import INTERVAL
 
@@ -47,7 +58,8 @@ def text(measured: Measured) -> str:
     lines = [
         f"Overhead of trainvitals: torch {here['torch']} with {here['threads']} threads on "
         f"{here['cores']} cores, Python {here['python']}.",
-        "Shares are of the step time without any tool, measured in neighbouring blocks of the same process.",
+        "Shares are of the step time without any tool, measured in neighbouring blocks of the same process. ± is one",
+        "standard error; what is within two of them of a limit is unclear.",
         "",
         "1. Default settings, from a fresh run on (limit: +1.5 %; reported within a third of measured)",
         *_aligned(default_table(measured.default)),
@@ -73,8 +85,44 @@ def text(measured: Measured) -> str:
 
 
 def as_json(measured: Measured) -> str:
-    """Everything, each block's times included."""
-    return json.dumps({"environment": environment(), **asdict(measured)}, indent=1)
+    """Everything, each block's times included, and figures with their errors."""
+    figures = {
+        line: [_figures(found, large=line == "default") for found in outcomes]
+        for line, outcomes in (
+            ("default", measured.default),
+            ("full", measured.full),
+            ("alone", measured.alone),
+        )
+    }
+    return json.dumps(
+        {"environment": environment(), "figures": figures, **asdict(measured)}, indent=1
+    )
+
+
+def _figures(found: Outcome, large: bool) -> dict[str, Any]:
+    """By name; medians are over large pairs where samples are in these only."""
+    pairs = _large(found.wall) if large else found.wall
+    figures = {
+        "added": _added(found.wall),
+        "added_cpu": _added(found.cpu),
+        "median": estimate(middle, pairs),
+        "median_seconds": estimate(middle_seconds, pairs),
+        "twins": estimate(over_all, found.control),
+    }
+    named = {
+        name: {"value": value, "error": error if isfinite(error) else None}
+        for name, (value, error) in figures.items()
+    }
+    return {"model": found.job.model, "tool": found.job.tool, **named}
+
+
+def _large(pairs: Pairs) -> Pairs:
+    return pairs.merged(LARGE_PAIRS)
+
+
+def _added(pairs: Pairs) -> Figure:
+    """Over all blocks; the error is that of as long a time in large pairs."""
+    return Figure(pairs.total_added, estimate(over_all, _large(pairs)).error)
 
 
 def default_table(outcomes: list[Outcome]) -> Table:
@@ -86,36 +134,41 @@ def default_table(outcomes: list[Outcome]) -> Table:
         )
     ]
     for found in outcomes:
-        pairs = found.wall.merged(LARGE_PAIRS)
-        agrees = "-" if found.reported is None else _yes(agree(found.reported, found.wall.share))
+        pairs = _large(found.wall)
+        added, share = (
+            _added(found.wall),
+            Figure(found.wall.share, estimate(of_watched, pairs).error),
+        )
         table.append(
             [
                 _label(found),
                 _milliseconds(median(found.wall.plain)),
                 f"{found.wall.total_steps:,}",
-                _percent(found.wall.total_added),
-                _percent(found.cpu.total_added),
-                _spread(pairs.added),
+                _percent(added),
+                _percent(_added(found.cpu)),
+                _spread(pairs),
                 str(len(pairs)),
-                _percent(found.control.total_added),
+                _percent(estimate(over_all, found.control)),
                 "-" if found.samples is None else str(found.samples),
-                _percent(found.wall.share),
-                "-" if found.reported is None else _percent(found.reported),
-                _verdict(found.wall.total_added, LIMIT_DEFAULT, found),
-                agrees,
+                _percent(share),
+                "-" if found.reported is None else f"{found.reported:+.2%}",
+                _verdict(added, LIMIT_DEFAULT, found),
+                "-" if found.reported is None else agree(found.reported, share),
             ]
         )
     return table
 
 
-def agree(reported: float, measured: float) -> bool:
+def agree(reported: float, measured: Figure) -> str:
     """Whether a reported share is within a third of the measured one."""
-    return abs(reported - measured) <= abs(measured) / 3
+    least, most = reported / (1 + 1 / 3), reported / (1 - 1 / 3)
+    surely = least <= measured.low and measured.high <= most
+    return verdict(surely, measured.high < least or measured.low > most)
 
 
-def ratio(ours: Outcome, other: Outcome) -> float:
+def ratio(ours: Outcome, other: Outcome) -> Figure:
     """What we add to a step, by what the other one adds: medians over pairs."""
-    return median(ours.wall.differences) / median(other.wall.differences)
+    return quotient(estimate(middle_seconds, ours.wall), estimate(middle_seconds, other.wall))
 
 
 def full_table(outcomes: list[Outcome]) -> Table:
@@ -128,24 +181,24 @@ def full_table(outcomes: list[Outcome]) -> Table:
     ]
     ours = {found.job.model: found for found in outcomes if found.job.tool == "ours"}
     for found in outcomes:
-        low, middle, high = (INTERVAL * 1e3 * value for value in quartiles(found.wall.differences))
+        low, _, high = (INTERVAL * 1e3 * value for value in quartiles(found.wall.differences))
         row = [
             found.job.model,
             found.job.tool,
             _milliseconds(median(found.wall.plain)),
-            f"{middle:.2f} ms",
+            _sample(estimate(middle_seconds, found.wall)),
             f"[{low:.2f}, {high:.2f}]",
-            f"{INTERVAL * 1e3 * median(found.cpu.differences):.2f} ms",
-            _percent(median(found.wall.added)),
+            _sample(estimate(middle_seconds, found.cpu)),
+            _percent(estimate(middle, found.wall)),
             str(len(found.wall)),
         ]
         limit = LIMITS_RATIO.get(found.job.tool)
         if limit is not None and found.job.model in ours:
             share = ratio(ours[found.job.model], found)
             row += [
-                f"{share:.2f}",
+                f"{share.value:.2f} ± {share.error:.2f}",
                 f"{limit:.2f}",
-                "unclear" if share <= 0 else _yes(share <= limit),
+                share.holds(limit),
             ]
         table.append(row)
     return table
@@ -163,16 +216,16 @@ def alone_table(measured: Measured) -> Table:
         step = median(found.wall.plain)
         holds = "-"
         if step >= LONG_STEP:
-            holds = _verdict(median(found.wall.added), LIMIT_ALONE, found)
+            holds = _verdict(estimate(middle, found.wall), LIMIT_ALONE, found)
         table.append(
             [
                 found.job.model,
                 _milliseconds(step),
-                _percent(found.wall.total_added),
-                _percent(median(found.cpu.added)),
-                _spread(found.wall.added),
+                _percent(_added(found.wall)),
+                _percent(estimate(middle, found.cpu)),
+                _spread(found.wall),
                 str(len(found.wall)),
-                _percent(found.control.total_added),
+                _percent(estimate(over_all, found.control)),
                 holds,
                 _hooks(measured.operations.get(found.job.model)),
             ]
@@ -260,24 +313,31 @@ def _yes(holds: bool) -> str:
     return "yes" if holds else "NO"
 
 
-def _verdict(added: float, limit: float, found: Outcome) -> str:
-    """Whether a limit holds; "unclear" where twins without any tool differ by more than it."""
-    if abs(found.control.total_added) > limit:
+def _verdict(added: Figure, limit: float, found: Outcome) -> str:
+    """Whether a limit holds; "unclear" where twins without any tool surely differ by more than it."""
+    twins = estimate(over_all, found.control)
+    if twins.low > limit or twins.high < -limit:
         return "unclear"
-    return _yes(added <= limit)
+    return added.holds(limit)
 
 
-def _percent(share: float) -> str:
-    return f"{share:+.2%}"
+def _percent(share: Figure) -> str:
+    return f"{share.value:+.2%} ± {share.error:.2%}"
+
+
+def _sample(seconds: Figure) -> str:
+    """What a step takes longer, for all those of an interval."""
+    value, error = (INTERVAL * 1e3 * part for part in seconds)
+    return f"{value:.2f} ± {error:.2f} ms"
 
 
 def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1e3:.2f} ms"
 
 
-def _spread(values: list[float]) -> str:
-    low, middle, high = quartiles(values)
-    return f"{middle:+.2%} [{low:+.2%}, {high:+.2%}]"
+def _spread(pairs: Pairs) -> str:
+    low, _, high = quartiles(pairs.added)
+    return f"{_percent(estimate(middle, pairs))} [{low:+.2%}, {high:+.2%}]"
 
 
 def _aligned(table: Table) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Puts together what is observed in a step that is looked at, for its record."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -101,6 +101,10 @@ class Observer:
             self._see_labels(self._uncounted)
         self._uncounted = None
         self._order.attach()
+
+    def aside(self) -> AbstractContextManager[None]:
+        """With what was replaced put back for a while."""
+        return self._order.aside()
 
     def end(self) -> None:
         """See nothing more, and put back what was replaced."""

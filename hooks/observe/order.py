@@ -1,6 +1,7 @@
 """The order of what a training loop calls between two steps, in the steps that are looked at."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch.nn.utils import clip_grad
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from trainvitals.hooks.interception import Replaced
+from trainvitals.hooks.interception import Replaced, all_aside
 
 MOST = 64
 """Calls that are noted of a step."""
@@ -56,6 +57,10 @@ class CallOrder:
         for replaced in self._replaced:
             replaced.take_back()
         self.tokens = []
+
+    def aside(self) -> AbstractContextManager[None]:
+        """With torch's own functions for a while."""
+        return all_aside(self._replaced)
 
     def note(self, token: str) -> None:
         """Something happened. A scheduler may be made of others, and a model be called often: told once."""

@@ -3,7 +3,10 @@
 import contextlib
 import dataclasses
 import json
+import math
+import random
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -18,6 +21,7 @@ from benchmarks.overhead import compare as comparing
 from benchmarks.overhead import measure, report
 from benchmarks.overhead.compare import Job, Outcome, compare, isolated
 from benchmarks.overhead.counting import Growth, attached, operations
+from benchmarks.overhead.estimates import Figure, estimate, over_all, quotient
 from benchmarks.overhead.loops import Pairs, interleave, quartiles, steps_for
 from benchmarks.overhead.models import MODELS, build
 from benchmarks.overhead.plain import PlainCollector
@@ -39,6 +43,12 @@ def outcome(tool: str, plain: list[float], watched: list[float]) -> Outcome:
     same = Pairs([1.0], [1.0], 1)
     job = Job("toy", tool, steps=1, seconds=0, pairs=1)
     return Outcome(job, same, pairs, pairs, 0.5, 0.1, 0.2, 0.3, 1 << 20, 0, 0, 3, 0.1)
+
+
+def steady(tool: str, added: float) -> Outcome:
+    """One that scatters by a hundredth of what is added."""
+    scatter = [added * (1 + 0.01 * (n % 5 - 2)) for n in range(40)]
+    return outcome(tool, [2.0] * 40, [2.0 + one for one in scatter])
 
 
 def test_what_is_added_is_told_by_pair_and_in_total():
@@ -87,10 +97,17 @@ def test_blocks_alternate_and_only_plain_ones_run_while_the_tool_is_paused():
     assert wall.steps == 2
 
 
-def test_a_block_is_a_multiple_of_the_sampling_interval():
-    assert steps_for(lambda: None, 0.0, multiple=10) == 10
-    assert steps_for(lambda: None, 0.0) == 4
-    assert steps_for(lambda: None, 1e-3, multiple=10) % 10 == 0
+def test_a_block_has_a_step_at_least():
+    assert steps_for(lambda: None, 0.0) == 1
+    assert steps_for(lambda: None, 1e-3) > 1
+
+
+@pytest.mark.parametrize(("block", "steps"), [(0.0, 10), (1e-2, 0)])
+def test_a_block_is_a_multiple_of_the_sampling_interval(block, steps):
+    found = compare(Job("toy", "nothing", steps=1, seconds=0, pairs=1, block=block, multiple=10))
+    assert found.wall.steps % 10 == 0
+    assert found.wall.steps == (steps or found.wall.steps)
+    assert found.control.steps <= found.wall.steps
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "resnet18"])
@@ -108,6 +125,7 @@ def test_a_tool_is_compared_on_a_toy():
     found = compare(Job("toy", "ours", steps=25, seconds=0, pairs=3, block=0.0, multiple=10))
     assert found.wall.steps == 10
     assert len(found.wall) == 3
+    assert len(found.control) == 8 and found.control.steps == 1
     assert found.samples == 3  # steps 0, 10 and 20 of the 30 watched ones
     assert found.reported is not None
     assert found.disk > 0
@@ -164,27 +182,76 @@ def test_operations_are_counted_by_kind_of_step():
 def test_a_ratio_is_that_of_added_times():
     ours = outcome("ours", [1.0, 1.0, 1.0], [1.1, 1.2, 1.3])
     theirs = outcome("plain", [2.0, 2.0, 2.0], [2.8, 2.9, 2.6])
-    assert report.ratio(ours, theirs) == pytest.approx(0.2 / 0.8)
-    rows = report.full_table([ours, theirs])
-    assert rows[2][-3:] == ["0.25", "0.33", "yes"]
-    slower = outcome("plain", [2.0, 2.0, 2.0], [2.4, 2.4, 2.4])
-    assert report.full_table([ours, slower])[2][-3:] == ["0.50", "0.33", "NO"]
+    assert report.ratio(ours, theirs).value == pytest.approx(0.2 / 0.8)
+    assert quotient(Figure(0.2, 0.03), Figure(0.8, 0.1)) == pytest.approx(
+        (0.25, 0.25 * math.hypot(0.03 / 0.2, 0.1 / 0.8))
+    )
+    rows = report.full_table([steady("ours", 0.2), steady("plain", 0.8)])
+    assert rows[2][-3:] == ["0.25 ± 0.00", "0.33", "yes"]
+    rows = report.full_table([steady("ours", 0.2), steady("plain", 0.4)])
+    assert rows[2][-3:] == ["0.50 ± 0.00", "0.33", "NO"]
+    rows = report.full_table([steady("ours", 0.2), steady("plain", 0.602)])
+    assert rows[2][-1] == "unclear"  # 0.332
+
+
+def test_nothing_is_said_of_a_ratio_to_what_may_be_nothing():
+    assert quotient(Figure(0.1, 0.01), Figure(0.2, 0.1)).error == math.inf
+    assert quotient(Figure(0.1, 0.01), Figure(-0.2, 0.01)).holds(0.3) == "unclear"
+
+
+def test_the_error_of_a_figure_is_what_it_scatters_by():
+    draw = random.Random(5)
+    figures, errors = [], []
+    for _ in range(200):
+        pairs = Pairs([1.0] * 50, [1.01 + draw.gauss(0, 0.02) for _ in range(50)], steps=1)
+        found = estimate(over_all, pairs)
+        figures.append(found.value)
+        errors.append(found.error)
+    assert statistics.stdev(figures) == pytest.approx(0.02 / math.sqrt(50), rel=0.15)
+    assert statistics.fmean(errors) == pytest.approx(0.02 / math.sqrt(50), rel=0.05)
+    assert estimate(over_all, Pairs([1.0], [1.1], 1)).error == math.inf
+
+
+def test_a_limit_holds_where_two_errors_leave_no_doubt():
+    assert Figure(0.010, 0.002).holds(0.015) == "yes"
+    assert Figure(0.012, 0.002).holds(0.015) == "unclear"
+    assert Figure(0.018, 0.002).holds(0.015) == "unclear"
+    assert Figure(0.020, 0.002).holds(0.015) == "NO"
+    assert Figure(0.0, math.inf).holds(0.015) == "unclear"
+
+
+def test_samples_in_each_large_pair_are_no_error():
+    """One step in twenty is a sample: single blocks differ by it, large pairs do not."""
+    watched = [1.2 if n % 20 == 7 else 1.0 for n in range(240)]
+    found = dataclasses.replace(
+        steady("default", 0.0), wall=Pairs([1.0] * 240, watched, 1), reported=0.0099
+    )
+    row = report.default_table([found])[1]
+    assert row[3] == "+1.00% ± 0.00%"
+    assert row[5] == "+1.00% ± 0.00% [+1.00%, +1.00%]"
+    assert row[-2:] == ["yes", "yes"]
 
 
 def test_what_noise_exceeds_is_called_unclear():
-    faster = outcome("ours", [1.0, 1.0, 1.0], [0.9, 0.9, 1.1])
+    restless = outcome("ours", [1.0, 1.0, 1.0], [0.7, 1.0, 1.6])
     theirs = outcome("plain", [2.0, 2.0, 2.0], [2.8, 2.9, 2.6])
-    assert report.full_table([faster, theirs])[2][-1] == "unclear"
+    assert report.full_table([restless, theirs])[2][-1] == "unclear"
     quiet = outcome("default", [1.0] * 8, [1.01] * 8)
-    noisy = dataclasses.replace(quiet, control=Pairs([1.0], [1.1], 1))
-    verdicts = [row[-2] for row in report.default_table([quiet, noisy])[1:]]
-    assert verdicts == ["yes", "unclear"]
+    unlike = dataclasses.replace(quiet, control=Pairs([1.0] * 8, [1.1] * 8, 1))
+    scattered = dataclasses.replace(quiet, control=Pairs([1.0] * 4, [0.7, 1.3, 0.8, 1.3], 1))
+    noisy = dataclasses.replace(quiet, wall=Pairs([1.0] * 8, [0.95, 1.07] * 4, 10))
+    rows = report.default_table([quiet, unlike, scattered, noisy])[1:]
+    assert [row[-2] for row in rows] == ["yes", "unclear", "yes", "unclear"]
+    assert [row[3].split()[0] for row in rows] == ["+1.00%"] * 4
 
 
 def test_a_reported_share_agrees_within_a_third():
-    assert report.agree(0.008, 0.011)
-    assert not report.agree(0.007, 0.011)
-    assert not report.agree(0.015, 0.011)
+    assert report.agree(0.008, Figure(0.011, 0)) == "yes"
+    assert report.agree(0.007, Figure(0.011, 0)) == "NO"
+    assert report.agree(0.015, Figure(0.011, 0)) == "NO"
+    assert report.agree(0.008, Figure(0.011, 0.002)) == "unclear"
+    assert report.agree(0.007, Figure(0.011, 0.001)) == "unclear"
+    assert report.agree(0.011, Figure(0.011, 0.001)) == "yes"
 
 
 def test_the_report_names_every_line_and_what_was_skipped():
@@ -198,12 +265,16 @@ def test_the_report_names_every_line_and_what_was_skipped():
         skipped=["wandb: wandb is not installed"],
     )
     text = report.text(found)
-    assert "+1.00%  +1.00%  +1.00% [+1.00%, +1.00%]" in text
-    assert "+2.00%  +2.00%  +2.00% [+2.00%, +2.00%]" in text
+    one, two = ("  ".join([f"+{n}.00% ± 0.00%"] * 3) + f" [+{n}.00%, +{n}.00%]" for n in (1, 2))
+    assert one in text and two in text
     assert "100.00 ms" not in text.split("2. Full")[0]
     assert "1000.00 ms" in text.split("2. Full")[1]  # 0.1 s a step at an interval of 10
     assert "skipped: wandb" in text
-    assert json.loads(report.as_json(found))["default"][0]["wall"]["plain"] == [1.0] * 8
+    written = json.loads(report.as_json(found))
+    assert written["default"][0]["wall"]["plain"] == [1.0] * 8
+    (figures,) = written["figures"]["alone"]
+    assert figures["median"] == pytest.approx({"value": 0.02, "error": 0.0})
+    assert figures["twins"]["error"] is None  # of a single pair
 
 
 @pytest.mark.slow

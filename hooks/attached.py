@@ -1,0 +1,91 @@
+"""All that a run has attached to torch, put in place, taken off and set aside together."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, Protocol
+
+from torch.optim import Optimizer
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+from torch.utils.hooks import RemovableHandle
+
+from trainvitals.hooks.uncompiled import uncompiled
+
+
+class Part(Protocol):
+    """What replaces functions of torch."""
+
+    def attach(self) -> None: ...
+
+    def detach(self) -> None: ...
+
+    def aside(self) -> AbstractContextManager[None]: ...
+
+
+class Attached:
+    """The two global hooks round an optimizer's step, and the parts that replace functions."""
+
+    def __init__(
+        self,
+        before_step: Callable[[Optimizer, Any, Any], None],
+        after_step: Callable[[Optimizer, Any, Any], None],
+        parts: Sequence[Part],
+    ) -> None:
+        self._before_step = before_step
+        self._after_step = after_step
+        self._parts = parts
+        self._handles: list[RemovableHandle] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._handles)
+
+    def put(self) -> None:
+        """Attach all of it."""
+        self._handles = [
+            register_optimizer_step_pre_hook(self._before_step),
+            register_optimizer_step_post_hook(self._after_step),
+        ]
+        for part in self._parts:
+            part.attach()
+
+    def take_back(self) -> None:
+        """Take all of it off again."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        for part in self._parts:
+            part.detach()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """As if nothing were attached, for a while."""
+        with ExitStack() as stack:
+            stack.enter_context(hooks_off(self._handles))
+            for part in self._parts:
+                stack.enter_context(part.aside())
+            yield
+
+
+@contextmanager
+def hooks_off(handles: Sequence[RemovableHandle]) -> Iterator[None]:
+    """With one that does nothing in the place of each of these hooks, for a while.
+
+    Their order stays, a step that is just going through them is not disturbed, and no hook is registered anew, which
+    would say that modules may have some that they had not (`hooks_so_far`).
+    """
+    places = [(handle.hooks_dict_ref(), handle.id) for handle in handles]
+    taken = [(hooks, key, hooks[key]) for hooks, key in places if hooks is not None]
+    for hooks, key, _ in taken:
+        hooks[key] = _nothing
+    try:
+        yield
+    finally:
+        for hooks, key, hook in taken:
+            hooks[key] = hook
+
+
+@uncompiled
+def _nothing(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    """Take no notice of a step."""
