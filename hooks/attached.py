@@ -1,10 +1,11 @@
 """All that a run has attached to torch, put in place, taken off and set aside together."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Protocol
 
-from torch.optim import Optimizer
+from torch.optim import Optimizer, optimizer
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
@@ -52,8 +53,7 @@ class Attached:
 
     def take_back(self) -> None:
         """Take all of it off again."""
-        for handle in self._handles:
-            handle.remove()
+        remove(self._handles)
         self._handles = []
         for part in self._parts:
             part.detach()
@@ -68,6 +68,44 @@ class Attached:
             yield
 
 
+_left: list[RemovableHandle] = []
+"""Hooks that do nothing any more, in the place of those that could not be removed when they should."""
+
+
+def remove(handles: Sequence[RemovableHandle]) -> None:
+    """Take these hooks off. In the midst of a step, as a finding's reaction may end the watch, torch is perhaps just
+    going through its hooks, and would fail if one was gone: there they do nothing from now on, and are removed with the
+    next ones."""
+    if _in_step():
+        _silence(handles)
+        _left.extend(handles)
+        return
+    for handle in (*_left, *handles):
+        handle.remove()
+    _left.clear()
+
+
+def _in_step() -> bool:
+    """Whether this thread is inside of an optimizer's step."""
+    frame = sys._getframe()
+    while (caller := frame.f_back) is not None:
+        frame = caller
+        if frame.f_globals is vars(optimizer) and frame.f_code.co_name == "wrapper":
+            return True
+    return False
+
+
+def _silence(handles: Sequence[RemovableHandle]) -> list[tuple[dict[int, Any], int, Any]]:
+    """Let each do nothing: returns the hooks that it is among, its place and what it did."""
+    places = [(handle.hooks_dict_ref(), handle.id) for handle in handles]
+    taken = [
+        (hooks, key, hooks[key]) for hooks, key in places if hooks is not None and key in hooks
+    ]
+    for hooks, key, _ in taken:
+        hooks[key] = _nothing
+    return taken
+
+
 @contextmanager
 def hooks_off(handles: Sequence[RemovableHandle]) -> Iterator[None]:
     """With one that does nothing in the place of each of these hooks, for a while.
@@ -75,10 +113,7 @@ def hooks_off(handles: Sequence[RemovableHandle]) -> Iterator[None]:
     Their order stays, a step that is just going through them is not disturbed, and no hook is registered anew, which
     would say that modules may have some that they had not (`hooks_so_far`).
     """
-    places = [(handle.hooks_dict_ref(), handle.id) for handle in handles]
-    taken = [(hooks, key, hooks[key]) for hooks, key in places if hooks is not None]
-    for hooks, key, _ in taken:
-        hooks[key] = _nothing
+    taken = _silence(handles)
     try:
         yield
     finally:

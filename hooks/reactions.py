@@ -12,7 +12,7 @@ from torch.optim.optimizer import (
 )
 from torch.utils.hooks import RemovableHandle
 
-from trainvitals.hooks.attached import hooks_off
+from trainvitals.hooks.attached import hooks_off, remove
 from trainvitals.hooks.sender import say
 from trainvitals.hooks.wire.records import NonFinite
 from trainvitals.hooks.wire.verdict import (
@@ -79,8 +79,7 @@ class Reactions:
 
     def detach(self) -> None:
         """Take both off again."""
-        for handle in self._handles:
-            handle.remove()
+        remove(self._handles)
         self._handles = []
 
     def offer(self, findings: Iterable[Finding]) -> None:

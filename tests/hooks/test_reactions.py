@@ -5,7 +5,12 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+from torch.optim.optimizer import (
+    _global_optimizer_post_hooks,
+    _global_optimizer_pre_hooks,
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 
 import trainvitals.hooks as tv
 
@@ -93,6 +98,34 @@ def test_a_function_gets_each_finding_once_in_the_thread_that_trains():
     ((finding, phase),) = [entry for entry in seen if entry[0].rule == "nonfinite-activation"]
     assert isinstance(finding, tv.Finding) and phase == "step"
     assert len({entry[0].key for entry in seen}) == len(seen)
+
+
+@pytest.mark.parametrize("end", [tv.detach, tv.finish])
+@pytest.mark.parametrize("at", ["begin", "end"])
+def test_a_function_may_end_the_watch_in_the_midst_of_a_step(end, at):
+    before = len(_global_optimizer_pre_hooks), len(_global_optimizer_post_hooks)
+    others = []
+    elsewhere = [
+        register_optimizer_step_pre_hook(lambda *_: others.append("begin")),
+        register_optimizer_step_post_hook(lambda *_: others.append("end")),
+    ]
+    seen = []
+
+    def react(finding):
+        seen.append(finding.rule)
+        end()
+
+    loop = Loop(react, broken=BROKEN if at == "begin" else -1)
+    if at == "end":
+        loop.optimizer.param_groups[0]["lr"] = math.inf
+    loop.run()
+    assert (loop.step, len(seen)) == (STEPS - 1, 1)
+    assert others == ["begin", "end"] * STEPS
+    for handle in elsewhere:
+        handle.remove()
+    Loop()  # whatever was left is taken off with the next ones
+    tv.finish()
+    assert (len(_global_optimizer_pre_hooks), len(_global_optimizer_post_hooks)) == before
 
 
 def test_what_the_function_raises_is_raised():
