@@ -156,6 +156,7 @@ class DeadReluUnits(Rule):
         what = f"{100 * first.share:.3g} % of its units are dead"
         clear = first.held.clear if 0 <= first.held.clear < onset else onset
         before = f" (still active after step {clear})" if clear < onset else ""
+        tenth = f", over {100 * self.note:g} %" if 2 * self.note < first.share < self.dead else ""
         also = f", and {len(names) - 1} more layers" if len(names) > 1 else ""
         return [
             self._report(
@@ -168,7 +169,7 @@ class DeadReluUnits(Rule):
                 clear=clear,
                 shares={name: round(shown[name].share, 4) for name in names[:50]},
                 curve=first.curve.evidence(f"Dead units of {names[0]}", 0.0, self.note),
-                title=f"{names[0]}{behind}: {what} since step {onset}{also}",
+                title=f"{names[0]}{behind}: {what}{tenth} since step {onset}{also}",
                 remedy="Lower the learning rate (one large step kills units) or what else pushes "
                 "them below zero: a large negative bias, a strong penalty on activations. Use "
                 "LeakyReLU or GELU, or put a norm layer before the activation. Dead units get no "

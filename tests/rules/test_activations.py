@@ -35,7 +35,9 @@ def test_a_third_of_dead_units_needs_many_samples(script):
     found = sample(script().relu_stack(2), range(60), {"relu2": dead(0.4)}).findings()
     finding = found["dead-relu-units"]
     assert (finding.severity, finding.layers) == ("warning", ["relu2"])
-    assert "relu2 (behind fc2)" in finding.title and "40 %" in finding.title
+    assert finding.title == (
+        f"relu2 (behind fc2): 40 % of its units are dead, over 10 % since step {finding.first_step}"
+    )
 
 
 def test_units_that_are_off_for_all_samples_alike_are_not_dead(script):
