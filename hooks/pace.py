@@ -25,7 +25,7 @@ LEAST_SHARE = 0.25
 HISTOGRAM_EVERY = 4
 """Samples for each one with histograms; the first has them, and with a fixed interval all."""
 LONGEST_WAIT = 2.0
-"""Seconds between two glances at most, so that a change of the step time is noticed."""
+"""Seconds between two glances at most, so that a change of the step time is noticed, as far as the budget bears it."""
 _MEMORY = 0.2
 """Weight of the newest measurement in the running means."""
 _NEVER = 10**9
@@ -144,7 +144,8 @@ class Pace:
             self._next_sample = due + (due > self._last_sample + 1 and due % 2 != self._odd)
         wait = math.ceil(self._glance_cost / (GLANCE_SHARE * rate * own)) if own else 1
         longest = max(1, int(LONGEST_WAIT / own)) if 0 < own < math.inf else 1
-        self._next_glance = step + min(max(wait, 1), longest)
+        bearable = math.ceil(GLANCE_SHARE * wait)  # then glances alone take all of it
+        self._next_glance = step + min(max(wait, 1), max(longest, bearable))
 
     def _wait_for_sample(self, step: int, rate: float) -> int:
         cost = self._sample_cost

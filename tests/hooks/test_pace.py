@@ -170,3 +170,11 @@ def test_steps_of_both_tasks_are_sampled_where_they_take_turns(
 
 def test_every_step_is_sampled_where_the_budget_bears_it() -> None:
     assert Training(Pace(overhead=0.5), 0.01, 0.001).go(200).samples == list(range(200))
+
+
+def test_glances_that_are_to_keep_an_eye_on_the_step_time_stay_within_the_budget() -> None:
+    dear = Training(Pace(overhead=0.001, interval=10**9), 0.1, 0.05, glance=0.01).go(5_000)
+    assert 5 < len(dear.glances)
+    assert dear.glance_cost * len(dear.glances) < 1.3 * 0.001 * 5_000 * 0.1
+    none = Training(Pace(overhead=1e-9, interval=10**9), 0.1, 0.05, glance=0.01).go(5_000)
+    assert len(none.glances) <= 1
