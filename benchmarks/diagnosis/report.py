@@ -81,7 +81,10 @@ _EXPLAINED = (
     "(the fault never happened; the case was changed); `unfrozen-behind-the-wrapper` and `weights-loaded-on-one-rank` "
     "came after the first results; the name of `sampler-of-the-first-rank-on-all` was chosen so that one of its cases "
     "is held out; the threshold of the last rule was changed after a miss in the tuned part, before its held-out cases "
-    "were judged.",
+    "were judged. "
+    "One record of `weights-too-small@mlp-sgd` was looked into before units that are off for all samples alike were "
+    "left out of the dead ones. For the false alarm of `healthy-cnn-with-sgd` the steps of its samples were looked "
+    "at, and a later begin of `update-ratio-high` was tried and taken back, as it missed two faults.",
 )
 
 
