@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from benchmarks.overhead import footprint
 from benchmarks.overhead.loops import CALIBRATION, Pairs, interleave, steps_for
-from benchmarks.overhead.models import build
+from benchmarks.overhead.models import Training, build
 from benchmarks.overhead.peers import TOOLS
 
 T = TypeVar("T")
@@ -43,6 +43,8 @@ class Job:
     """What the steps of a block are a multiple of."""
     warm_steps: int = 0
     """Steps with the tool before the first block that counts."""
+    crossed: bool = False
+    """Whether the twins exchange their parts half-way: one may be quicker for as long as the process lives."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def compare(job: Job) -> Outcome:
     )
     seconds = control.merged(1).plain[0]
     needed = max(job.steps, job.seconds / seconds)
-    pairs = max(job.pairs, -(-int(needed) // steps))
+    pairs = max(job.pairs, -(-int(needed) // (steps * (1 + job.crossed))))
 
     def watched_step() -> None:
         tool.after_step(watched.step())
@@ -117,6 +119,9 @@ def compare(job: Job) -> Outcome:
         ends += footprint.own_cpu() + footprint.children_cpu() - before
         scale = 1_000 / wall.total_steps
         recorded = tool.samples(folder)
+        if job.crossed:
+            other_wall, other_cpu = _exchanged(job, plain, watched, steps, pairs)
+            wall, cpu = wall.averaged(other_wall), cpu.averaged(other_cpu)
         return Outcome(
             job=job,
             control=control,
@@ -132,6 +137,27 @@ def compare(job: Job) -> Outcome:
             samples=len(recorded) or None,
             reported=tool.reported(folder),
         )
+
+
+def _exchanged(
+    job: Job, watched: Training, plain: Training, steps: int, pairs: int
+) -> tuple[Pairs, Pairs]:
+    """Wall and CPU times with the tool at the twin that was without it so far."""
+    tool = TOOLS[job.tool]()
+
+    def watched_step() -> None:
+        tool.after_step(watched.step())
+
+    with tempfile.TemporaryDirectory() as name:
+        tool.start(watched, Path(name))
+        for _ in range(job.warm_steps):
+            watched_step()
+            with tool.paused():
+                plain.step()
+        found = interleave(plain.step, watched_step, steps, pairs, tool.paused, _teller(job))
+        tool.close()
+        tool.stop()
+    return found
 
 
 def _timed(call: Callable[[], object]) -> float:

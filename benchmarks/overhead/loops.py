@@ -53,6 +53,18 @@ class Pairs:
         """Those at these places."""
         return Pairs([self.plain[n] for n in places], [self.watched[n] for n in places], self.steps)
 
+    def averaged(self, other: "Pairs") -> "Pairs":
+        """Each with the one at its place in as many others."""
+
+        def means(one: Sequence[float], two: Sequence[float]) -> list[float]:
+            return [statistics.fmean(both) for both in zip(one, two, strict=True)]
+
+        return Pairs(
+            means(self.plain, other.plain),
+            means(self.watched, other.watched),
+            self.steps + other.steps,
+        )
+
     def merged(self, count: int) -> "Pairs":
         """At most `count` larger pairs, each the mean of consecutive ones.
 

@@ -96,7 +96,16 @@ def full_jobs(models: Iterable[str], tools: Sequence[str], length: Length) -> It
 def alone_jobs(models: Iterable[str], length: Length) -> Iterator[Job]:
     """Line 3: no sample but the first; only what watches every step for NaN and infinity is left."""
     for model in models:
-        yield Job(model, "non-finite", 0, length.alone_seconds, 7, block=length.block, warm_steps=5)
+        yield Job(
+            model,
+            "non-finite",
+            0,
+            length.alone_seconds,
+            7,
+            block=length.block,
+            warm_steps=5,
+            crossed=True,
+        )
 
 
 def _compared(jobs: Iterable[Job]) -> Iterator[Outcome]:

@@ -24,6 +24,7 @@ from benchmarks.overhead.counting import Growth, attached, operations
 from benchmarks.overhead.estimates import Figure, estimate, over_all, quotient
 from benchmarks.overhead.loops import Pairs, interleave, quartiles, steps_for
 from benchmarks.overhead.models import MODELS, build
+from benchmarks.overhead.peers import TOOLS, Tool
 from benchmarks.overhead.plain import PlainCollector
 
 ROOT = Path(__file__).parent.parent.parent
@@ -130,6 +131,28 @@ def test_a_tool_is_compared_on_a_toy():
     assert found.reported is not None
     assert found.disk > 0
     assert not attached(nn.Linear(1, 1))
+
+
+def test_twins_exchange_their_parts_half_way(monkeypatch):
+    watched = []
+
+    class Noting(Tool):
+        def start(self, training, folder):
+            watched.append(training)
+
+    monkeypatch.setitem(TOOLS, "noting", Noting)
+    job = Job("toy", "noting", steps=40, seconds=0, pairs=2, block=0.0, multiple=5, crossed=True)
+    found = compare(job)
+    assert len(watched) == 2 and watched[0] is not watched[1]
+    assert (found.wall.total_steps, found.wall.steps) == (40, 10)
+
+
+def test_what_twins_differ_by_cancels_when_they_exchange_their_parts():
+    one = Pairs([1.0, 2.0], [1.5, 3.0], 4)  # the tool adds a tenth to either twin; one takes longer
+    other = Pairs([1.5 / 1.1, 3.0 / 1.1], [1.1, 2.2], 4)
+    both = one.averaged(other)
+    assert both.added == pytest.approx([0.1, 0.1])
+    assert (both.steps, both.total_steps) == (8, 16)
 
 
 def test_a_plain_collector_writes_the_same_statistics(tmp_path):
