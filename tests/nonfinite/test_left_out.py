@@ -296,9 +296,9 @@ def test_whoever_replaced_the_call_of_modules_since_then_sees_all_layers(monkeyp
             seen.append(type(self).__name__)
             return ours(self, *args, **kwargs)
 
-        monkeypatch.setattr(nn.Module, "__call__", theirs)
-        model(BATCH)
-        monkeypatch.setattr(nn.Module, "__call__", ours)
+        with monkeypatch.context() as patch:  # undone while ours is still there
+            patch.setattr(nn.Module, "__call__", theirs)
+            model(BATCH)
 
     assert noted_calls(act) == [*LAYERS, "Sequential"]
     assert seen == ["Sequential", *LAYERS]
