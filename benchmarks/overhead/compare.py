@@ -12,15 +12,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 from benchmarks.overhead import footprint
-from benchmarks.overhead.loops import CALIBRATION, Pairs, interleave, steps_for
-from benchmarks.overhead.models import Training, build
+from benchmarks.overhead.loops import CALIBRATION, Pairs, averaged, interleave, steps_for
+from benchmarks.overhead.models import build
 from benchmarks.overhead.peers import TOOLS
 
 T = TypeVar("T")
 CONTROL = 0.1
 """Share of the watched time for which the twins run beside each other before the tool comes."""
+HEAP = {"MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_MMAP_THRESHOLD_": str(1 << 25)}
+"""Lets glibc keep what was freed. By default it gives some of it back at each step where the heap happens to end in it,
+and the next one waits for thousands of page faults: up to 5 % of a step of ResNet-18, for one twin and not for the
+other, as chance will have it."""
 PATIENCE_S = 10
 """How long a process has to put away its files once it is to end."""
 
@@ -44,7 +49,7 @@ class Job:
     warm_steps: int = 0
     """Steps with the tool before the first block that counts."""
     crossed: bool = False
-    """Whether the twins exchange their parts half-way: one may be quicker for as long as the process lives."""
+    """Whether the twins exchange their parts half-way, so that what they differ by cancels."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,8 @@ def compare(job: Job) -> Outcome:
     )
     seconds = control.merged(1).plain[0]
     needed = max(job.steps, job.seconds / seconds)
-    pairs = max(job.pairs, -(-int(needed) // (steps * (1 + job.crossed))))
+    halves = 2 if job.crossed else 1
+    pairs = max(job.pairs, -(-int(needed) // (steps * halves)))
 
     def watched_step() -> None:
         tool.after_step(watched.step())
@@ -106,11 +112,19 @@ def compare(job: Job) -> Outcome:
         start = _timed(lambda: tool.start(watched, folder))
         children_cpu, disk = footprint.children_cpu(), footprint.on_disk(folder)
         ends = footprint.own_cpu() + children_cpu - before
-        for _ in range(job.warm_steps):
-            watched_step()
-            with tool.paused():
-                plain.step()
-        wall, cpu = interleave(plain.step, watched_step, steps, pairs, tool.paused, _teller(job))
+        parts: list[tuple[Pairs, Pairs]] = []
+        for half in range(halves):
+            if half:
+                plain, watched = watched, plain
+                tool.move(watched)
+            for _ in range(job.warm_steps):
+                watched_step()
+                with tool.paused():
+                    plain.step()
+            parts.append(
+                interleave(plain.step, watched_step, steps, pairs, tool.paused, _teller(job))
+            )
+        wall, cpu = (averaged(alike) for alike in zip(*parts, strict=True))
         children_cpu = footprint.children_cpu() - children_cpu
         before = footprint.own_cpu() + footprint.children_cpu()
         children = footprint.children_resident()
@@ -119,9 +133,6 @@ def compare(job: Job) -> Outcome:
         ends += footprint.own_cpu() + footprint.children_cpu() - before
         scale = 1_000 / wall.total_steps
         recorded = tool.samples(folder)
-        if job.crossed:
-            other_wall, other_cpu = _exchanged(job, plain, watched, steps, pairs)
-            wall, cpu = wall.averaged(other_wall), cpu.averaged(other_cpu)
         return Outcome(
             job=job,
             control=control,
@@ -137,27 +148,6 @@ def compare(job: Job) -> Outcome:
             samples=len(recorded) or None,
             reported=tool.reported(folder),
         )
-
-
-def _exchanged(
-    job: Job, watched: Training, plain: Training, steps: int, pairs: int
-) -> tuple[Pairs, Pairs]:
-    """Wall and CPU times with the tool at the twin that was without it so far."""
-    tool = TOOLS[job.tool]()
-
-    def watched_step() -> None:
-        tool.after_step(watched.step())
-
-    with tempfile.TemporaryDirectory() as name:
-        tool.start(watched, Path(name))
-        for _ in range(job.warm_steps):
-            watched_step()
-            with tool.paused():
-                plain.step()
-        found = interleave(plain.step, watched_step, steps, pairs, tool.paused, _teller(job))
-        tool.close()
-        tool.stop()
-    return found
 
 
 def _timed(call: Callable[[], object]) -> float:
@@ -180,14 +170,16 @@ def _teller(job: Job) -> Callable[[int, int], None]:
 
 
 def isolated(function: Callable[..., T], *arguments: Any) -> T:
-    """Call `function` in a fresh process: nothing that was attached, imported or allocated before is in it.
+    """Call `function` in a fresh process: nothing that was attached, imported or allocated before is in it, and its
+    heap only grows (`HEAP`).
 
     Raises what the function raises, and RuntimeError where the process dies. It ends with this one, however that ends.
     """
     context = multiprocessing.get_context("spawn")
     reader, writer = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(writer, function, arguments))
-    process.start()
+    with patch.dict(os.environ, HEAP):
+        process.start()
     writer.close()
     try:
         answer = reader.recv()

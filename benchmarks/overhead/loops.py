@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -53,18 +53,6 @@ class Pairs:
         """Those at these places."""
         return Pairs([self.plain[n] for n in places], [self.watched[n] for n in places], self.steps)
 
-    def averaged(self, other: "Pairs") -> "Pairs":
-        """Each with the one at its place in as many others."""
-
-        def means(one: Sequence[float], two: Sequence[float]) -> list[float]:
-            return [statistics.fmean(both) for both in zip(one, two, strict=True)]
-
-        return Pairs(
-            means(self.plain, other.plain),
-            means(self.watched, other.watched),
-            self.steps + other.steps,
-        )
-
     def merged(self, count: int) -> "Pairs":
         """At most `count` larger pairs, each the mean of consecutive ones.
 
@@ -78,6 +66,19 @@ class Pairs:
             [statistics.fmean(self.watched[n : n + size]) for n in begins],
             self.steps * size,
         )
+
+
+def averaged(parts: Sequence[Pairs]) -> Pairs:
+    """Each pair with those at its place in the other parts, which are as many."""
+
+    def means(blocks: Iterable[Sequence[float]]) -> list[float]:
+        return [statistics.fmean(alike) for alike in zip(*blocks, strict=True)]
+
+    return Pairs(
+        means(part.plain for part in parts),
+        means(part.watched for part in parts),
+        sum(part.steps for part in parts),
+    )
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:

@@ -74,7 +74,13 @@ def default_jobs(models: Iterable[str], length: Length) -> Iterator[Job]:
     for model in models:
         for tool in ("default", "default + log") if model == "mlp" else ("default",):
             yield Job(
-                model, tool, length.default_steps, length.default_seconds, 7, block=length.block
+                model,
+                tool,
+                length.default_steps,
+                length.default_seconds,
+                7,
+                block=length.block,
+                crossed=True,
             )
 
 

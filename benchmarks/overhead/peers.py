@@ -30,6 +30,10 @@ class Tool:
         """While another training runs in this process."""
         return nullcontext()
 
+    def move(self, training: Training) -> None:
+        """Leave the training that it is attached to, and go on with its twin, which is as far."""
+        raise NotImplementedError
+
     def after_step(self, loss: Tensor) -> None:
         """What the training's loop calls after each step."""
 
@@ -60,6 +64,10 @@ class Ours(Tool):
         import trainvitals.hooks as tv
 
         self._run = tv.init(project="bench", mode="offline", dir=folder)
+        self._run.watch(training.model, training.optimizer, **self._options)
+
+    def move(self, training: Training) -> None:
+        self._run.detach()
         self._run.watch(training.model, training.optimizer, **self._options)
 
     def paused(self) -> AbstractContextManager[object]:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import random
 import signal
 import statistics
@@ -22,7 +23,7 @@ from benchmarks.overhead import measure, report
 from benchmarks.overhead.compare import Job, Outcome, compare, isolated
 from benchmarks.overhead.counting import Growth, attached, operations
 from benchmarks.overhead.estimates import Figure, estimate, over_all, quotient
-from benchmarks.overhead.loops import Pairs, interleave, quartiles, steps_for
+from benchmarks.overhead.loops import Pairs, averaged, interleave, quartiles, steps_for
 from benchmarks.overhead.models import MODELS, build
 from benchmarks.overhead.peers import TOOLS, Tool
 from benchmarks.overhead.plain import PlainCollector
@@ -140,6 +141,9 @@ def test_twins_exchange_their_parts_half_way(monkeypatch):
         def start(self, training, folder):
             watched.append(training)
 
+        def move(self, training):
+            watched.append(training)
+
     monkeypatch.setitem(TOOLS, "noting", Noting)
     job = Job("toy", "noting", steps=40, seconds=0, pairs=2, block=0.0, multiple=5, crossed=True)
     found = compare(job)
@@ -147,10 +151,19 @@ def test_twins_exchange_their_parts_half_way(monkeypatch):
     assert (found.wall.total_steps, found.wall.steps) == (40, 10)
 
 
+@pytest.mark.parametrize("tool", ["default", "non-finite"])
+def test_a_run_goes_on_with_the_twin(tool):
+    found = compare(Job("toy", tool, steps=60, seconds=0, pairs=3, block=0.0, crossed=True))
+    assert found.wall.total_steps == 60
+    assert found.samples is not None
+    assert found.reported is not None
+    assert not attached(nn.Linear(1, 1))
+
+
 def test_what_twins_differ_by_cancels_when_they_exchange_their_parts():
     one = Pairs([1.0, 2.0], [1.5, 3.0], 4)  # the tool adds a tenth to either twin; one takes longer
     other = Pairs([1.5 / 1.1, 3.0 / 1.1], [1.1, 2.2], 4)
-    both = one.averaged(other)
+    both = averaged([one, other])
     assert both.added == pytest.approx([0.1, 0.1])
     assert (both.steps, both.total_steps) == (8, 16)
 
@@ -305,6 +318,11 @@ def test_what_fails_in_a_process_of_its_own_is_raised():
     with pytest.raises(RuntimeError, match="invalid literal"):
         isolated(int, "many")
     assert isolated(comparing.Pairs, [1.0], [2.0], 1).added == [1.0]
+
+
+@pytest.mark.slow
+def test_the_heap_of_a_process_of_its_own_only_grows():
+    assert {name: isolated(os.getenv, name) for name in comparing.HEAP} == comparing.HEAP
 
 
 @pytest.mark.slow
