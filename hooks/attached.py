@@ -76,7 +76,7 @@ def remove(handles: Sequence[RemovableHandle]) -> None:
     """Take these hooks off. In the midst of a step, as a finding's reaction may end the watch, torch is perhaps just
     going through its hooks, and would fail if one was gone: there they do nothing from now on, and are removed with the
     next ones."""
-    if _in_step():
+    if _in_step() is not None:
         _silence(handles)
         _left.extend(handles)
         return
@@ -85,14 +85,23 @@ def remove(handles: Sequence[RemovableHandle]) -> None:
     _left.clear()
 
 
-def _in_step() -> bool:
-    """Whether this thread is inside of an optimizer's step."""
-    frame = sys._getframe()
+def in_hook() -> bool:
+    """Whether this thread is inside of a hook of an optimizer's step: torch, going through its hooks, would fail if one
+    was added."""
+    inside = _in_step()
+    return inside is not None and "step" not in inside
+
+
+def _in_step() -> list[str] | None:
+    """The names of the functions that an optimizer's step has called, if this thread is inside of one: `step` is among
+    them but for those of its hooks."""
+    frame, inside = sys._getframe(), list[str]()
     while (caller := frame.f_back) is not None:
         frame = caller
         if frame.f_globals is vars(optimizer) and frame.f_code.co_name == "wrapper":
-            return True
-    return False
+            return inside
+        inside.append(frame.f_code.co_name)
+    return None
 
 
 def _silence(handles: Sequence[RemovableHandle]) -> list[tuple[dict[int, Any], int, Any]]:

@@ -63,6 +63,11 @@ class Reactions:
         self._handles: list[RemovableHandle] = []
         self._stopping = False
 
+    @property
+    def attached(self) -> bool:
+        """Whether it takes steps."""
+        return bool(self._handles)
+
     def before_watching(self) -> None:
         """Take the begin of steps, before the watch does: what is raised there must not leave a step half watched."""
         if not self._handles:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trainvitals.hooks import arguments, spool
+from trainvitals.hooks.attached import in_hook
 from trainvitals.hooks.draft import Emitter
 from trainvitals.hooks.ensemble import is_sharded
 from trainvitals.hooks.light import Brief
@@ -183,6 +184,12 @@ class Run:
         self._end_pause()
         self._problems.strict = strict
         self._react_by(reaction)
+        if self._needs_hooks and in_hook():
+            self._problems.note(
+                "watch was called by a hook of an optimizer's step, where torch takes no other hook. Nothing more is "
+                "watched: call it before the step or after it."
+            )
+            return self
         if self._watch is None:
             parameters = (p for model in asked.models for p in model.parameters())
             self._watch = Watch(
@@ -207,6 +214,12 @@ class Run:
         if self._reactions is not None:
             self._reactions.after_watching()
         return self
+
+    @property
+    def _needs_hooks(self) -> bool:
+        """Whether to watch takes hooks that are not there yet."""
+        watches = self._watch is not None and self._watch.attached
+        return not watches or (self._reactions is not None and not self._reactions.attached)
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
         """Record numbers for the last completed step, or for `step`.
