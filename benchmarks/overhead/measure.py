@@ -26,7 +26,7 @@ class Length:
     growth_steps: int
 
 
-FULL = Length(1_000, 90, 9, 10, 40, 0.08, 0.1, 10_000)
+FULL = Length(1_000, 120, 9, 10, 60, 0.08, 0.1, 10_000)
 QUICK = Length(60, 3, 3, 2, 4, 0.08, 0.1, 2_000)
 TINY = Length(8, 0, 3, 0, 0, 0.001, 0.001, 50)
 """For the harness's own test: says nothing about cost."""
