@@ -1,7 +1,9 @@
 """One training with a tool beside its twin without, in a process of their own."""
 
+import copy
 import multiprocessing
 import os
+import random
 import signal
 import statistics
 import sys
@@ -14,9 +16,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 from unittest.mock import patch
 
+import torch
+
 from benchmarks.overhead import footprint
-from benchmarks.overhead.loops import CALIBRATION, Pairs, averaged, interleave, steps_for
-from benchmarks.overhead.models import build
+from benchmarks.overhead.loops import CALIBRATION, Pairs, interleave, joined, steps_for
+from benchmarks.overhead.models import Training, build
 from benchmarks.overhead.peers import TOOLS
 
 T = TypeVar("T")
@@ -26,6 +30,8 @@ HEAP = {"MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_MMAP_THRESHOLD_": str(1 
 """Lets glibc keep what was freed. By default it gives some of it back at each step where the heap happens to end in it,
 and the next one waits for thousands of page faults: up to 5 % of a step of ResNet-18, for one twin and not for the
 other, as chance will have it."""
+WARM = 3
+"""Steps of each of the twins that are made anew before the first block that counts."""
 PATIENCE_S = 10
 """How long a process has to put away its files once it is to end."""
 
@@ -48,8 +54,9 @@ class Job:
     """What the steps of a block are a multiple of."""
     warm_steps: int = 0
     """Steps with the tool before the first block that counts."""
-    crossed: bool = False
-    """Whether the twins exchange their parts half-way, so that what they differ by cancels."""
+    parts: int = 1
+    """Of how many parts it is made. For each the twins are made anew, elsewhere in memory: what two copies of the same
+    work differ by for as long as they live shows in what the parts differ by."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +105,8 @@ def compare(job: Job) -> Outcome:
     )
     seconds = control.merged(1).plain[0]
     needed = max(job.steps, job.seconds / seconds)
-    halves = 2 if job.crossed else 1
-    pairs = max(job.pairs, -(-int(needed) // (steps * halves)))
+    pairs = max(-(-job.pairs // job.parts), -(-int(needed) // (steps * job.parts)))
+    places = Places()
 
     def watched_step() -> None:
         tool.after_step(watched.step())
@@ -113,18 +120,17 @@ def compare(job: Job) -> Outcome:
         children_cpu, disk = footprint.children_cpu(), footprint.on_disk(folder)
         ends = footprint.own_cpu() + children_cpu - before
         parts: list[tuple[Pairs, Pairs]] = []
-        for half in range(halves):
-            if half:
-                plain, watched = watched, plain
+        for part in range(job.parts):
+            if part:
+                plain, watched = places.elsewhere(plain), places.elsewhere(watched)
                 tool.move(watched)
-            for _ in range(job.warm_steps):
+            for _ in range(max(job.warm_steps, WARM if part else 0)):
                 watched_step()
                 with tool.paused():
                     plain.step()
-            parts.append(
-                interleave(plain.step, watched_step, steps, pairs, tool.paused, _teller(job))
-            )
-        wall, cpu = (averaged(alike) for alike in zip(*parts, strict=True))
+            tell = _teller(job, part)
+            parts.append(interleave(plain.step, watched_step, steps, pairs, tool.paused, tell))
+        wall, cpu = (joined(alike) for alike in zip(*parts, strict=True))
         children_cpu = footprint.children_cpu() - children_cpu
         before = footprint.own_cpu() + footprint.children_cpu()
         children = footprint.children_resident()
@@ -156,15 +162,31 @@ def _timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def _teller(job: Job) -> Callable[[int, int], None]:
+class Places:
+    """Copies trainings to other places in memory."""
+
+    def __init__(self) -> None:
+        self._draw = random.Random(0)
+        self._kept: list[torch.Tensor] = []
+
+    def elsewhere(self, training: Training) -> Training:
+        """One that is as far, and goes on alike."""
+        for _ in range(8):
+            self._kept.append(torch.empty(self._draw.randrange(1 << 16)))
+        return copy.deepcopy(training)
+
+
+def _teller(job: Job, part: int) -> Callable[[int, int], None]:
     """Says on standard error how far a comparison is, about every ten seconds."""
     last = time.monotonic()
+    where = f" of part {part + 1} of {job.parts}" if job.parts > 1 else ""
 
     def tell(done: int, of: int) -> None:
         nonlocal last
         if time.monotonic() - last > 10 and done < of:
             last = time.monotonic()
-            print(f"  {job.model}, {job.tool}: {done} of {of} pairs", file=sys.stderr, flush=True)
+            pairs = f"{done} of {of} pairs{where}"
+            print(f"  {job.model}, {job.tool}: {pairs}", file=sys.stderr, flush=True)
 
     return tell
 

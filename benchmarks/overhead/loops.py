@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -68,16 +68,12 @@ class Pairs:
         )
 
 
-def averaged(parts: Sequence[Pairs]) -> Pairs:
-    """Each pair with those at its place in the other parts, which are as many."""
-
-    def means(blocks: Iterable[Sequence[float]]) -> list[float]:
-        return [statistics.fmean(alike) for alike in zip(*blocks, strict=True)]
-
+def joined(parts: Sequence[Pairs]) -> Pairs:
+    """All pairs of these, one part after the other; their blocks are equally long."""
     return Pairs(
-        means(part.plain for part in parts),
-        means(part.watched for part in parts),
-        sum(part.steps for part in parts),
+        [plain for part in parts for plain in part.plain],
+        [watched for part in parts for watched in part.watched],
+        parts[0].steps,
     )
 
 

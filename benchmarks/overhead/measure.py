@@ -24,16 +24,18 @@ class Length:
     full_block: float
     """The same for full statistics: some steps more, so that whole intervals do not make twice of it."""
     growth_steps: int
+    parts: int
+    """For how many parts of the first and the third line the twins are made anew."""
 
 
-FULL = Length(1_000, 120, 9, 10, 60, 0.08, 0.1, 10_000)
-QUICK = Length(60, 3, 3, 2, 4, 0.08, 0.1, 2_000)
-TINY = Length(8, 0, 3, 0, 0, 0.001, 0.001, 50)
+FULL = Length(1_000, 120, 9, 10, 60, 0.08, 0.1, 10_000, 12)
+QUICK = Length(60, 3, 3, 2, 4, 0.08, 0.1, 2_000, 3)
+TINY = Length(8, 0, 3, 0, 0, 0.001, 0.001, 50, 2)
 """For the harness's own test: says nothing about cost."""
 
 LARGE_PAIRS = 12
-"""Larger pairs that blocks are gathered into, so that each spans samples and steps without, and what slows the machine
-for some seconds is in one of them: over these the error is taken of all that is added."""
+"""Larger pairs that blocks are gathered into: those of a part, where there are as many parts. Each spans samples and
+steps without, and what slows the machine for some seconds is in one of them."""
 PEERS = ("plain", "wandb", "tensorboard")
 
 
@@ -80,7 +82,7 @@ def default_jobs(models: Iterable[str], length: Length) -> Iterator[Job]:
                 length.default_seconds,
                 7,
                 block=length.block,
-                crossed=True,
+                parts=length.parts,
             )
 
 
@@ -110,7 +112,7 @@ def alone_jobs(models: Iterable[str], length: Length) -> Iterator[Job]:
             7,
             block=length.block,
             warm_steps=5,
-            crossed=True,
+            parts=length.parts,
         )
 
 

@@ -87,7 +87,7 @@ def text(measured: Measured) -> str:
 def as_json(measured: Measured) -> str:
     """Everything, each block's times included, and figures with their errors."""
     figures = {
-        line: [_figures(found, large=line == "default") for found in outcomes]
+        line: [_figures(found, large=line != "full") for found in outcomes]
         for line, outcomes in (
             ("default", measured.default),
             ("full", measured.full),
@@ -216,15 +216,15 @@ def alone_table(measured: Measured) -> Table:
         step = median(found.wall.plain)
         holds = "-"
         if step >= LONG_STEP:
-            holds = _verdict(estimate(middle, found.wall), LIMIT_ALONE, found)
+            holds = _verdict(_added(found.wall), LIMIT_ALONE, found)
         table.append(
             [
                 found.job.model,
                 _milliseconds(step),
                 _percent(_added(found.wall)),
-                _percent(estimate(middle, found.cpu)),
-                _spread(found.wall),
-                str(len(found.wall)),
+                _percent(_added(found.cpu)),
+                _spread(_large(found.wall)),
+                str(len(_large(found.wall))),
                 _percent(estimate(over_all, found.control)),
                 holds,
                 _hooks(measured.operations.get(found.job.model)),

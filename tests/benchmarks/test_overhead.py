@@ -20,10 +20,10 @@ from torch import nn
 
 from benchmarks.overhead import compare as comparing
 from benchmarks.overhead import measure, report
-from benchmarks.overhead.compare import Job, Outcome, compare, isolated
+from benchmarks.overhead.compare import WARM, Job, Outcome, compare, isolated
 from benchmarks.overhead.counting import Growth, attached, operations
 from benchmarks.overhead.estimates import Figure, estimate, over_all, quotient
-from benchmarks.overhead.loops import Pairs, averaged, interleave, quartiles, steps_for
+from benchmarks.overhead.loops import Pairs, interleave, joined, quartiles, steps_for
 from benchmarks.overhead.models import MODELS, build
 from benchmarks.overhead.peers import TOOLS, Tool
 from benchmarks.overhead.plain import PlainCollector
@@ -134,7 +134,7 @@ def test_a_tool_is_compared_on_a_toy():
     assert not attached(nn.Linear(1, 1))
 
 
-def test_twins_exchange_their_parts_half_way(monkeypatch):
+def test_for_each_part_the_twins_are_made_anew_and_go_on_alike(monkeypatch):
     watched = []
 
     class Noting(Tool):
@@ -145,27 +145,37 @@ def test_twins_exchange_their_parts_half_way(monkeypatch):
             watched.append(training)
 
     monkeypatch.setitem(TOOLS, "noting", Noting)
-    job = Job("toy", "noting", steps=40, seconds=0, pairs=2, block=0.0, multiple=5, crossed=True)
-    found = compare(job)
-    assert len(watched) == 2 and watched[0] is not watched[1]
-    assert (found.wall.total_steps, found.wall.steps) == (40, 10)
+    found = compare(Job("toy", "noting", steps=60, seconds=0, pairs=2, block=0.0, parts=3))
+    assert len({id(training.model) for training in watched}) == 3
+    assert (len(found.wall), found.wall.total_steps) == (60, 60)
+    alone = build("toy")
+    for _ in range(3 + 5 + 8 + 20 + 2 * (WARM + 20)):  # warm, timed, control; then the parts
+        alone.step()
+    for one, other in zip(watched[-1].model.parameters(), alone.model.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("tool", ["default", "non-finite"])
-def test_a_run_goes_on_with_the_twin(tool):
-    found = compare(Job("toy", tool, steps=60, seconds=0, pairs=3, block=0.0, crossed=True))
+def test_a_run_goes_on_with_each_twin(tool):
+    found = compare(Job("toy", tool, steps=60, seconds=0, pairs=3, block=0.0, parts=3))
     assert found.wall.total_steps == 60
     assert found.samples is not None
     assert found.reported is not None
     assert not attached(nn.Linear(1, 1))
 
 
-def test_what_twins_differ_by_cancels_when_they_exchange_their_parts():
-    one = Pairs([1.0, 2.0], [1.5, 3.0], 4)  # the tool adds a tenth to either twin; one takes longer
-    other = Pairs([1.5 / 1.1, 3.0 / 1.1], [1.1, 2.2], 4)
-    both = averaged([one, other])
-    assert both.added == pytest.approx([0.1, 0.1])
-    assert (both.steps, both.total_steps) == (8, 16)
+def test_what_parts_differ_by_is_in_the_error():
+    draw = random.Random(2)
+    parts = []
+    for _ in range(12):
+        placed = draw.gauss(0, 0.01)  # how much quicker one of the twins is for a whole part
+        blocks = [1.05 + placed + draw.gauss(0, 0.001) for _ in range(50)]
+        parts.append(Pairs([1.0] * 50, blocks, 4))
+    pairs = joined(parts)
+    assert (len(pairs), pairs.total_steps) == (600, 2400)
+    means = [statistics.fmean(part.added) for part in parts]
+    error = estimate(over_all, pairs.merged(12)).error
+    assert error == pytest.approx(statistics.stdev(means) / math.sqrt(12), rel=0.1)
 
 
 def test_a_plain_collector_writes_the_same_statistics(tmp_path):
