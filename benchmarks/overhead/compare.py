@@ -79,7 +79,7 @@ class Outcome:
     disk: int
     """Per 1,000 steps, without what was there before the first."""
     memory: int
-    """How much the process's peak rose."""
+    """How much the process's peak rose until the end of the first part."""
     children: int
     """Memory of the processes that the tool started."""
     samples: int | None
@@ -130,6 +130,8 @@ def compare(job: Job) -> Outcome:
                     plain.step()
             tell = _teller(job, part)
             parts.append(interleave(plain.step, watched_step, steps, pairs, tool.paused, tell))
+            if not part:  # later the copies take memory, too
+                memory = footprint.peak_resident() - peak
         wall, cpu = (joined(alike) for alike in zip(*parts, strict=True))
         children_cpu = footprint.children_cpu() - children_cpu
         before = footprint.own_cpu() + footprint.children_cpu()
@@ -149,7 +151,7 @@ def compare(job: Job) -> Outcome:
             start=start,
             close=close,
             disk=round((footprint.on_disk(folder) - disk) * scale),
-            memory=footprint.peak_resident() - peak,
+            memory=memory,
             children=children,
             samples=len(recorded) or None,
             reported=tool.reported(folder),

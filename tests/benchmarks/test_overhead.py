@@ -331,6 +331,20 @@ def test_what_fails_in_a_process_of_its_own_is_raised():
 
 
 @pytest.mark.slow
+def test_copies_of_the_twins_are_no_memory_of_the_tool(monkeypatch):
+    large = comparing.Places.elsewhere
+
+    def elsewhere(self, training):
+        self._kept.append(torch.ones(1 << 26))
+        return large(self, training)
+
+    monkeypatch.setattr(comparing.Places, "elsewhere", elsewhere)
+    monkeypatch.setattr(Tool, "move", lambda self, training: None)
+    found = compare(Job("toy", "nothing", steps=4, seconds=0, pairs=2, block=0.0, parts=2))
+    assert found.memory < 1 << 27  # a copy took twice as much
+
+
+@pytest.mark.slow
 def test_the_heap_of_a_process_of_its_own_only_grows():
     assert {name: isolated(os.getenv, name) for name in comparing.HEAP} == comparing.HEAP
 
