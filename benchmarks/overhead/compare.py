@@ -91,18 +91,8 @@ class Outcome:
 def compare(job: Job) -> Outcome:
     """Measure in this process; `isolated(compare, job)` gives it one of its own."""
     plain, watched = build(job.model), build(job.model)
-    tool = TOOLS["nothing"]()
-    for training in (plain, watched):  # creates the optimizers' state, fills caches
-        for _ in range(3):
-            training.step()
-    short = steps_for(plain.step, job.block)
-    steps = -(-short // job.multiple) * job.multiple
-    for _ in range(CALIBRATION):  # the twins stay in step
-        watched.step()
-    pairs = max(8, round(CONTROL * job.seconds / job.block) if job.block else 0)
-    control, _ = interleave(
-        plain.step, watched.step, short, pairs, tool.paused, lambda done, of: None
-    )
+    control = _control(job, plain, watched)
+    steps = -(-control.steps // job.multiple) * job.multiple
     seconds = control.merged(1).plain[0]
     needed = max(job.steps, job.seconds / seconds)
     pairs = max(-(-job.pairs // job.parts), -(-int(needed) // (steps * job.parts)))
@@ -156,6 +146,20 @@ def compare(job: Job) -> Outcome:
             samples=len(recorded) or None,
             reported=tool.reported(folder),
         )
+
+
+def _control(job: Job, plain: Training, watched: Training) -> Pairs:
+    """Wall times of the twins without any tool, in blocks as long as those that follow, if not whole intervals."""
+    for training in (plain, watched):  # creates the optimizers' state, fills caches
+        for _ in range(3):
+            training.step()
+    steps = steps_for(plain.step, job.block)
+    for _ in range(CALIBRATION):  # the twins stay in step
+        watched.step()
+    pairs = max(8, round(CONTROL * job.seconds / job.block) if job.block else 0)
+    paused = TOOLS["nothing"]().paused
+    wall, _ = interleave(plain.step, watched.step, steps, pairs, paused, lambda done, of: None)
+    return wall
 
 
 def _timed(call: Callable[[], object]) -> float:
