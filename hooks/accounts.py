@@ -129,8 +129,8 @@ class Accounts:
 
     @property
     def share(self) -> float:
-        """What monitoring has added to the training's own time so far, 0 to 1."""
-        own = min(max(self._own_total, 0.0), self._wall_total)
+        """What monitoring has added to the training's own time so far, at most 1; negative where it saves more."""
+        own = min(self._own_total, self._wall_total)
         rest = self._wall_total - own
         return min(own / rest, 1.0) if rest > 0 else 0.0
 
