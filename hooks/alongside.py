@@ -1,7 +1,7 @@
 """Whether the gradient goes on in the direction of those before it, or turns back."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,21 +24,17 @@ _MEANS = ("momentum_buffer", "exp_avg")
 
 
 def alongside(
-    optimizer: Optimizer,
-    parameters: Sequence[Parameter],
-    memory: Memory,
-    gradients: Mapping[int, Array],
+    optimizer: Optimizer, parameters: Sequence[Parameter], memory: Memory
 ) -> Number | None:
     """Cosine between the gradients of the step and the mean of those before; None where none is kept.
 
     Call it before the optimizer steps. Noise gives 0, a steady descent 1. A step that overshoots a valley gives less
     than 0: momentum that is stationary and shorter than that of pure noise. The scale of the gradients does not
-    matter, so that they may be clipped or still multiplied by a scaler. `memory`: kept between samples; `gradients`:
-    elements, in order, of those that are known, by the ids of their parameters.
+    matter, so that they may be clipped or still multiplied by a scaler. `memory`: kept between samples.
     """
     matrices = [p.tensor for p in parameters if p.tensor.dim() > 1 and p.tensor.grad is not None]
     chosen = matrices[:: max(1, len(matrices) // MATRICES)][:MATRICES]
-    pairs = [_pair(optimizer, tensor, memory, gradients) for tensor in chosen]
+    pairs = [_pair(optimizer, tensor, memory) for tensor in chosen]
     known = [pair for pair in pairs if pair is not None]
     here = [(one, other) for one, other, device in known if device is None]
     if here:
@@ -61,7 +57,7 @@ def _cosine(pairs: Sequence[tuple[Array, Array]]) -> float | None:
 
 
 def _pair(
-    optimizer: Optimizer, tensor: Tensor, memory: Memory, gradients: Mapping[int, Array]
+    optimizer: Optimizer, tensor: Tensor, memory: Memory
 ) -> tuple[Any, Any, torch.device | None] | None:
     """Some elements of a gradient and of the mean of those before: arrays, or tensors and the device they are on."""
     state: dict[str, Any] = optimizer.state.get(tensor, {})
@@ -70,12 +66,8 @@ def _pair(
     if kept is None or gradient is None:
         return None
     mean = memory.sample(kept)
-    if mean is not None:
-        values = gradients.get(id(tensor))
-        if values is None and is_ordinary(gradient):
-            values = gradient.detach().numpy().reshape(-1)
-        if values is not None and len(values) == kept.numel():
-            return alike(mean, values), mean, None
+    if mean is not None and is_ordinary(gradient) and gradient.numel() == kept.numel():
+        return alike(mean, gradient.detach().numpy().reshape(-1)), mean, None
     one, other = plain(gradient), plain(kept)
     if one is None or other is None or _place(one) != _place(other):
         return None

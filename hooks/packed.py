@@ -1,9 +1,10 @@
-"""Statistics of many small CPU tensors at once: one copy and a few passes instead of several calls for each.
+"""Statistics of many small CPU tensors at once.
 
 Between two layers of a model every line of Python and numpy runs from a cold cache, several times as slow as in a
-loop. So small tensors are copied only, and all of them measured together.
+loop. So small tensors are measured together.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
 from typing import NamedTuple
@@ -16,10 +17,12 @@ from torch import Tensor
 from trainvitals.hooks import histogram, readout
 from trainvitals.hooks.memory import Floats
 from trainvitals.hooks.plain import Array
-from trainvitals.hooks.stats import BLAS_AT_ONCE, Moments, finish, sum_of_squares
+from trainvitals.hooks.stats import Moments, finish, sum_of_squares, sums
 
 SMALL = 1 << 15
 """Elements up to which a tensor is small: calling numpy or torch for it costs more than the arithmetic."""
+_TINY = 1 << 10
+"""Elements up to which it costs less to copy them next to each other than to call numpy for each."""
 
 
 def is_small(tensor: Tensor) -> bool:
@@ -33,97 +36,77 @@ def is_single(values: Array) -> bool:
 
 
 class Layout(NamedTuple):
-    """Where tensors lie that are end to end, and what follows from it."""
+    """What follows from the sizes of tensors."""
 
+    tiny: tuple[int, ...]
+    """Places of those that are copied next to each other."""
     begins: npt.NDArray[np.intp]
-    slices: tuple[slice, ...]
-    pieces: tuple[tuple[slice, ...], ...]
-    """All elements of each in parts that one BLAS call gets."""
+    """Where each of them begins there."""
+    others: tuple[int, ...]
+    """Places of all others."""
     picked: tuple[slice, ...]
     """Elements of each of which the signs and exponents are counted."""
     offsets: npt.NDArray[np.intp]
-    """For each of these: where the counts of its tensor begin."""
+    """For each of these, end to end: where the counts of its tensor begin."""
 
 
 @lru_cache(maxsize=8)
 def layout(sizes: tuple[int, ...]) -> Layout:
     """Of tensors of these sizes, none of them 0: the same ones come at every sample."""
-    ends = list(accumulate(sizes))
-    slices = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
-    pieces = [
-        tuple(
-            slice(at, min(at + BLAS_AT_ONCE, s.stop)) for at in range(s.start, s.stop, BLAS_AT_ONCE)
-        )
-        for s in slices
-    ]
-    picked = [slice(s.start, s.stop, histogram.distance(s.stop - s.start)) for s in slices]
-    lengths = [len(range(s.start, s.stop, s.step)) for s in picked]
+    tiny = tuple(i for i, size in enumerate(sizes) if size <= _TINY)
+    picked = tuple(slice(0, size, histogram.distance(size)) for size in sizes)
+    lengths = [len(range(0, size, s.step)) for size, s in zip(sizes, picked, strict=True)]
     return Layout(
-        np.array([s.start for s in slices], np.intp),
-        tuple(slices),
-        tuple(pieces),
-        tuple(picked),
+        tiny,
+        np.array([0, *accumulate(sizes[i] for i in tiny)][:-1], np.intp),
+        tuple(i for i, size in enumerate(sizes) if size > _TINY),
+        picked,
         np.repeat(np.arange(len(sizes), dtype=np.intp) * histogram.PLACES, lengths),
     )
 
 
 class Packed:
-    """Small tensors end to end in float32.
+    """Small tensors in float32, wherever they lie.
 
     Few calls go over all elements; what follows for each tensor is plain Python, as each call of numpy for so few
     numbers would take longer than it.
     """
 
-    def __init__(self, values: Floats, sizes: tuple[int, ...]) -> None:
-        """`values`: all elements; `sizes`: how many each tensor has, at least one tensor and none of them 0."""
-        self._values = values
-        self._layout = layout(sizes)
-
-    @property
-    def parts(self) -> list[Floats]:
-        """The elements of each tensor."""
-        return [self._values[part] for part in self._layout.slices]
+    def __init__(self, parts: Sequence[Floats]) -> None:
+        """`parts`: the elements of each, at least one tensor and none of them empty."""
+        self._parts = parts
+        self._layout = layout(tuple(map(len, parts)))
 
     @np.errstate(all="ignore")
     def moments(self, zeros: bool = False) -> list[Moments[float]]:
         """What `stats.moments` gives for each."""
-        values, begins = self._values, self._layout.begins
-        bounds = zip(
-            np.minimum.reduceat(values, begins).tolist(),
-            np.maximum.reduceat(values, begins).tolist(),
-            strict=True,
-        )
-        found = zip(np.add.reduceat(values, begins).tolist(), self._squares(), strict=True)
+        parts, layout = self._parts, self._layout
+        bounds, totals = [(0.0, 0.0)] * len(parts), [(0.0, 0.0)] * len(parts)
+        if layout.tiny:
+            joined = np.concatenate([parts[i] for i in layout.tiny])
+            found = (f.reduceat(joined, layout.begins).tolist() for f in _OUTLINE)
+            for i, low, high, total in zip(layout.tiny, *found, strict=True):
+                bounds[i], totals[i] = (low, high), (total, float(parts[i].dot(parts[i])))
+        for i in layout.others:
+            part = parts[i]
+            bounds[i] = float(np.minimum.reduce(part)), float(np.maximum.reduce(part))
+            totals[i] = sums(part)
         return [
-            finish(part, sums, limits, part, zeros)
-            for part, sums, limits in zip(self.parts, found, bounds, strict=True)
+            finish(part, total, limits, part, zeros)
+            for part, total, limits in zip(parts, totals, bounds, strict=True)
         ]
 
     @np.errstate(all="ignore")
     def as_changes(self) -> tuple[list[float], list[float]]:
         """Of differences: the sum of their squares for each tensor, and the share of elements without any."""
-        squares = [
-            found if 1e-28 < found < 1e30 else sum_of_squares(part)
-            for part, found in zip(self.parts, self._squares(), strict=True)
-        ]
-        still = self._values == 0
-        counts = [
-            np.count_nonzero(still[part]) / (part.stop - part.start) for part in self._layout.slices
-        ]
-        return squares, counts
+        squares = [sum_of_squares(part) for part in self._parts]
+        return squares, [np.count_nonzero(part == 0) / len(part) for part in self._parts]
 
     def histograms(self) -> npt.NDArray[np.int64]:
         """What `histogram.count` gives for each; shape `(tensors, BINS)`."""
-        picked = np.concatenate([self._values[part] for part in self._layout.picked])
-        return histogram.count_together(picked, self._layout.offsets, len(self._layout.begins))
+        places = zip(self._parts, self._layout.picked, strict=True)
+        picked = np.concatenate([part[some] for part, some in places])
+        return histogram.count_together(picked, self._layout.offsets, len(self._parts))
 
-    def _squares(self) -> list[float]:
-        """Sum of squares of each tensor, as far as float32 holds it."""
-        found = []
-        for pieces in self._layout.pieces:
-            total = 0.0
-            for piece in pieces:
-                part = self._values[piece]
-                total += float(part.dot(part))
-            found.append(total)
-        return found
+
+_OUTLINE = (np.minimum, np.maximum, np.add)

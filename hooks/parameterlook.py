@@ -69,11 +69,9 @@ class ParameterLook:
         next count; in the one before an optimizer left its turn out."""
         for draft, look in self._looks.items():
             for key in look.untried:
-                statistics = look.statistics.pop(key, None)
+                look.statistics.pop(key, None)
                 if draft.step == step:
                     del look.norms[key]
-                elif statistics is not None:
-                    statistics.close()
             look.untried.clear()
 
     def forget(self) -> None:
@@ -132,8 +130,7 @@ class ParameterLook:
                 norms.append(small_norm)
                 left = [p for p in members if id(p.tensor) not in known.small_ids]
             if self._optimizers.is_primary(optimizer):
-                small = known.small.gradients if known.small is not None else {}
-                along = alongside(optimizer, members, known.memory, small)
+                along = alongside(optimizer, members, known.memory)
                 if along is not None:
                     draft.scalars["tv/grad_along"] = along
         gradients = [local(p.tensor.grad) for p in left if p.tensor.grad is not None]
@@ -160,6 +157,4 @@ class ParameterLook:
         look = self._looks.pop(draft, None)
         if look is None:
             return None
-        for statistics in look.statistics.values():
-            statistics.close()
         return root_of_squares(list(look.norms.values())) if look.norms else None

@@ -115,9 +115,9 @@ class StepStatistics:
         small = self.members.small
         if small is not None:
             known = 1.0 if factor is None else factor
-            if isinstance(known, float) and small.take_gradients(known):
-                norm = small.norm
-            else:
+            if isinstance(known, float):
+                norm = small.take_gradients(self._draft, self._histograms, known)
+            if norm is None:
                 large = large + small.members
         for row, tensor in large:
             gradient = None if tensor.grad is None else plain(tensor.grad)
@@ -136,12 +136,6 @@ class StepStatistics:
         self._draft.put("parameter", COLUMN[f"{prefix}_rms"], row, (*sizes, taken.nonfinite))
         if self._histograms:
             self._draft.count(_KIND[prefix], row, histogram.count(tensor, factor, known))
-
-    def close(self) -> None:
-        """The step is complete without the optimizer's turn: of the parameters that are measured together, what was
-        taken is measured now."""
-        if self._taken and self.members.small is not None:
-            self.members.small.measure(self._draft, self._histograms)
 
     def finish(self) -> list[Tensor]:
         """Take the update; call it after the optimizer. Returns the weights (CPU) it left non-finite.

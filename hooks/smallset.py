@@ -1,11 +1,11 @@
-"""The small parameters of one optimizer: copied as a whole, and measured together."""
+"""The small parameters of one optimizer, measured together."""
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from trainvitals.hooks.draft import Draft
@@ -13,9 +13,9 @@ from trainvitals.hooks.gathered import COLUMN
 from trainvitals.hooks.gradients import all_finite
 from trainvitals.hooks.memory import Floats, Memory
 from trainvitals.hooks.packed import SMALL, Packed, is_single
-from trainvitals.hooks.plain import Array
+from trainvitals.hooks.plain import Array, is_ordinary
 from trainvitals.hooks.readout import Number
-from trainvitals.hooks.stats import Moments, share_unchanged, sum_of_squares
+from trainvitals.hooks.stats import Moments, share_unchanged
 
 
 def small_view(tensor: Tensor, memory: Memory) -> Array | None:
@@ -34,19 +34,11 @@ class SmallSet:
         self._views = views
         self._places = self._where()
         self._sizes = tuple(map(len, views))
-        self._count = sum(self._sizes)
-        self._room: Floats = np.empty(2 * self._count, np.float32)
-        """The weights before the step, in the end how they changed, then the gradients: fresh memory at each sample
-        would cost more."""
-        self._before = Packed(self._room[: self._count], self._sizes).parts
-        self._stepped: list[int] = []
-        """Those with a gradient, by their place here."""
-        self._ends = self._count
-        """Where the gradients end."""
-        self._slotted: list[int] = []
-        """Those for whose gradients there are `_slots`."""
-        self._slots: list[Tensor] = []
-        self._slices: dict[int, Array] = {}
+        self._room: Floats = np.empty(sum(self._sizes), np.float32)
+        """The weights before the step, in the end how they changed: fresh memory at each sample would cost more."""
+        self._before: list[Floats] = np.split(self._room, list(accumulate(self._sizes))[:-1])
+        self._moments: list[Moments[float]] | None = None
+        """Of the weights before the step, once they are known."""
 
     @property
     def members(self) -> list[tuple[int, Tensor]]:
@@ -63,65 +55,34 @@ class SmallSet:
 
     def take_weights(self) -> None:
         """Copy the weights, before the optimizer moves them."""
-        np.concatenate(self._views, out=self._room[: self._count])
-        self._stepped, self._ends = [], self._count
+        np.concatenate(self._views, out=self._room)
+        self._moments = None
 
-    def take_gradients(self, factor: float) -> bool:
-        """Copy the gradients, of which `factor` times as much counts, and whether that could be done. Those without one
-        have not stepped."""
-        gradients = [tensor.grad for tensor in self.tensors]
-        given = [gradient for gradient in gradients if gradient is not None]
-        if not all(type(gradient) is Tensor and not gradient.requires_grad for gradient in given):
-            return False
-        stepped = [i for i, gradient in enumerate(gradients) if gradient is not None]
-        if stepped != self._slotted:
-            self._make_slots(stepped)
-        try:
-            torch._foreach_copy_(self._slots, given)
-        except RuntimeError:  # sparse ones
-            return False
-        self._stepped = stepped
-        self._ends = self._count + sum(self._sizes[i] for i in stepped)
+    def take_gradients(self, draft: Draft, histograms: bool, factor: float) -> float | None:
+        """Measure the weights as they were copied, and the gradients where they lie, of which `factor` times as much
+        counts; returns the norm over these, or None where they are not as usual and not measured. Those without one
+        have not stepped.
+        """
+        stepped = [i for i, tensor in enumerate(self.tensors) if tensor.grad is not None]
+        gradients = [tensor.grad for tensor in self.tensors if tensor.grad is not None]
+        usual = all(is_ordinary(each) and not each.requires_grad for each in gradients)
+        given = [each.numpy().reshape(-1) for each in gradients] if usual else []
         if factor != 1.0:
             with np.errstate(all="ignore"):
-                np.multiply(self._taken, np.float32(factor), out=self._taken)
-        return True
+                given = [each * np.float32(factor) for each in given]
+        moments = self._measure(draft, histograms, stepped if usual else [], given)
+        squares = (m.rms * m.rms * len(each) for m, each in zip(moments, given, strict=True))
+        return math.sqrt(sum(squares)) if usual else None
 
-    @property
-    def _taken(self) -> Floats:
-        """All gradients that were taken, end to end."""
-        return self._room[self._count : self._ends]
+    def _measure(
+        self, draft: Draft, histograms: bool, stepped: list[int], gradients: list[Floats]
+    ) -> list[Moments[float]]:
+        """Fill the rows of the weights, and of the gradients of those that stepped; returns the moments of these.
 
-    @property
-    def norm(self) -> float:
-        """Over these."""
-        return math.sqrt(sum_of_squares(self._taken))
-
-    @property
-    def gradients(self) -> dict[int, Array]:
-        """The elements of those that were taken, in order, by the ids of their parameters."""
-        return self._slices if self._stepped else {}
-
-    def _make_slots(self, stepped: list[int]) -> None:
-        """Find the places of the gradients of these, end to end."""
-        behind = torch.from_numpy(self._room[self._count :])
-        sizes = [self._sizes[i] for i in stepped]
-        slots = torch.split(behind[: sum(sizes)], sizes)
-        parts = list(zip(stepped, slots, strict=True))
-        self._slots = [part.view(self.tensors[i].shape) for i, part in parts]
-        self._slices = {id(self.tensors[i]): part.numpy() for i, part in parts}
-        self._slotted = stepped
-
-    def measure(self, draft: Draft, histograms: bool) -> list[Moments[float]]:
-        """Fill the rows of weights and gradients; returns the moments of the weights.
-
-        Best in one go with all else that is measured: each function that the training has driven out of the caches
-        takes longer to fetch than to run.
+        Best in one go: each function that the training has driven out of the caches takes longer to fetch than to run.
         """
-        count, rows = len(self._rows), [self._rows[i] for i in self._stepped]
-        packed = Packed(
-            self._room[: self._ends], self._sizes + tuple(self._sizes[i] for i in self._stepped)
-        )
+        count, rows = len(self._rows), [self._rows[i] for i in stepped]
+        packed = Packed(self._before + gradients)
         moments = packed.moments()
         kept = [(m.rms, m.std, m.absmax, m.nonfinite) for m in moments]
         draft.put_all("parameter", COLUMN["weight_rms"], self._rows, kept[:count])
@@ -131,27 +92,28 @@ class SmallSet:
             draft.count_all("weight", self._rows, counts[:count])
             if rows:
                 draft.count_all("gradient", rows, counts[count:])
-        return moments[:count]
+        self._moments = moments[:count]
+        return moments[count:]
 
     def finish(
         self, draft: Draft, histograms: bool, adam: Sequence[tuple[Number, Number]]
     ) -> list[Tensor]:
-        """The optimizer has stepped: measure all; returns the weights that it left non-finite.
+        """The optimizer has stepped: measure the update; returns the weights that it left non-finite.
 
         `adam`: update factor and share ruled by eps of each.
         """
-        weights = self.measure(draft, histograms)
+        if self._moments is None:
+            self._measure(draft, histograms, [], [])
         if not self.is_current:  # given other data in the meantime
             return []
-        changes = self._measure_update(draft, weights, adam)
+        changes = self._measure_update(draft, adam)
         found = zip(self.tensors, changes, strict=True)
         suspects = [tensor for tensor, change in found if not math.isfinite(change)]
         return [tensor for tensor in suspects if not all_finite([tensor.detach()])]
 
-    def _measure_update(
-        self, draft: Draft, weights: list[Moments[float]], adam: Sequence[Any]
-    ) -> list[float]:
-        """`weights`: moments from before the step. Returns the sum of squares of each change."""
+    def _measure_update(self, draft: Draft, adam: Sequence[Any]) -> list[float]:
+        """Returns the sum of squares of each change."""
+        weights = self._moments or []
         kept = {  # infinity less infinity is no 0
             i: share_unchanged(self._views[i], self._before[i])
             for i, each in enumerate(weights)
@@ -160,7 +122,7 @@ class SmallSet:
         with np.errstate(all="ignore"):
             for view, before in zip(self._views, self._before, strict=True):
                 np.subtract(view, before, out=before)
-        changes, still = Packed(self._room[: self._count], self._sizes).as_changes()
+        changes, still = Packed(self._before).as_changes()
         values: list[Any] = []
         for i, (change, each) in enumerate(zip(changes, weights, strict=True)):
             size = each.rms * each.rms * self._sizes[i]

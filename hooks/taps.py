@@ -155,8 +155,8 @@ class Taps:
 
     def _measure(self, draft: Draft) -> None:
         """Fill the rows of what was copied, all together."""
-        copied, sizes = self._copied, tuple(copy.values.size for copy in self._copied)
-        packed = Packed(self._room[: self._elements], sizes)
+        copied = self._copied
+        packed = Packed([copy.values.reshape(-1) for copy in copied])
         self._copied, self._elements = [], 0
         taken = packed.moments(zeros=True)
         varies = batch_variations([copy.values for copy in copied], [each.rms for each in taken])

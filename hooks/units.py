@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -85,28 +84,25 @@ def batch_variations(
     outputs: Sequence[npt.NDArray[np.floating[Any]]], rms: Sequence[float]
 ) -> list[float]:
     """`batch_variation` of contiguous arrays in the shape of the outputs, all together."""
-    found = [math.nan] * len(outputs)
-    alike: dict[int, list[int]] = {}
-    for index, output in enumerate(outputs):
-        if output.ndim > 1 and len(output) > 1 and 0.0 < rms[index] < math.inf:
-            alike.setdefault(min(len(output), _SAMPLES), []).append(index)
-    for samples, places in alike.items():
-        parts = [outputs[place][:samples].reshape(samples, -1) for place in places]
-        parts = [part[:, :: _step(part.shape[1])] for part in parts]
-        begins = [0, *accumulate(part.shape[1] for part in parts)][:-1]
-        held = all(1e-15 < rms[place] < 1e15 for place in places)  # float32 holds the squares
-        taken = np.concatenate(parts, axis=1, dtype=None if held else np.float64)
-        with np.errstate(all="ignore"):
-            # Relative to the first sample: what all have in common cancels before it is squared.
-            apart = taken - taken[0]
-            apart -= np.add.reduce(apart) / np.float32(samples)
-            apart *= apart
-            taken *= taken
-            shares = np.add.reduceat(np.add.reduce(apart), begins)
-            shares /= np.add.reduceat(np.add.reduce(taken), begins)
-        for place, share in zip(places, shares.tolist(), strict=True):
-            found[place] = share
-    return found
+    return [
+        _batch_variation(output, size)
+        if output.ndim > 1 and len(output) > 1 and 0.0 < size < math.inf
+        else math.nan
+        for output, size in zip(outputs, rms, strict=True)
+    ]
+
+
+@np.errstate(all="ignore")
+def _batch_variation(output: npt.NDArray[np.floating[Any]], rms: float) -> float:
+    samples = output[:_SAMPLES].reshape(min(len(output), _SAMPLES), -1)
+    taken = samples[:, :: _step(samples.shape[1])]
+    if not 1e-15 < rms < 1e15:  # float32 does not hold the squares
+        taken = taken.astype(np.float64)
+    # Relative to the first sample: what all have in common cancels before it is squared.
+    apart = taken - taken[0]
+    total = np.add.reduce(apart)
+    every, each = taken.reshape(-1), apart.reshape(-1)
+    return float((each.dot(each) - total.dot(total) / len(apart)) / every.dot(every))
 
 
 def _step(features: int) -> int:

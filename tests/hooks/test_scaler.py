@@ -55,13 +55,13 @@ def test_gradients_are_compared_with_the_mean_of_those_before(kind: str) -> None
     optimizer = getattr(torch.optim, kind)([weight], lr=0.1, **more)
     parameter = Parameter("weight", "", "Linear", weight)
     weight.grad = torch.tensor([[1.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
-    assert alongside(optimizer, [parameter], Memory(), {}) is None  # nothing came before
+    assert alongside(optimizer, [parameter], Memory()) is None  # nothing came before
     optimizer.step()
-    assert alongside(optimizer, [parameter], Memory(), {}) == pytest.approx(1.0)
+    assert alongside(optimizer, [parameter], Memory()) == pytest.approx(1.0)
     weight.grad = torch.tensor([[-2.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
-    assert alongside(optimizer, [parameter], Memory(), {}) == pytest.approx(0.0, abs=1e-6)
+    assert alongside(optimizer, [parameter], Memory()) == pytest.approx(0.0, abs=1e-6)
     weight.grad = torch.tensor([[-1.0, -2.0, 0.0], [0.0, 0.0, 0.0]])
-    assert alongside(optimizer, [parameter], Memory(), {}) == pytest.approx(-1.0)
+    assert alongside(optimizer, [parameter], Memory()) == pytest.approx(-1.0)
 
 
 def test_plain_sgd_keeps_no_mean() -> None:
@@ -69,7 +69,7 @@ def test_plain_sgd_keeps_no_mean() -> None:
     optimizer = torch.optim.SGD([weight], lr=0.1)
     weight.grad = torch.ones(2, 3)
     optimizer.step()
-    assert alongside(optimizer, [Parameter("weight", "", "Linear", weight)], Memory(), {}) is None
+    assert alongside(optimizer, [Parameter("weight", "", "Linear", weight)], Memory()) is None
 
 
 def test_a_gradient_that_lies_otherwise_than_its_mean_is_left_out() -> None:
@@ -80,5 +80,5 @@ def test_a_gradient_that_lies_otherwise_than_its_mean_is_left_out() -> None:
     rows = torch.tensor([[1, 3]])
     table.grad = torch.sparse_coo_tensor(rows, torch.ones(2, 3), (5, 3), check_invariants=True)
     held = [Parameter(name, "", "", tensor) for name, tensor in (("t", table), ("w", weight))]
-    assert alongside(optimizer, held[:1], Memory(), {}) is None
-    assert alongside(optimizer, held, Memory(), {}) == pytest.approx(1.0)
+    assert alongside(optimizer, held[:1], Memory()) is None
+    assert alongside(optimizer, held, Memory()) == pytest.approx(1.0)

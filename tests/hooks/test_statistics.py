@@ -1,7 +1,9 @@
 """Recorded statistics against the same numbers computed in float64 by other means."""
 
+import gc
 import math
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -24,8 +26,8 @@ from trainvitals.hooks.registry import Registry, Rows
 from trainvitals.hooks.wire.bins import BINS, bin_of, edges
 
 
-def joined(tensors: list[torch.Tensor]) -> Any:
-    return np.concatenate([tensor.reshape(-1).float().numpy() for tensor in tensors])
+def flat(tensor: torch.Tensor) -> Any:
+    return tensor.reshape(-1).float().numpy()
 
 
 def small_net() -> nn.Sequential:
@@ -146,7 +148,7 @@ def test_small_tensors_of_any_scale_and_offset_match_float64(
     tensor = torch.from_numpy((values + np.float32(offset)) * np.float32(scale))
     exact = tensor.double().numpy()
     alone = stats.moments(tensor, zeros=True)
-    packed = Packed(joined([tensor, torch.ones(3)]), (tensor.numel(), 3)).moments(zeros=True)[0]
+    packed = Packed([flat(tensor), flat(torch.ones(3))]).moments(zeros=True)[0]
     rms = math.sqrt((exact**2).mean())
     for mean, std, root, absmax, zero, bad in (alone, packed):
         assert mean == pytest.approx(exact.mean(), abs=1e-4 * rms)
@@ -419,7 +421,7 @@ def test_infinite_weights_that_stay_count_as_unchanged(
 def test_at_least_half_as_many_elements_are_counted_as_where_sub_sampling_begins(size: int) -> None:
     tensor = torch.ones(size)
     alone = int(histogram.here(histogram.count(tensor)).sum())
-    together = int(Packed(joined([tensor]), (size,)).histograms().sum())
+    together = int(Packed([flat(tensor)]).histograms().sum())
     assert min(alone, together) >= min(size, histogram.SUBSAMPLE_ABOVE) / 2
     assert max(alone, together) <= 2 * histogram.SUBSAMPLE_ABOVE
 
@@ -445,7 +447,7 @@ def test_small_tensors_together_give_what_each_gives_alone() -> None:
         torch.full((10,), 1e30),
         torch.randn(6000, generator=generator),
     ]
-    packed = Packed(joined(tensors), tuple(tensor.numel() for tensor in tensors))
+    packed = Packed([flat(tensor) for tensor in tensors])
     together = zip(tensors, packed.moments(zeros=True), packed.histograms(), strict=True)
     for tensor, taken, counts in together:
         alone = stats.moments(tensor, zeros=True)
@@ -538,3 +540,20 @@ def test_gradients_are_taken_once_and_unscaled(wide: int) -> None:
     share = np.asarray(counts)[0] / np.asarray(counts).sum()
     reference = np.bincount(bin_of(exact.numpy()).ravel(), minlength=BINS) / exact.numel()
     assert np.abs(np.cumsum(share) - np.cumsum(reference)).max() < 0.026
+
+
+def test_no_gradient_is_held_beyond_the_sampled_step(recorded: Callable[[], Any]) -> None:
+    model = small_net()
+    optimizer = torch.optim.Adam(model.parameters())
+    tv.watch(model, optimizer, interval=1, strict=True)
+    gone: list[weakref.ref[torch.Tensor]] = []
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.randn(5, 8)).sum().backward()
+        gone += [weakref.ref(tensor.grad) for tensor in model.parameters()]
+        optimizer.step()
+    optimizer.zero_grad()
+    model(torch.randn(5, 8)).sum().backward()
+    gc.collect()
+    assert [reference() for reference in gone] == [None] * len(gone)
+    assert len(recorded().samples("parameter")) == 3
