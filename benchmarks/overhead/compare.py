@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from unittest.mock import patch
 
 import torch
@@ -34,6 +34,15 @@ WARM = 3
 """Steps of each of the twins that are made anew before the first block that counts."""
 PATIENCE_S = 10
 """How long a process has to put away its files once it is to end."""
+
+
+class Shape(NamedTuple):
+    """How a comparison is cut up."""
+
+    steps: int
+    """Of a block."""
+    pairs: int
+    """Of blocks, in each part."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,10 @@ class Job:
     parts: int = 1
     """Of how many parts it is made. For each the twins are made anew, elsewhere in memory: what two copies of the same
     work differ by for as long as they live shows in what the parts differ by."""
+    processes: int = 1
+    """In how many processes it is measured, for as long in each: see `processes.measured`."""
+    shape: Shape | None = None
+    """What another process has found out for the same; else it is found out here."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,7 @@ class Outcome:
     """What was measured. Memory and disk in bytes, times in seconds."""
 
     job: Job
+    shape: Shape
     control: Pairs
     """The same two copies before the tool came: what the copies themselves differ by."""
     wall: Pairs
@@ -92,10 +106,7 @@ def compare(job: Job) -> Outcome:
     """Measure in this process; `isolated(compare, job)` gives it one of its own."""
     plain, watched = build(job.model), build(job.model)
     control = _control(job, plain, watched)
-    steps = -(-control.steps // job.multiple) * job.multiple
-    seconds = control.merged(1).plain[0]
-    needed = max(job.steps, job.seconds / seconds)
-    pairs = max(-(-job.pairs // job.parts), -(-int(needed) // (steps * job.parts)))
+    shape = job.shape or _shape(job, control)
     places = Places()
 
     def watched_step() -> None:
@@ -119,7 +130,7 @@ def compare(job: Job) -> Outcome:
                 with tool.paused():
                     plain.step()
             tell = _teller(job, part)
-            parts.append(interleave(plain.step, watched_step, steps, pairs, tool.paused, tell))
+            parts.append(interleave(plain.step, watched_step, *shape, tool.paused, tell))
             if not part:  # later the copies take memory, too
                 memory = footprint.peak_resident() - peak
         wall, cpu = (joined(alike) for alike in zip(*parts, strict=True))
@@ -133,6 +144,7 @@ def compare(job: Job) -> Outcome:
         recorded = tool.samples(folder)
         return Outcome(
             job=job,
+            shape=shape,
             control=control,
             wall=wall,
             cpu=cpu,
@@ -160,6 +172,13 @@ def _control(job: Job, plain: Training, watched: Training) -> Pairs:
     paused = TOOLS["nothing"]().paused
     wall, _ = interleave(plain.step, watched.step, steps, pairs, paused, lambda done, of: None)
     return wall
+
+
+def _shape(job: Job, control: Pairs) -> Shape:
+    steps = -(-control.steps // job.multiple) * job.multiple
+    seconds = control.merged(1).plain[0]
+    needed = max(job.steps, job.seconds / seconds)
+    return Shape(steps, max(-(-job.pairs // job.parts), -(-int(needed) // (steps * job.parts))))
 
 
 def _timed(call: Callable[[], object]) -> float:

@@ -2,8 +2,8 @@
 
 import math
 import random
-from collections.abc import Callable
-from statistics import median, stdev
+from collections.abc import Callable, Sequence
+from statistics import fmean, median, stdev
 from typing import NamedTuple
 
 from benchmarks.overhead.loops import Pairs
@@ -49,6 +49,12 @@ def estimate(figure: Callable[[Pairs], float], pairs: Pairs) -> Figure:
         return Figure(figure(pairs), math.inf)
     drawn = [figure(pairs.chosen(draw.choices(range(count), k=count))) for _ in range(DRAWS)]
     return Figure(figure(pairs), stdev(drawn) * math.sqrt(count / (count - 1)))
+
+
+def over_parts(figure: Callable[[Pairs], float], parts: Sequence[Pairs]) -> Figure:
+    """The mean of what a figure is in each of two or more parts, and its error from what these differ by."""
+    found = [figure(part) for part in parts]
+    return Figure(fmean(found), stdev(found) / math.sqrt(len(found)))
 
 
 def over_all(pairs: Pairs) -> float:

@@ -67,9 +67,14 @@ class Pairs:
             self.steps * size,
         )
 
+    def cut(self, count: int) -> list["Pairs"]:
+        """So many equal parts, one after the other; pairs that are left over are in none."""
+        size = len(self) // count
+        return [self.chosen(range(n * size, (n + 1) * size)) for n in range(count)]
+
 
 def joined(parts: Sequence[Pairs]) -> Pairs:
-    """All pairs of these, one part after the other; their blocks are equally long."""
+    """All pairs of these, one part after the other; their blocks are about equally long."""
     return Pairs(
         [plain for part in parts for plain in part.plain],
         [watched for part in parts for watched in part.watched],

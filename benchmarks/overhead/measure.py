@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.overhead.compare import Job, Outcome, compare, isolated
 from benchmarks.overhead.counting import Device, Growth, Operations, growth, on_cuda, operations
 from benchmarks.overhead.estimates import estimate, over_all
 from benchmarks.overhead.peers import INTERVAL, is_missing
+from benchmarks.overhead.processes import measured
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,20 @@ class Length:
     growth_steps: int
     parts: int
     """For how many parts of the first and the third line the twins are made anew."""
+    processes: int
+    """In how many processes models of `SHORT` steps are measured instead."""
 
 
-FULL = Length(1_000, 120, 9, 10, 60, 0.08, 0.1, 10_000, 12)
-QUICK = Length(60, 3, 3, 2, 4, 0.08, 0.1, 2_000, 3)
-TINY = Length(8, 0, 3, 0, 0, 0.001, 0.001, 50, 2)
+FULL = Length(1_000, 120, 9, 10, 60, 0.08, 0.1, 10_000, 12, 12)
+QUICK = Length(60, 3, 3, 2, 4, 0.08, 0.1, 2_000, 3, 3)
+TINY = Length(8, 0, 3, 0, 0, 0.001, 0.001, 50, 2, 1)
 """For the harness's own test: says nothing about cost."""
 
+SHORT = ("mlp",)
+"""Models whose steps are so short that one process differs from another by what there is to measure."""
 LARGE_PAIRS = 12
-"""Larger pairs that blocks are gathered into: those of a part, where there are as many parts. Each spans samples and
-steps without, and what slows the machine for some seconds is in one of them."""
+"""Larger pairs that blocks are gathered into: those of a part or a process, where there are as many. Each spans samples
+and steps without, and what slows the machine for some seconds is in one of them."""
 PEERS = ("plain", "wandb", "tensorboard")
 
 
@@ -75,14 +80,17 @@ def default_jobs(models: Iterable[str], length: Length) -> Iterator[Job]:
     """Line 1: `tv.watch(model, optimizer)` from a fresh run on, and with logging for the MLP."""
     for model in models:
         for tool in ("default", "default + log") if model == "mlp" else ("default",):
-            yield Job(
-                model,
-                tool,
-                length.default_steps,
-                length.default_seconds,
-                7,
-                block=length.block,
-                parts=length.parts,
+            yield _shared(
+                length,
+                Job(
+                    model,
+                    tool,
+                    length.default_steps,
+                    length.default_seconds,
+                    7,
+                    block=length.block,
+                    parts=length.parts,
+                ),
             )
 
 
@@ -90,35 +98,49 @@ def full_jobs(models: Iterable[str], tools: Sequence[str], length: Length) -> It
     """Line 2: full statistics every ten steps; whole tens in each block, so that all hold as many samples."""
     for model in models:
         for tool in tools:
-            yield Job(
-                model,
-                tool,
-                0,
-                length.full_seconds,
-                length.full_pairs,
-                block=length.full_block,
-                multiple=INTERVAL,
+            yield _shared(
+                length,
+                Job(
+                    model,
+                    tool,
+                    0,
+                    length.full_seconds,
+                    length.full_pairs,
+                    block=length.full_block,
+                    multiple=INTERVAL,
+                ),
             )
 
 
 def alone_jobs(models: Iterable[str], length: Length) -> Iterator[Job]:
     """Line 3: no sample but the first; only what watches every step for NaN and infinity is left."""
     for model in models:
-        yield Job(
-            model,
-            "non-finite",
-            0,
-            length.alone_seconds,
-            7,
-            block=length.block,
-            warm_steps=5,
-            parts=length.parts,
+        yield _shared(
+            length,
+            Job(
+                model,
+                "non-finite",
+                0,
+                length.alone_seconds,
+                7,
+                block=length.block,
+                warm_steps=5,
+                parts=length.parts,
+            ),
         )
+
+
+def _shared(length: Length, job: Job) -> Job:
+    """The same, shared out between processes where steps are short; each takes all steps and pairs that it needs."""
+    if job.model not in SHORT or length.processes == 1:
+        return job
+    count = length.processes
+    return replace(job, seconds=job.seconds / count, parts=1, processes=count)
 
 
 def _compared(jobs: Iterable[Job]) -> Iterator[Outcome]:
     for job in jobs:
-        found: Outcome = _isolated(job.tool, compare, job)
+        found = measured(job, lambda one: _isolated(one.tool, compare, one))
         total = estimate(over_all, found.wall.merged(LARGE_PAIRS))
         added = f"{total.value:+.2%} ± {total.error:.2%}"
         print(f"{job.model}: {job.tool} adds {added}", file=sys.stderr, flush=True)

@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from math import isfinite
 from statistics import median
@@ -20,6 +20,7 @@ from benchmarks.overhead.estimates import (
     middle_seconds,
     of_watched,
     over_all,
+    over_parts,
     quotient,
     verdict,
 )
@@ -105,8 +106,10 @@ def _figures(found: Outcome, large: bool) -> dict[str, Any]:
     figures = {
         "added": _added(found.wall),
         "added_cpu": _added(found.cpu),
-        "median": estimate(middle, pairs),
-        "median_seconds": estimate(middle_seconds, pairs),
+        "median": estimate(middle, pairs) if large else _middle(middle, found),
+        "median_seconds": estimate(middle_seconds, pairs)
+        if large
+        else _middle(middle_seconds, found),
         "twins": estimate(over_all, found.control),
     }
     named = {
@@ -168,7 +171,15 @@ def agree(reported: float, measured: Figure) -> str:
 
 def ratio(ours: Outcome, other: Outcome) -> Figure:
     """What we add to a step, by what the other one adds: medians over pairs."""
-    return quotient(estimate(middle_seconds, ours.wall), estimate(middle_seconds, other.wall))
+    return quotient(_middle(middle_seconds, ours), _middle(middle_seconds, other))
+
+
+def _middle(figure: Callable[[Pairs], float], found: Outcome, cpu: bool = False) -> Figure:
+    """A median over pairs; of several processes the mean of theirs, which differ by more than pairs do."""
+    pairs = found.cpu if cpu else found.wall
+    if found.job.processes == 1:
+        return estimate(figure, pairs)
+    return over_parts(figure, pairs.cut(found.job.processes))
 
 
 def full_table(outcomes: list[Outcome]) -> Table:
@@ -186,10 +197,10 @@ def full_table(outcomes: list[Outcome]) -> Table:
             found.job.model,
             found.job.tool,
             _milliseconds(median(found.wall.plain)),
-            _sample(estimate(middle_seconds, found.wall)),
+            _sample(_middle(middle_seconds, found)),
             f"[{low:.2f}, {high:.2f}]",
-            _sample(estimate(middle_seconds, found.cpu)),
-            _percent(estimate(middle, found.wall)),
+            _sample(_middle(middle_seconds, found, cpu=True)),
+            _percent(_middle(middle, found)),
             str(len(found.wall)),
         ]
         limit = LIMITS_RATIO.get(found.job.tool)

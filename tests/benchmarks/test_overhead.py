@@ -20,13 +20,14 @@ from torch import nn
 
 from benchmarks.overhead import compare as comparing
 from benchmarks.overhead import measure, report
-from benchmarks.overhead.compare import WARM, Job, Outcome, compare, isolated
+from benchmarks.overhead.compare import WARM, Job, Outcome, Shape, compare, isolated
 from benchmarks.overhead.counting import Growth, attached, operations
-from benchmarks.overhead.estimates import Figure, estimate, over_all, quotient
+from benchmarks.overhead.estimates import Figure, estimate, over_all, over_parts, quotient
 from benchmarks.overhead.loops import Pairs, interleave, joined, quartiles, steps_for
 from benchmarks.overhead.models import MODELS, build
 from benchmarks.overhead.peers import TOOLS, Tool
 from benchmarks.overhead.plain import PlainCollector
+from benchmarks.overhead.processes import measured, together
 
 ROOT = Path(__file__).parent.parent.parent
 STARTER = """
@@ -44,7 +45,8 @@ def outcome(tool: str, plain: list[float], watched: list[float]) -> Outcome:
     pairs = Pairs(plain, watched, 10)
     same = Pairs([1.0], [1.0], 1)
     job = Job("toy", tool, steps=1, seconds=0, pairs=1)
-    return Outcome(job, same, pairs, pairs, 0.5, 0.1, 0.2, 0.3, 1 << 20, 0, 0, 3, 0.1)
+    shape = Shape(10, len(plain))
+    return Outcome(job, shape, same, pairs, pairs, 0.5, 0.1, 0.2, 0.3, 1 << 20, 0, 0, 3, 0.1)
 
 
 def steady(tool: str, added: float) -> Outcome:
@@ -176,6 +178,53 @@ def test_what_parts_differ_by_is_in_the_error():
     means = [statistics.fmean(part.added) for part in parts]
     error = estimate(over_all, pairs.merged(12)).error
     assert error == pytest.approx(statistics.stdev(means) / math.sqrt(12), rel=0.1)
+
+
+def test_several_processes_become_one_outcome_with_blocks_of_the_same_shape():
+    asked = []
+
+    def compared(job: Job) -> Outcome:
+        asked.append(job.shape)
+        times = [1.0 + 0.1 * len(asked)] * 3
+        found = outcome("ours", [1.0] * 3, times)
+        return dataclasses.replace(found, job=job, start=float(len(asked)))
+
+    found = measured(Job("toy", "ours", steps=1, seconds=0, pairs=3, processes=3), compared)
+    assert asked == [None, Shape(10, 3), Shape(10, 3)]
+    assert [round(pairs.total_added, 9) for pairs in found.wall.cut(3)] == [0.1, 0.2, 0.3]
+    assert len(found.control) == 3 and found.wall.total_steps == 90
+    assert (found.start, found.samples, found.reported) == (2.0, 9, pytest.approx(0.1))
+
+
+def test_what_is_not_told_by_any_process_is_not_told():
+    one = dataclasses.replace(outcome("plain", [1.0], [1.0]), samples=None, reported=None)
+    both = together([one, one])
+    assert both.samples is None and both.reported is None
+
+
+def test_what_processes_differ_by_is_the_error_of_a_ratio():
+    def of_processes(tool: str, added: list[float]) -> Outcome:
+        watched = [2.0 + one for one in added for _ in range(10)]
+        found = outcome(tool, [2.0] * len(watched), watched)
+        return dataclasses.replace(found, job=dataclasses.replace(found.job, processes=len(added)))
+
+    ours, plain = of_processes("ours", [0.2, 0.4]), of_processes("plain", [1.0, 1.0])
+    assert report.ratio(ours, plain) == pytest.approx((0.3, 0.1))
+    assert over_parts(over_all, ours.wall.cut(2)) == pytest.approx((0.15, 0.05))
+
+
+def test_only_models_of_short_steps_are_shared_out_between_processes():
+    jobs = [
+        job
+        for name in ("default_jobs", "alone_jobs")
+        for job in getattr(measure, name)(MODELS, measure.FULL)
+    ]
+    for job in jobs:
+        whole = (1, measure.FULL.parts) if job.model != "mlp" else (measure.FULL.processes, 1)
+        assert (job.processes, job.parts) == whole
+    shared = [job for job in jobs if job.tool == "default" and job.model == "mlp"]
+    assert [job.seconds * job.processes for job in shared] == [measure.FULL.default_seconds]
+    assert shared[0].steps == measure.FULL.default_steps
 
 
 def test_a_plain_collector_writes_the_same_statistics(tmp_path):
