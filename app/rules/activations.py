@@ -155,7 +155,7 @@ class DeadReluUnits(Rule):
         behind = f" (behind {first.feeds})" if first.feeds else ""
         what = f"{100 * first.share:.3g} % of its units are dead"
         clear = first.held.clear if 0 <= first.held.clear < onset else onset
-        before = f" (still active after step {clear})" if clear < onset else ""
+        before = f", which were active up to step {clear}" if clear < onset else ""
         tenth = f", over {100 * self.note:g} %" if 2 * self.note < first.share < self.dead else ""
         also = f", and {len(names) - 1} more layers" if len(names) > 1 else ""
         return [

@@ -54,15 +54,18 @@ def verdict(
     if over:
         text = f"{_sentence(over[0].title)} It has passed since step {number(over[0].last_step)}."
         return Verdict("ok", "Healthy again.", text)
-    # The others wait or do not apply, as what they judge never happens in this training: told below, rule by rule.
+    # Others do not apply, or wait for what never happens in this training: told below, rule by rule.
+    waiting = sum(state.state == "not enough data" for state in states)
+    early = status == "running" and waiting > checked
     checks = f"{checked} check{'s' if checked > 1 else ''}"
-    text = f"{checks} found nothing wrong in {number(last_step + 1)} steps."
+    text = f"{checks} found nothing wrong in {number(last_step + 1)} steps"
+    text += f"; {waiting} wait for more data." if early else "."
     notes = sum(
         item.state == "firing" for item in roots
     )  # of severity info: the others were told above
     if notes:
         text += f" {notes} note{'s' if notes > 1 else ''} below."
-    return Verdict("ok", "Healthy.", text)
+    return Verdict("ok", "Healthy so far." if early else "Healthy.", text)
 
 
 def first_sentence(text: str) -> str:

@@ -87,7 +87,7 @@ def test_the_onset_lies_within_a_generation_after_the_death_and_clear_as_close_b
     clear, generation = finding.evidence["clear"], 3 * max(20, math.ceil(1024 / batch))
     assert clear <= 3 * death <= finding.first_step
     assert finding.first_step == clear + generation
-    assert f"still active after step {clear})" in finding.evidence["seen"]
+    assert finding.evidence["seen"].endswith(f", which were active up to step {clear}")
 
 
 @pytest.mark.parametrize("batch", [6, 32, 500])

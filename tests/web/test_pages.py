@@ -102,14 +102,24 @@ def test_a_healthy_run_with_a_note_says_both():
 
 
 @pytest.mark.parametrize(
-    ("step", "ok", "said"), [(19, 3, "Gathering."), (20, 3, "Healthy."), (500, 0, "Gathering.")]
+    ("step", "ok", "status", "said"),
+    [
+        (19, 3, "running", "Gathering."),
+        (20, 3, "running", "Healthy so far."),
+        (20, 30, "running", "Healthy."),
+        (20, 3, "finished", "Healthy."),
+        (500, 0, "running", "Gathering."),
+    ],
 )
-def test_rules_that_wait_for_what_never_happens_keep_no_run_from_being_healthy(step, ok, said):
+def test_rules_that_wait_for_what_never_happens_keep_no_run_from_being_healthy(
+    step, ok, status, said
+):
     words = ["ok"] * ok + ["not enough data"] * (60 - ok)
     states = [RuleState(rule=f"r{n}", state=word, reason="") for n, word in enumerate(words)]
-    judged = verdict([], states, "running", step)
+    judged = verdict([], states, status, step)
     assert judged.state == said
-    assert ("3 checks found nothing wrong in" in judged.sentence) is (said == "Healthy.")
+    assert (f"{ok} checks found nothing wrong in" in judged.sentence) is ("Healthy" in said)
+    assert (f"; {60 - ok} wait for more data." in judged.sentence) is (said == "Healthy so far.")
 
 
 @pytest.mark.parametrize(
