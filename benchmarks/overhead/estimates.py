@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Callable, Sequence
-from statistics import fmean, median, stdev
+from statistics import median, stdev
 from typing import NamedTuple
 
 from benchmarks.overhead.loops import Pairs
@@ -52,9 +52,11 @@ def estimate(figure: Callable[[Pairs], float], pairs: Pairs) -> Figure:
 
 
 def over_parts(figure: Callable[[Pairs], float], parts: Sequence[Pairs]) -> Figure:
-    """The mean of what a figure is in each of two or more parts, and its error from what these differ by."""
-    found = [figure(part) for part in parts]
-    return Figure(fmean(found), stdev(found) / math.sqrt(len(found)))
+    """The median of what a figure is in several parts, and how much it scatters over as many drawn from them."""
+    found, draw = [figure(part) for part in parts], random.Random(0)
+    count = len(found)
+    drawn = [median(draw.choices(found, k=count)) for _ in range(DRAWS)]
+    return Figure(median(found), stdev(drawn) * math.sqrt(count / (count - 1)))
 
 
 def over_all(pairs: Pairs) -> float:

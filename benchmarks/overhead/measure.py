@@ -38,6 +38,8 @@ TINY = Length(8, 0, 3, 0, 0, 0.001, 0.001, 50, 2, 1)
 
 SHORT = ("mlp",)
 """Models whose steps are so short that one process differs from another by what there is to measure."""
+LEAST_SECONDS = 3.0
+"""Watched seconds of each of several processes, at least: in the first one a run looks at more than later."""
 LARGE_PAIRS = 12
 """Larger pairs that blocks are gathered into: those of a part or a process, where there are as many. Each spans samples
 and steps without, and what slows the machine for some seconds is in one of them."""
@@ -135,7 +137,8 @@ def _shared(length: Length, job: Job) -> Job:
     if job.model not in SHORT or length.processes == 1:
         return job
     count = length.processes
-    return replace(job, seconds=job.seconds / count, parts=1, processes=count)
+    seconds = max(job.seconds / count, LEAST_SECONDS)
+    return replace(job, seconds=seconds, parts=1, processes=count)
 
 
 def _compared(jobs: Iterable[Job]) -> Iterator[Outcome]:

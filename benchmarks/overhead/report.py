@@ -175,7 +175,7 @@ def ratio(ours: Outcome, other: Outcome) -> Figure:
 
 
 def _middle(figure: Callable[[Pairs], float], found: Outcome, cpu: bool = False) -> Figure:
-    """A median over pairs; of several processes the mean of theirs, which differ by more than pairs do."""
+    """A median over pairs; of several processes that of theirs, which differ by more than pairs do."""
     pairs = found.cpu if cpu else found.wall
     if found.job.processes == 1:
         return estimate(figure, pairs)
