@@ -47,7 +47,9 @@ class BackwardWatch:
         self._losses = LossValues(quiet)
         self._carried: CarriedGradients | None = None
         self._learns_order = False
-        """Whether the step is the first looked at since the models changed."""
+        """Whether the step under way is the first one looked at, or the first one since the models changed."""
+        self._changed_in = -2
+        """The last step in which they did."""
         self._retained = False
         """Whether the graph of the backward pass under way is."""
         self._thread = get_ident()
@@ -58,6 +60,15 @@ class BackwardWatch:
         self._learns_order = not self._registry.last_uses
         parameters = self._registry.parameters.values() if carried else ()
         self._carried = CarriedGradients([p.tensor for p in parameters if not is_lazy(p.tensor)])
+
+    def models_changed(self) -> None:
+        """In the step under way: in the next one it is learnt again which layer backward meets first."""
+        self._changed_in = self._step()
+
+    def is_calm(self) -> bool:
+        """Whether the step that begins, which is not looked at, has nothing to be learnt from."""
+        self._learns_order = self._changed_in == self._step() - 1 and not self._registry.last_uses
+        return not self._learns_order
 
     def carried(self) -> Number | None:
         """`tv/grad_carried` of the step, if it was looked at."""
@@ -85,9 +96,9 @@ class BackwardWatch:
             value = self._losses.see(self._step, tensors)
             if value is not None:
                 self._stands_out(tensors, value)
+            if self._learns_order:
+                self._registry.last_uses.update(leaves(tensors))
             if self._carried is not None:
-                if self._learns_order:
-                    self._registry.last_uses.update(leaves(tensors))
                 if self._parameters.untried and self._has_no_gradients():
                     self._parameters.forget_untried(self._step())
                 self._carried.before()

@@ -251,9 +251,9 @@ class Watch:
 
     def _calm_down(self) -> None:
         """Leave the step under way to the flat functions of `quiet`, unless there is more to do in it."""
-        calm = self.guard.is_calm
+        calm = self.guard.is_calm and not self._changes.pending
         next_pass = self._timetable.next_pass(self.completed, calm)
-        if calm and self._drafts.empty:
+        if calm and self._drafts.empty and self._backward.is_calm():
             self.quiet.begin(self._optimizers.primary_aftermath(), next_pass)
 
     def _look_now(self) -> None:
@@ -362,16 +362,18 @@ class Watch:
             self._timetable.pace.saw_norm(norm)
 
     def _look_at_weights(self, optimizer: Optimizer, draft: Draft | None) -> None:
-        if draft is None or not draft.sampled:
-            return
-        histograms = self._timetable.with_histograms
-        self._changes.follow_before(draft.step, optimizer, self._timetable.follows_models)
-        self._parameters.take_weights(optimizer, draft, histograms)
+        if draft is not None and draft.sampled:
+            histograms = self._timetable.with_histograms
+            self._changes.follow_before(draft.step, optimizer, self._timetable.follows_models)
+            self._parameters.take_weights(optimizer, draft, histograms)
+        elif self._changes.pending:
+            self._changes.follow()
 
     def _models_changed(self) -> None:
         """Let go of what is known of the models."""
         self._parameters.forget()
         self._taps.forget(self.registry.layers)
+        self._backward.models_changed()
         self.guard.resize()
 
     def _look_at_update(self, optimizer: Optimizer) -> None:
