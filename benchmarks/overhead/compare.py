@@ -26,6 +26,8 @@ from benchmarks.overhead.peers import TOOLS
 T = TypeVar("T")
 CONTROL = 0.1
 """Share of the watched time for which the twins run beside each other before the tool comes."""
+LEAST_CONTROL = 8
+"""Pairs of blocks of that at least, of all processes together."""
 HEAP = {"MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_MMAP_THRESHOLD_": str(1 << 25)}
 """Lets glibc keep what was freed. By default it gives some of it back at each step where the heap happens to end in it,
 and the next one waits for thousands of page faults: up to 5 % of a step of ResNet-18, for one twin and not for the
@@ -43,6 +45,8 @@ class Shape(NamedTuple):
     """Of a block."""
     pairs: int
     """Of blocks, in each part."""
+    settle: int = 0
+    """Steps before each block that do not count."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class Job:
     """Seconds of a block, about. The shorter, the less of what slows the machine meets only one of the twins."""
     multiple: int = 1
     """What the steps of a block are a multiple of."""
+    settle: float = 0.0
+    """Seconds before each block that do not count, about."""
     warm_steps: int = 0
     """Steps with the tool before the first block that counts."""
     parts: int = 1
@@ -130,7 +136,8 @@ def compare(job: Job) -> Outcome:
                 with tool.paused():
                     plain.step()
             tell = _teller(job, part)
-            parts.append(interleave(plain.step, watched_step, *shape, tool.paused, tell))
+            blocks = shape.steps, shape.pairs, tool.paused, tell, shape.settle
+            parts.append(interleave(plain.step, watched_step, *blocks))
             if not part:  # later the copies take memory, too
                 memory = footprint.peak_resident() - peak
         wall, cpu = (joined(alike) for alike in zip(*parts, strict=True))
@@ -140,7 +147,7 @@ def compare(job: Job) -> Outcome:
         close = _timed(tool.close)
         tool.stop()
         ends += footprint.own_cpu() + footprint.children_cpu() - before
-        scale = 1_000 / wall.total_steps
+        scale = 1_000 / (len(wall) * (shape.steps + shape.settle))
         recorded = tool.samples(folder)
         return Outcome(
             job=job,
@@ -168,7 +175,8 @@ def _control(job: Job, plain: Training, watched: Training) -> Pairs:
     steps = steps_for(plain.step, job.block)
     for _ in range(CALIBRATION):  # the twins stay in step
         watched.step()
-    pairs = max(8, round(CONTROL * job.seconds / job.block) if job.block else 0)
+    least = -(-LEAST_CONTROL // job.processes)
+    pairs = max(least, round(CONTROL * job.seconds / job.block) if job.block else 0)
     paused = TOOLS["nothing"]().paused
     wall, _ = interleave(plain.step, watched.step, steps, pairs, paused, lambda done, of: None)
     return wall
@@ -178,7 +186,8 @@ def _shape(job: Job, control: Pairs) -> Shape:
     steps = -(-control.steps // job.multiple) * job.multiple
     seconds = control.merged(1).plain[0]
     needed = max(job.steps, job.seconds / seconds)
-    return Shape(steps, max(-(-job.pairs // job.parts), -(-int(needed) // (steps * job.parts))))
+    pairs = max(-(-job.pairs // job.parts), -(-int(needed) // (steps * job.parts)))
+    return Shape(steps, pairs, round(job.settle / seconds))
 
 
 def _timed(call: Callable[[], object]) -> float:

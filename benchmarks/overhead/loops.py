@@ -93,9 +93,14 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 def time_block(step: Loop, steps: int) -> tuple[float, float]:
     """Wall seconds and this process's CPU seconds a step, averaged over a block."""
     wall, cpu = time.perf_counter(), time.process_time()
+    repeat(step, steps)
+    return (time.perf_counter() - wall) / steps, (time.process_time() - cpu) / steps
+
+
+def repeat(step: Loop, steps: int) -> None:
+    """Take so many steps."""
     for _ in range(steps):
         step()
-    return (time.perf_counter() - wall) / steps, (time.process_time() - cpu) / steps
 
 
 def steps_for(step: Loop, seconds: float) -> int:
@@ -111,22 +116,26 @@ def interleave(
     pairs: int,
     paused: Callable[[], AbstractContextManager[object]],
     tell: Callable[[int, int], None],
+    settle: int = 0,
 ) -> tuple[Pairs, Pairs]:
     """Run `pairs` pairs of blocks; wall and CPU times.
 
     Every second pair is run the other way round, so that a machine that gets slower or faster favours neither.
     The first step of a block finds the caches filled by the other loop, and perhaps functions of torch exchanged just
     before: that is so in blocks of either kind, and favours neither.
-    `paused()` is entered around each plain block; `tell(done, of)` is called after each pair.
+    `paused()` is entered around each plain block; `tell(done, of)` is called after each pair. `settle`: so many steps
+    before each block do not count: what a tool leaves to its own threads and processes then disturbs none but its own.
     """
     without: list[tuple[float, float]] = []
     with_it: list[tuple[float, float]] = []
 
     def plain_block() -> None:
         with paused():
+            repeat(plain, settle)
             without.append(time_block(plain, steps))
 
     def watched_block() -> None:
+        repeat(watched, settle)
         with_it.append(time_block(watched, steps))
 
     for pair in range(pairs):

@@ -24,6 +24,9 @@ class Length:
     block: float
     full_block: float
     """The same for full statistics: some steps more, so that whole intervals do not make twice of it."""
+    short_block: float
+    """The same for full statistics of models of `SHORT` steps: longer than what a tool leaves to its threads and
+    processes at the end of one, and as many seconds before each do not count."""
     growth_steps: int
     parts: int
     """For how many parts of the first and the third line the twins are made anew."""
@@ -31,9 +34,9 @@ class Length:
     """In how many processes models of `SHORT` steps are measured instead."""
 
 
-FULL = Length(1_000, 120, 9, 10, 60, 0.08, 0.1, 10_000, 12, 12)
-QUICK = Length(60, 3, 3, 2, 4, 0.08, 0.1, 2_000, 3, 3)
-TINY = Length(8, 0, 3, 0, 0, 0.001, 0.001, 50, 2, 1)
+FULL = Length(1_000, 120, 9, 10, 60, 0.08, 0.1, 0.5, 10_000, 12, 12)
+QUICK = Length(60, 3, 3, 2, 4, 0.08, 0.1, 0.5, 2_000, 3, 3)
+TINY = Length(8, 0, 3, 0, 0, 0.001, 0.001, 0.001, 50, 2, 1)
 """For the harness's own test: says nothing about cost."""
 
 SHORT = ("mlp",)
@@ -99,6 +102,7 @@ def default_jobs(models: Iterable[str], length: Length) -> Iterator[Job]:
 def full_jobs(models: Iterable[str], tools: Sequence[str], length: Length) -> Iterator[Job]:
     """Line 2: full statistics every ten steps; whole tens in each block, so that all hold as many samples."""
     for model in models:
+        short = model in SHORT
         for tool in tools:
             yield _shared(
                 length,
@@ -108,8 +112,9 @@ def full_jobs(models: Iterable[str], tools: Sequence[str], length: Length) -> It
                     0,
                     length.full_seconds,
                     length.full_pairs,
-                    block=length.full_block,
+                    block=length.short_block if short else length.full_block,
                     multiple=INTERVAL,
+                    settle=length.short_block if short else 0.0,
                 ),
             )
 
@@ -133,12 +138,12 @@ def alone_jobs(models: Iterable[str], length: Length) -> Iterator[Job]:
 
 
 def _shared(length: Length, job: Job) -> Job:
-    """The same, shared out between processes where steps are short; each takes all steps and pairs that it needs."""
+    """The same, shared out between processes where steps are short; each takes all steps that it needs."""
     if job.model not in SHORT or length.processes == 1:
         return job
     count = length.processes
-    seconds = max(job.seconds / count, LEAST_SECONDS)
-    return replace(job, seconds=seconds, parts=1, processes=count)
+    seconds, pairs = max(job.seconds / count, LEAST_SECONDS), -(-job.pairs // count)
+    return replace(job, seconds=seconds, pairs=pairs, parts=1, processes=count)
 
 
 def _compared(jobs: Iterable[Job]) -> Iterator[Outcome]:

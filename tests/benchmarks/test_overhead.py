@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import psutil
 import pytest
@@ -99,6 +101,26 @@ def test_blocks_alternate_and_only_plain_ones_run_while_the_tool_is_paused():
     assert told == [(1, 3), (2, 3), (3, 3)]
     assert len(wall) == len(cpu) == 3
     assert wall.steps == 2
+
+
+def test_the_steps_before_a_block_do_not_count():
+    clock = [0.0]
+
+    def step(seconds: float) -> None:
+        clock[0] += seconds
+
+    with patch("time.perf_counter", lambda: clock[0]):
+        wall, _ = interleave(
+            functools.partial(step, 1.0),
+            functools.partial(step, 3.0),
+            steps=2,
+            pairs=2,
+            paused=contextlib.nullcontext,
+            tell=lambda done, of: None,
+            settle=4,
+        )
+    assert (wall.plain, wall.watched, wall.steps) == ([1.0, 1.0], [3.0, 3.0], 2)
+    assert clock[0] == 2 * (2 + 4) * (1.0 + 3.0)
 
 
 def test_a_block_has_a_step_at_least():
