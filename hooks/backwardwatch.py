@@ -46,10 +46,9 @@ class BackwardWatch:
         self._look_now = look_now
         self._losses = LossValues(quiet)
         self._carried: CarriedGradients | None = None
-        self._learns_order = False
-        """Whether the step under way is the first one looked at, or the first one since the models changed."""
-        self._changed_in = -2
-        """The last step in which they did."""
+        self._learns_in = -1
+        """The step in which it is learnt which layer backward meets first: the first one looked at, or the one after
+        that in which the models changed."""
         self._retained = False
         """Whether the graph of the backward pass under way is."""
         self._thread = get_ident()
@@ -57,18 +56,19 @@ class BackwardWatch:
 
     def begin_look(self, carried: bool) -> None:
         """The step that begins is looked at; if `carried`, whether gradients of the last one are still there."""
-        self._learns_order = not self._registry.last_uses
+        if not self._registry.last_uses:
+            self._learns_in = self._step()
         parameters = self._registry.parameters.values() if carried else ()
         self._carried = CarriedGradients([p.tensor for p in parameters if not is_lazy(p.tensor)])
 
     def models_changed(self) -> None:
         """In the step under way: in the next one it is learnt again which layer backward meets first."""
-        self._changed_in = self._step()
+        self._learns_in = self._step() + 1
 
-    def is_calm(self) -> bool:
-        """Whether the step that begins, which is not looked at, has nothing to be learnt from."""
-        self._learns_order = self._changed_in == self._step() - 1 and not self._registry.last_uses
-        return not self._learns_order
+    @property
+    def learns_order(self) -> bool:
+        """Whether that is so in the step under way, with all of its losses."""
+        return self._learns_in == self._step()
 
     def carried(self) -> Number | None:
         """`tv/grad_carried` of the step, if it was looked at."""
@@ -96,7 +96,7 @@ class BackwardWatch:
             value = self._losses.see(self._step, tensors)
             if value is not None:
                 self._stands_out(tensors, value)
-            if self._learns_order:
+            if self.learns_order:
                 self._registry.last_uses.update(leaves(tensors))
             if self._carried is not None:
                 if self._parameters.untried and self._has_no_gradients():

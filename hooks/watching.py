@@ -253,7 +253,7 @@ class Watch:
         """Leave the step under way to the flat functions of `quiet`, unless there is more to do in it."""
         calm = self.guard.is_calm and not self._changes.pending
         next_pass = self._timetable.next_pass(self.completed, calm)
-        if calm and self._drafts.empty and self._backward.is_calm():
+        if calm and self._drafts.empty and not self._backward.learns_order:
             self.quiet.begin(self._optimizers.primary_aftermath(), next_pass)
 
     def _look_now(self) -> None:

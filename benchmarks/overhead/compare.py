@@ -136,8 +136,10 @@ def compare(job: Job) -> Outcome:
                 with tool.paused():
                     plain.step()
             tell = _teller(job, part)
-            blocks = shape.steps, shape.pairs, tool.paused, tell, shape.settle
-            parts.append(interleave(plain.step, watched_step, *blocks))
+            steps, pairs, settle = shape
+            parts.append(
+                interleave(plain.step, watched_step, steps, pairs, tool.paused, tell, settle)
+            )
             if not part:  # later the copies take memory, too
                 memory = footprint.peak_resident() - peak
         wall, cpu = (joined(alike) for alike in zip(*parts, strict=True))
