@@ -118,3 +118,22 @@ def test_an_optimizer_that_is_made_anew(found: Any, make: Make) -> None:
     model.act = Fault(spoil_gradient)
     train(model, make(model.parameters()), lambda model, optimizer: make(list(model.parameters())))
     assert told(found) == [(BROKEN, "backward", "inputs")]
+
+
+@both
+def test_a_second_loss_whose_layers_were_added(found: Any, make: Make) -> None:
+    model = net()
+    optimizer = make(model.parameters())
+    tv.watch(model, optimizer, strict=True)
+    for step in range(BROKEN + 3):
+        if step == CHANGED:
+            layers = [nn.Linear(WIDTH, WIDTH), Fault(spoil_gradient), nn.Linear(WIDTH, CLASSES)]
+            model.add_module("second", nn.Sequential(*layers))
+            optimizer.add_param_group({"params": model.second.parameters()})
+        arm(model, step == BROKEN)
+        optimizer.zero_grad()
+        cross_entropy(model.head(model.act(model.inputs(features(False)))), False).backward()
+        if step >= CHANGED:
+            cross_entropy(model.second(model.act(model.inputs(features(False)))), False).backward()
+        optimizer.step()
+    assert told(found) == [(BROKEN, "backward", "second.0")]
