@@ -63,24 +63,35 @@ def check(
 
 
 def _optimizer(given: Any) -> Optimizer:
-    """The torch optimizer inside wrappers that keep it as `.optimizer`.
+    """The torch optimizer that steps: `given` itself, or what a wrapper keeps.
 
-    A wrapper may call itself an Optimizer without ever having been initialized as one (Accelerate's does): it has
-    no step hooks, and what steps is the one inside.
+    A wrapper may call itself an Optimizer without ever having been initialized as one (Accelerate's and many a
+    Lookahead do): it has no step hooks, and what steps is the one inside.
     """
     inner = given
     for _ in range(4):
         if isinstance(inner, Optimizer) and "_optimizer_step_pre_hooks" in vars(inner):
             return inner
-        inner = getattr(inner, "optimizer", None)
+        inner = _kept_by(inner)
     if isinstance(given, Optimizer):
         raise TypeError(
-            f"{type(given).__name__} is an Optimizer whose __init__ never called super().__init__(): "
-            "it has no step hooks, so its steps cannot be seen."
+            f"{type(given).__name__} is an Optimizer whose __init__ never called super().__init__(): it has no "
+            "step hooks, so its steps cannot be seen. Call it there, or give the optimizer that it wraps."
         )
     raise TypeError(
-        f"optimizer must be a torch.optim.Optimizer or a list of them; got {type(given).__name__}."
+        f"optimizer must be a torch.optim.Optimizer or a list of them; got {type(given).__name__}. "
+        "If that wraps one, give the one inside."
     )
+
+
+def _kept_by(wrapper: Any) -> Any:
+    """What a wrapper has as `.optimizer`, or the only optimizer among its attributes; None if there is none."""
+    named = getattr(wrapper, "optimizer", None)
+    if named is not None:
+        return named
+    attributes = getattr(wrapper, "__dict__", {}).values()
+    found = {id(value): value for value in attributes if isinstance(value, Optimizer)}
+    return next(iter(found.values())) if len(found) == 1 else None
 
 
 def _globs(given: Any, name: str) -> list[str]:

@@ -121,6 +121,37 @@ def test_an_optimizer_inside_a_wrapper_is_found(recorded: Any, train: Any) -> No
     assert len(recorded().scalar("tv/grad_norm")) == 2
 
 
+class Lookahead(torch.optim.Optimizer):
+    """As it is often written: an Optimizer that was never initialized as one, round one of any name."""
+
+    def __init__(self, **inner: torch.optim.Optimizer) -> None:
+        vars(self).update(inner)
+        self.inner = next(iter(inner.values()))
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.inner.zero_grad(set_to_none)
+
+    def step(self, closure: Any = None) -> Any:
+        return self.inner.step(closure)
+
+
+def test_the_only_optimizer_that_a_wrapper_keeps_is_found_by_any_name(
+    recorded: Any, train: Any
+) -> None:
+    model = net()
+    wrapper = Lookahead(base=torch.optim.SGD(model.parameters(), lr=0.1))
+    tv.watch(model, wrapper, strict=True)
+    train(model, wrapper, 2)
+    assert len(recorded().scalar("tv/grad_norm")) == 2
+
+
+def test_a_wrapper_of_several_optimizers_is_told_to_give_them(recorded: Any) -> None:
+    model = net()
+    one, other = (torch.optim.SGD(model.parameters(), lr=0.1) for _ in range(2))
+    with pytest.raises(TypeError, match="give the optimizer that it wraps"):
+        tv.watch(model, Lookahead(one=one, other=other))
+
+
 @pytest.mark.parametrize("interval", [1, 100])
 def test_an_optimizer_made_anew_in_mid_training_counts_on(
     recorded: Any, train: Any, interval: int
