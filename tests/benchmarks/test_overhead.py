@@ -20,6 +20,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.overhead import __main__ as command
 from benchmarks.overhead import compare as comparing
 from benchmarks.overhead import measure, report
 from benchmarks.overhead.compare import WARM, Job, Outcome, Shape, compare, isolated
@@ -250,6 +251,22 @@ def test_only_models_of_short_steps_are_shared_out_between_processes():
     shared = [job for job in jobs if job.tool == "default" and job.model == "mlp"]
     assert [job.seconds * job.processes for job in shared] == [measure.FULL.default_seconds]
     assert shared[0].steps == measure.FULL.default_steps
+
+
+def test_to_repeat_takes_as_many_times_the_processes_and_leaves_each_as_it_is():
+    three = dataclasses.replace(measure.FULL, repeats=3)
+    for name in ("default_jobs", "alone_jobs"):
+        once, thrice = (list(getattr(measure, name)(MODELS, it)) for it in (measure.FULL, three))
+        assert [job.processes for job in thrice] == [3 * job.processes for job in once]
+        assert [dataclasses.replace(job, processes=1) for job in thrice] == [
+            dataclasses.replace(job, processes=1) for job in once
+        ]
+
+
+def test_a_wrong_number_of_times_is_told(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["--repeat", "0"])
+    assert "expected a whole number from 1 on, got '0'" in capsys.readouterr().err
 
 
 def test_a_plain_collector_writes_the_same_statistics(tmp_path):
