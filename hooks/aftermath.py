@@ -98,6 +98,7 @@ class Aftermath:
         return (
             self._has_bad_rate()
             or self._has_bad_memory()
+            or self._divides_by_nothing(spoiled)
             or self._overflows(spoiled)
             or self._spoiled_all_of_a_group(spoiled)
         )
@@ -135,9 +136,20 @@ class Aftermath:
                 return True
         return False
 
+    def _divides_by_nothing(self, spoiled: Sequence[Parameter]) -> bool:
+        """Whether eps is 0, or becomes that in the type of a parameter, as 1e-8 does in float16."""
+        epsilons = {
+            id(tensor): group.get("eps")
+            for group in self.optimizer.param_groups
+            for tensor in group["params"]
+        }
+        for tensor in (parameter.tensor for parameter in spoiled):
+            eps = epsilons.get(id(tensor))
+            if isinstance(eps, int | float) and not bool(torch.tensor(eps, dtype=tensor.dtype)):
+                return True
+        return False
+
     def _has_bad_memory(self) -> bool:
-        if any(group.get("eps") == 0 for group in self.optimizer.param_groups):
-            return True
         states = [self.optimizer.state.get(p.tensor, {}) for p in self._parameters]
         return any(
             is_bad(value) or (key in _NEVER_NEGATIVE and _has_negative(local(value)))

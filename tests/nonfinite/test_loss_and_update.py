@@ -250,6 +250,12 @@ UPDATES = {
     "a second moment of zero without eps": broken(
         rate(0.0, "eps"), adam, "spare", spread=(), model=Spare
     ),
+    "an eps that float16 takes for zero": broken(
+        rate(1e-8, "eps"),
+        lambda parameters: torch.optim.Adam(parameters, lr=0.01, eps=1e-3),
+        model=lambda: Spare().half(),
+        batch=lambda on: features(on).half(),
+    ),
     "with a sample at every step": broken(rate(math.nan), watch={"interval": 1}),
     "with no sample near": broken(rate(math.nan), watch={"interval": 1000}),
     "with losses logged": broken(rate(math.nan), logs=True),
