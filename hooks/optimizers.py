@@ -222,6 +222,11 @@ class Optimizers:
         self._active = None
         return True
 
+    def began_unseen(self, optimizer: Optimizer) -> bool:
+        """Whether its step, which is over, is one to look at although nobody did as it began: the loss of its closure
+        stood out."""
+        return self._active is None and self.begin(optimizer) and self.end(optimizer)
+
     def saw_step(self, optimizer: Optimizer, late: bool) -> None:
         """It had its turn; `late`: after the one that counts, whose step was over."""
         self._stepped.add(id(optimizer))

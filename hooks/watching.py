@@ -337,7 +337,8 @@ class Watch:
     def _after_look(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         with self._finishing:
             self._rehearsal.after_step()
-            if not self._optimizers.end(optimizer):
+            closure, seen = has_closure(args, kwargs), self._optimizers.end(optimizer)
+            if not seen and not (closure and self._optimizers.began_unseen(optimizer)):
                 return
             if self._drafts.is_behind(optimizer):
                 self._keep(optimizer)
@@ -346,8 +347,10 @@ class Watch:
             self._optimizers.saw_step(optimizer, late=self._drafts.is_missing(optimizer))
             try:
                 with self._shards.failing:
-                    if has_closure(args, kwargs):
+                    if closure and seen:
                         self._look_at_gradients(optimizer, draft)
+                    elif closure:  # it has moved the weights already
+                        self._look_at_norm(optimizer, draft)
                     self._look_at_update(optimizer)
             finally:  # other ranks may be waiting for this one, whatever went wrong
                 if self._optimizers.is_primary(optimizer):
@@ -357,6 +360,9 @@ class Watch:
 
     def _look_at_gradients(self, optimizer: Optimizer, draft: Draft | None) -> None:
         self._look_at_weights(optimizer, draft)
+        self._look_at_norm(optimizer, draft)
+
+    def _look_at_norm(self, optimizer: Optimizer, draft: Draft | None) -> None:
         norm = None if draft is None else self._parameters.take_gradients(optimizer, draft)
         if isinstance(norm, float):
             self._timetable.pace.saw_norm(norm)

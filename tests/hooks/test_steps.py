@@ -256,6 +256,34 @@ def test_a_closure_is_measured_where_it_left_the_gradients(recorded: Any) -> Non
     assert run.samples("parameter")[0]["weight"]["grad_rms"] > 0
 
 
+@pytest.mark.parametrize("interval", [None, 10])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda parameters: torch.optim.SGD(parameters, lr=1e-6),
+        lambda parameters: torch.optim.LBFGS(parameters, lr=1e-6, max_iter=2),
+    ],
+    ids=["sgd", "lbfgs"],
+)
+def test_the_step_of_a_closure_counts_though_its_loss_stands_out(
+    make: Callable[[Any], torch.optim.Optimizer], interval: int | None
+) -> None:
+    model = net()
+    optimizer = make(model.parameters())
+    run = tv.watch(model, optimizer, interval=interval, strict=True)
+    for step in range(60):
+        inputs = torch.randn(16, 8) * (300.0 if step in (40, 45, 50) else 1.0)
+
+        def closure(inputs: torch.Tensor = inputs) -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = model(inputs).square().mean()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)  # type: ignore[arg-type]
+    assert run.completed == 60
+
+
 def test_evaluation_passes_are_not_sampled(recorded: Any, train: Any) -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
