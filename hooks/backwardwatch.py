@@ -5,6 +5,7 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
+import torch
 from torch.nn.parameter import is_lazy
 
 from trainvitals.hooks.carried import CarriedGradients
@@ -17,6 +18,8 @@ from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.quiet import Quiet
 from trainvitals.hooks.readout import Number, number
 from trainvitals.hooks.registry import Registry, local
+
+_current_autograd_node: Callable[[], Any] = torch._C._current_autograd_node
 
 
 class BackwardWatch:
@@ -56,7 +59,7 @@ class BackwardWatch:
 
     def begin_look(self, carried: bool) -> None:
         """The step that begins is looked at; if `carried`, whether gradients of the last one are still there."""
-        if not self._registry.last_uses:
+        if not self._registry.uses:
             self._learns_in = self._step()
         parameters = self._registry.parameters.values() if carried else ()
         self._carried = CarriedGradients([p.tensor for p in parameters if not is_lazy(p.tensor)])
@@ -83,11 +86,22 @@ class BackwardWatch:
 
     def before(self, tensors: Any, retained: bool) -> bool:
         """A backward pass is about to begin from these, whose graph may be `retained`; whether there is something to
-        look at after it."""
+        look at after it. One inside of another is that of a checkpoint, for the part that it has computed again."""
+        outer = _current_autograd_node()
+        if outer is not None:
+            self._look_inside(outer, tensors)
+            return False
         ours = get_ident() == self._thread or self._is_ours(tensors)
         if ours:
             self._look(tensors, retained)
         return ours
+
+    def _look_inside(self, checkpoint: Any, tensors: Any) -> None:
+        if self.learns_order:
+            try:
+                self._registry.uses.learn_inside(checkpoint, tensors)
+            except Exception as error:
+                self._problems.caught("looking at a checkpoint", error)
 
     def _look(self, tensors: Any, retained: bool) -> None:
         try:
@@ -97,7 +111,7 @@ class BackwardWatch:
             if value is not None:
                 self._stands_out(tensors, value)
             if self.learns_order:
-                self._registry.last_uses.update(leaves(tensors))
+                self._registry.uses.learn(tensors)
             if self._carried is not None:
                 if self._parameters.untried and self._has_no_gradients():
                     self._parameters.forget_untried(self._step())
@@ -130,7 +144,7 @@ class BackwardWatch:
 
     def _is_ours(self, tensors: Any) -> bool:
         """Whether a backward pass in another thread reaches watched parameters: then the training has moved there."""
-        if not leaves(tensors).keys().isdisjoint(self._registry.parameters):
+        if not leaves(tensors).isdisjoint(self._registry.parameters):
             self._thread = get_ident()
         return get_ident() == self._thread
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from trainvitals.hooks.call import Call
+from trainvitals.hooks.leaves import Place
 from trainvitals.hooks.registry import Parameter, Registry, local, tensors_in
 from trainvitals.hooks.stats import has_nan_or_inf, values_of
 from trainvitals.hooks.wire.records import NonFinite, Value
@@ -326,18 +327,20 @@ def explain_parameters(used: Container[int], registry: Registry) -> NonFinite | 
 def explain_gradients(bad: Sequence[tuple[Parameter, Tensor]], registry: Registry) -> NonFinite:
     """The origin of non-finite gradients after a finite forward pass.
 
-    Backward meets what was used last first, so the last bad one is where it began. Where the uses of one are not
-    known, as inside a checkpoint, the order of the layers' calls has to do.
+    Backward meets what was used last first, so the last bad one is where it began. One that is used several times is
+    bad by any of its uses. Where the uses of one are not known the order of the layers' calls has to do.
     """
-    places = {id(parameter.tensor): i for i, parameter in enumerate(registry.in_forward_order())}
-    uses = registry.last_uses
-    known = all(id(parameter.tensor) in uses for parameter, _ in bad)
+    orders = {id(parameter.tensor): i for i, parameter in enumerate(registry.in_forward_order())}
+    uses, bad_ids = registry.uses, {id(parameter.tensor) for parameter, _ in bad}
+    last_uses = {key: uses.last(key) for key in {*orders, *bad_ids}}
+    known = all(last_uses[key] is not None for key in bad_ids)
+    fine = [place for key, place in last_uses.items() if place is not None and key not in bad_ids]
 
-    def last_first(pair: tuple[Parameter, Tensor]) -> tuple[int, int]:
+    def place(pair: tuple[Parameter, Tensor]) -> tuple[Place, int]:
         key = id(pair[0].tensor)
-        return -uses[key] if known else 0, -places.get(key, -1)
+        return uses.last_before(key, fine) if known else (), orders.get(key, -1)
 
-    ordered = sorted(bad, key=last_first)
+    ordered = sorted(bad, key=place, reverse=True)
     last, gradient = ordered[0]
     beside = _layers_beside(last, [parameter for parameter, _ in ordered])
     return _of_parameter("backward", last, values_of(gradient), gradients=len(bad), **beside)

@@ -123,9 +123,9 @@ def watched_backward(
 ) -> Callable[..., Any]:
     """`torch.autograd.backward` that notes a loss in passing, if it is a single number on the CPU and a usual one.
 
-    `let_go` lets go of the calls where that is not as simple as usual. `before` is told of any other loss, and
-    whether its graph is retained, and tells whether `after` is to be called when the backward pass is over. None of
-    them raises.
+    `let_go` lets go of the calls where that is not as simple as usual. `before` is told of any other loss and of what
+    a checkpoint begins from, inside of the pass that is under way, and whether its graph is retained; it tells whether
+    `after` is to be called when the backward pass is over. None of them raises.
     """
 
     def backward(
@@ -169,8 +169,7 @@ def watched_backward(
                     return original(
                         tensors, grad_tensors, retain_graph, create_graph, *args, **kwargs
                     )
-        # A checkpoint recomputes its part inside the backward pass that is under way.
-        if _current_graph_task_id() != -1 or not before(tensors, bool(retain_graph)):
+        if not before(tensors, bool(retain_graph)):
             return original(tensors, grad_tensors, retain_graph, create_graph, *args, **kwargs)
         try:
             return original(tensors, grad_tensors, retain_graph, create_graph, *args, **kwargs)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
+from trainvitals.hooks.leaves import Uses
 from trainvitals.hooks.settings import clean_name
 from trainvitals.hooks.slim import Slim, hooks_so_far, in_rows, slim_modules
 from trainvitals.hooks.wire import limits
@@ -98,9 +99,8 @@ class Registry:
         self.wanted_parameters: set[int] = set()
         self.order: dict[str, int] = {}
         """Layer name to its place in the forward order, as far as it was seen."""
-        self.last_uses: dict[int, int] = {}
-        """Tensor's id to a number that is the higher the later in a forward pass it was last used, as far as was seen:
-        so late backward meets it first."""
+        self.uses = Uses()
+        """Where in a forward pass the parameters are used."""
         self.roots: set[nn.Module] = set()
         """The watched models themselves."""
         self.in_rows: set[nn.Module] = set()
@@ -180,7 +180,7 @@ class Registry:
         changed = tuple(signature) != self._signature
         if changed:
             self.version += 1
-            self.last_uses = {}
+            self.uses = Uses()
         if changed or wanted_parameters != self.wanted_parameters:
             self.wanted_parameters = (
                 wanted_parameters  # never changed: others tell by it that all is as it was
