@@ -52,7 +52,7 @@ def explain_forward(calls: Sequence[Call], registry: Registry) -> NonFinite | No
     None when no output of a watched module is bad.
     """
     watched = [call for call in calls if registry.name_of(call[0]) is not None]
-    bad = [call for call in watched if is_bad(call[3])]
+    bad = _unusual([call for call in watched if is_bad(call[3])], registry, worse=True)
     if not bad:
         return None
     first = bad[0]
@@ -69,7 +69,11 @@ def explain_forward(calls: Sequence[Call], registry: Registry) -> NonFinite | No
     elif _is_overwritten(first) and around:
         first = around[0]
     elif _was_given_minus_infinity(first):
-        maker = _maker_of_minus_infinity(watched[: _place(first, watched)])
+        before = watched[: _place(first, watched)]
+        maker = _maker_of_minus_infinity(before)
+        if maker is not None and not isinstance(first[0], _MEANT_FOR_MASKS):
+            # the layer itself is to blame where it is given such a mask in every step
+            maker = _maker_of_minus_infinity(_unusual(before, registry, worse=False)) or first
         if maker is None and _was_given_minus_infinity(outermost):
             spread = _spread(bad, registry, first)
             return _forward_finding("input", outermost, first, registry, spread)
@@ -94,12 +98,26 @@ def explain_forward(calls: Sequence[Call], registry: Registry) -> NonFinite | No
 def explain_minus_infinity(calls: Sequence[Call], registry: Registry) -> NonFinite | None:
     """The origin of a -infinity that the model gave to a loss, which is infinite now; None when it gave none."""
     watched = [call for call in calls if registry.name_of(call[0]) is not None]
-    maker = _maker_of_minus_infinity(watched)
+    maker = _maker_of_minus_infinity(_unusual(watched, registry, worse=False))
     if maker is None or not _has_minus_infinity(watched[-1][3]):
         return None
     onwards = [call for call in watched[_place(maker, watched) :] if _has_minus_infinity(call[3])]
     spread = _spread(onwards, registry, maker)
     return _forward_finding("forward", maker, maker, registry, spread)
+
+
+def _unusual(calls: Sequence[Call], registry: Registry, worse: bool) -> list[Call]:
+    """The calls without those whose output tells nothing, as their layers gave what is not finite in steps that went
+    well (if `worse`, NaN or +infinity); and without those that only pass such an output on."""
+    harmless = registry.harmless
+    gave = harmless.gave_worse if worse else harmless.gave
+    meant = {id(call) for call in calls if gave(registry.name_of(call[0]) or "")}
+    if not meant:
+        return list(calls)
+    places = {p for call in calls if id(call) in meant for p in _places_of(call[3])}
+    passed_on = [call for call in calls if _places_of(call[3]) <= places and _places_of(call[3])]
+    meant |= set(map(id, passed_on))
+    return [call for call in calls if id(call) not in meant]
 
 
 def _place(call: Call, calls: Sequence[Call]) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
+from trainvitals.hooks.harmless import Harmless
 from trainvitals.hooks.leaves import Uses
 from trainvitals.hooks.settings import clean_name
 from trainvitals.hooks.slim import Slim, hooks_so_far, in_rows, slim_modules
@@ -99,6 +100,7 @@ class Registry:
         self.wanted_parameters: set[int] = set()
         self.order: dict[str, int] = {}
         """Layer name to its place in the forward order, as far as it was seen."""
+        self.harmless = Harmless()
         self.uses = Uses()
         """Where in a forward pass the parameters are used."""
         self.roots: set[nn.Module] = set()

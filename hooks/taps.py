@@ -18,7 +18,7 @@ from trainvitals.hooks.plain import plain, values
 from trainvitals.hooks.readout import Number
 from trainvitals.hooks.registry import Rows, class_name, every_tensor
 from trainvitals.hooks.settings import clean_name
-from trainvitals.hooks.stats import moments
+from trainvitals.hooks.stats import has_nan_or_inf, moments
 from trainvitals.hooks.units import batch_variation, batch_variations, saturated_fraction, tails
 from trainvitals.hooks.wire.records import Row
 
@@ -76,6 +76,8 @@ class Taps:
         """Where they lie, end to end: memory that is never written takes no place."""
         self._elements = 0
         """Of all copies."""
+        self.nonfinite: dict[str, bool] = {}
+        """Layers of the step whose outputs on the CPU were not finite: whether they held NaN or +infinity."""
 
     def begin(self, draft: Draft, histograms: bool) -> None:
         """Fill `draft` from now on."""
@@ -83,6 +85,7 @@ class Taps:
         self._draft = draft
         self._histograms = histograms
         self._channels_first = True
+        self.nonfinite = {}
 
     def end(self) -> None:
         """The step's forward passes are over; nothing of them is kept."""
@@ -136,6 +139,8 @@ class Taps:
     ) -> None:
         known = values(tensor)
         taken = moments(tensor, zeros=True, values=known)
+        if isinstance(taken.nonfinite, float) and taken.nonfinite:
+            self.nonfinite[self._rows.rows[row].name] = has_nan_or_inf(tensor)
         units = _of_units(layer, tensor, channels_first, taken.absmax)
         varies = batch_variation(tensor, taken.rms, known)
         draft.put("activation", _FIRST_COLUMN, row, (*taken, *units, varies))
@@ -162,6 +167,9 @@ class Taps:
         varies = batch_variations([copy.values for copy in copied], [each.rms for each in taken])
         found: list[tuple[Any, ...]] = []
         for copy, each, apart in zip(copied, taken, varies, strict=True):
+            if each.nonfinite:
+                worse = has_nan_or_inf(torch.from_numpy(copy.values))
+                self.nonfinite[self._rows.rows[copy.row].name] = worse
             units = _NO_UNITS
             if copy.layer.dead is not None or copy.layer.tails is not None:
                 units = _of_units(copy.layer, copy.values, copy.channels_first, each.absmax)

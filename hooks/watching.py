@@ -411,6 +411,8 @@ class Watch:
         if carried is not None:
             draft.scalars["tv/grad_carried"] = carried
         self._taps.finish()
+        if self._taps.nonfinite and not (self.guard.doubts or self.guard.known_bad(draft.step)):
+            self.registry.harmless.learn(self._taps.nonfinite)
         draft.scalars.update(self._optimizers.rates())
         draft.scalars.update(self.criteria.scalars())
         if self.completed == self._first:
