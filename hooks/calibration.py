@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from trainvitals.hooks.accounts import QuietCost
 from trainvitals.hooks.call import Call
 from trainvitals.hooks.guard import Guard
-from trainvitals.hooks.interception import Interception, SlimModules, ignore
+from trainvitals.hooks.interception import Interception, ignore
 from trainvitals.hooks.optimizers import Optimizers
 from trainvitals.hooks.quiet import Quiet, watched_backward, watched_step
 from trainvitals.hooks.registry import Registry
-from trainvitals.hooks.slim import Slim
+from trainvitals.hooks.slim import SlimModules
 
 _ROUNDS = 21
 _SWEEP = 1 << 19
@@ -62,7 +62,7 @@ def quiet_cost(interception: Interception, registry: Registry, optimizers: Optim
     batch = torch.ones(_BATCH, _WIDTH, dtype=torch.float32, device="cpu")
     return QuietCost(
         call=max(_noting(interception, clock, nn.Identity(), batch, {}), 0.0),
-        saved=max(-_noting(interception, clock, row, batch, {row: Slim.ROW}), 0.0) / len(row),
+        saved=max(-_noting(interception, clock, row, batch, {row: tuple(row)}), 0.0) / len(row),
         rest=median(clock.seconds(step) for _ in range(_ROUNDS)),
     )
 

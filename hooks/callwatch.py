@@ -5,10 +5,11 @@ from collections.abc import Callable
 from trainvitals.hooks.accounts import Accounts
 from trainvitals.hooks.call import Call
 from trainvitals.hooks.criteria import Criteria
-from trainvitals.hooks.interception import SlimModules, ignore, is_tracing, transforms
+from trainvitals.hooks.interception import ignore, is_tracing, transforms
 from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.quiet import Quiet
 from trainvitals.hooks.registry import Registry
+from trainvitals.hooks.slim import SlimModules
 from trainvitals.hooks.taps import Taps
 
 

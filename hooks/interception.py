@@ -6,9 +6,9 @@ of a base class makes Python forget what it knows of all its subclasses, so what
 exchanged instead.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +18,13 @@ from torch.utils.hooks import RemovableHandle
 
 from trainvitals.hooks.call import Call
 from trainvitals.hooks.quiet import Quiet, watched_backward
-from trainvitals.hooks.slim import LAYERS_LEFT_OUT, LEFT_OUT, Slim, hooks_so_far
+from trainvitals.hooks.slim import LAYERS_LEFT_OUT, LEFT_OUT, Slim, SlimModules, hooks_so_far
 
 is_tracing = torch._C._is_tracing
 transforms = torch._C._functorch.peek_interpreter_stack
 """The transform of `torch.func` that is under way; None when there is none."""
 is_autocast_enabled = torch._C._is_any_autocast_enabled
 
-SlimModules: TypeAlias = Mapping[nn.Module, Slim]
-"""Modules whose calls are noted with less than all."""
 _NONE: SlimModules = {}
 
 
@@ -119,7 +117,7 @@ class Interception:
         take: Callable[[Call], None] = ignore
         slim, hooks = _NONE, 0
         is_grad_enabled, float32 = torch.is_grad_enabled, torch.float32
-        base, handle, no_input, row = nn.Module, RemovableHandle, Slim.NO_INPUT, Slim.ROW
+        base, handle, no_input = nn.Module, RemovableHandle, Slim.INPUT
         quiet, without_gradients = self._quiet, self._without_gradients
         unwrapped = original is getattr(nn.Module, "_wrapped_call_impl", None)
 
@@ -134,7 +132,7 @@ class Interception:
             how = slim.get(self)
             if how is not None and (handle.next_id != hooks or "forward" in self.__dict__):
                 how = None
-            if how is row:
+            if isinstance(how, tuple):
                 # Not under autocast, which has the values in another precision. Others may want to see the layers.
                 if (
                     len(args) == 1
@@ -144,14 +142,16 @@ class Interception:
                     and not is_tracing()
                     and not is_autocast_enabled()
                     and base.__call__ is call
+                    and len(how) == len(self._modules)
                 ):
                     (output,) = args
-                    for layer in self._modules.values():
-                        own: Any = layer.__dict__
-                        if "forward" in own or "_compiled_call_impl" in own:
-                            output = layer(output)  # type: ignore[misc]
+                    layers: Any = self._modules.values()
+                    for layer, usual in zip(layers, how, strict=False):
+                        own = layer.__dict__
+                        if layer is not usual or "forward" in own or "_compiled_call_impl" in own:
+                            output = layer(output)
                         else:  # all that torch would do more is to find that there are no hooks
-                            output = layer.forward(output)  # type: ignore[union-attr]
+                            output = layer.forward(output)
                     if len(quiet.calls) >= quiet.most_rows and self in quiet.roots:
                         quiet.push_out()
                     take((self, args, LAYERS_LEFT_OUT, output))

@@ -14,7 +14,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from trainvitals.hooks.harmless import Harmless
 from trainvitals.hooks.leaves import Uses
 from trainvitals.hooks.settings import clean_name
-from trainvitals.hooks.slim import Slim, hooks_so_far, in_rows, slim_modules
+from trainvitals.hooks.slim import SlimModules, hooks_so_far, in_rows, slim_modules
 from trainvitals.hooks.wire import limits
 from trainvitals.hooks.wire.records import Row
 
@@ -107,7 +107,7 @@ class Registry:
         """The watched models themselves."""
         self.in_rows: set[nn.Module] = set()
         """Layers whose calls are not noted by themselves; see `slim`."""
-        self._slim: dict[nn.Module, Slim] = {}
+        self._slim: SlimModules = {}
         self._hooks = -1
         self.slim()
         self.on_cpu = False
@@ -189,7 +189,7 @@ class Registry:
             )
         self._signature = tuple(signature)
 
-    def slim(self) -> dict[nn.Module, Slim]:
+    def slim(self) -> SlimModules:
         """Modules whose calls are noted with less than all, as things are now."""
         if self._hooks != hooks_so_far():
             self._hooks = hooks_so_far()

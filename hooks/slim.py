@@ -8,7 +8,8 @@ free at once, and the next layer works in the same memory, which the caches hold
 
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import Any
+from types import FunctionType
+from typing import Any, TypeAlias, TypeGuard
 
 import torch
 from torch import nn
@@ -18,13 +19,16 @@ from trainvitals.hooks.call import Call
 
 
 class Slim(Enum):
-    """How a call is noted with less than all of it."""
+    """What is left out of a call that is noted with less than all of it."""
 
-    NO_OUTPUT = 1
-    NO_INPUT = 2
-    ROW = 3
-    """As one call, and nothing of the layers inside."""
+    OUTPUT = 1
+    INPUT = 2
 
+
+Row: TypeAlias = tuple[nn.Module, ...]
+"""The layers of an `nn.Sequential` that is noted as one call, without those of its layers."""
+SlimModules: TypeAlias = Mapping[nn.Module, Slim | Row]
+"""Modules whose calls are noted with less than all."""
 
 LEFT_OUT: Any = object()
 LAYERS_LEFT_OUT: dict[str, Any] = {}
@@ -63,39 +67,38 @@ def hooks_so_far() -> int:
     return RemovableHandle.next_id
 
 
-def slim_modules(modules: Iterable[nn.Module], roots: set[nn.Module]) -> dict[nn.Module, Slim]:
+def slim_modules(modules: Iterable[nn.Module], roots: set[nn.Module]) -> SlimModules:
     """How calls of the modules may be noted, where not in full. Those of `roots` show the batch and the outcome.
 
     It holds until somebody registers a hook: what that does to a value can't be done again.
     """
-    slim: dict[nn.Module, Slim] = {}
+    slim: dict[nn.Module, Slim | Row] = {}
     if any(vars(nn.modules.module)[name] for name in _GLOBAL_HOOKS):
         return slim
     for module in modules:
         if not _is_untouched(module):
             continue
         if type(module) is nn.Sequential:
-            layers = module._modules.values()
-            if layers and all(_fits_in_a_row(layer) for layer in layers):
-                slim[module] = Slim.ROW
+            row = tuple(layer for layer in module._modules.values() if _fits_in_a_row(layer))
+            if row and len(row) == len(module):
+                slim[module] = row
         elif module in roots:
             continue
         elif (
             type(module) in _REPEATABLE and module.weight.requires_grad
         ):  # otherwise nobody keeps its input
-            slim[module] = Slim.NO_OUTPUT
+            slim[module] = Slim.OUTPUT
         elif type(module) in _FAITHFUL and not _in_place(module):
-            slim[module] = Slim.NO_INPUT
+            slim[module] = Slim.INPUT
     return slim
 
 
-def in_rows(slim: Mapping[nn.Module, Slim]) -> set[nn.Module]:
+def in_rows(slim: SlimModules) -> set[nn.Module]:
     """The layers whose calls are not noted, as those of the row are."""
-    rows = (module for module, how in slim.items() if how is Slim.ROW)
-    return {layer for row in rows for layer in row.children()}
+    return {layer for row in slim.values() if isinstance(row, tuple) for layer in row}
 
 
-def _fits_in_a_row(layer: nn.Module | None) -> bool:
+def _fits_in_a_row(layer: nn.Module | None) -> TypeGuard[nn.Module]:
     return (
         layer is not None
         and type(layer) in _IN_A_ROW
@@ -104,13 +107,13 @@ def _fits_in_a_row(layer: nn.Module | None) -> bool:
     )
 
 
-def _in_place(module: nn.Module | None) -> bool:
+def _in_place(module: nn.Module) -> bool:
     return bool(getattr(module, "inplace", False))
 
 
 def _is_untouched(module: nn.Module) -> bool:
-    """Whether a call of it does what its class does, and no more."""
-    return not (
+    """Whether a call of this layer of torch does what torch wrote, and no more."""
+    return _comes_with_torch(type(module)) and not (
         module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
@@ -120,6 +123,19 @@ def _is_untouched(module: nn.Module) -> bool:
     )
 
 
+def _comes_with_torch(layer: type[nn.Module]) -> bool:
+    """Whether nobody has put code of his own into the class, for all modules of it."""
+    code = (layer.forward, layer._call_impl)
+    return all(_is_torchs_own(function) for function in code) and not any(
+        "__call__" in vars(base) for base in layer.__mro__[: layer.__mro__.index(nn.Module)]
+    )
+
+
+def _is_torchs_own(function: Any) -> bool:
+    own = isinstance(function, FunctionType) and function.__module__.startswith("torch.nn.modules.")
+    return own and not hasattr(function, "__wrapped__")
+
+
 def whole(calls: Iterable[Call]) -> list[Call]:
     """Noted calls with what was left out, or its like: a value that is finite where that was."""
     filled: list[Call] = []
@@ -127,7 +143,7 @@ def whole(calls: Iterable[Call]) -> list[Call]:
         module, args, kwargs, output = call
         if kwargs is LAYERS_LEFT_OUT:
             # Others of its layers were called by themselves before the row.
-            inside = {layer for layer in module.children() if not _is_untouched(layer)}
+            inside = {layer for layer in module.children() if not _fits_in_a_row(layer)}
             noted: list[Call] = []
             while filled and filled[-1][0] in inside:
                 noted.append(filled.pop())

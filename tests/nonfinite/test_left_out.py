@@ -352,3 +352,55 @@ def test_a_layer_of_a_row_that_is_changed_in_mid_training_does_what_it_would_wit
         for handle in set(hooks) - set(before):
             del hooks[handle]
     assert seen == [told]
+
+
+def test_a_layer_that_comes_into_a_row_with_a_hook_of_its_own_keeps_it() -> None:
+    seen: list[Tensor] = []
+    outputs: list[Tensor] = []
+    hooked = nn.Linear(WIDTH, WIDTH)
+    hooked.register_forward_hook(lambda module, args, output: seen.append(output))
+    normed = torch.nn.utils.spectral_norm(nn.Linear(WIDTH, CLASSES))
+
+    def act(model: nn.Sequential) -> None:
+        model.two, model.head = hooked, normed
+        outputs.append(model(BATCH))
+
+    assert noted_calls(act) == ["Linear", "Linear", "Sequential"]
+    outputs[0].sum().backward()
+    assert len(seen) == 1
+    assert normed.weight_orig.grad is not None
+
+
+CLASS_CODE = [
+    (nn.Linear, "__call__"),
+    (nn.Tanh, "__call__"),
+    (nn.Sequential, "__call__"),
+    (nn.Sequential, "forward"),
+    (nn.Module, "_call_impl"),
+]
+
+
+@pytest.mark.parametrize("place", CLASS_CODE, ids=lambda p: f"{p[0].__name__}.{p[1]}")
+def test_code_that_someone_has_put_into_a_class_runs_at_every_call(
+    monkeypatch: Any, place: tuple[Any, str]
+) -> None:
+    owner, name = place
+    theirs: list[nn.Module] = []
+
+    def code(self: nn.Module, *args: Any) -> Any:
+        theirs.append(self)
+        return original(self, *args)
+
+    def original(self: nn.Module, *args: Any) -> Any:
+        return nn.Module.__call__(self, *args) if name == "__call__" else torchs(self, *args)
+
+    torchs = getattr(owner, name)
+    monkeypatch.setattr(owner, name, code, raising=False)
+
+    def act(model: nn.Sequential) -> None:
+        theirs.clear()
+        model(BATCH)
+        modules = [module for module in model.modules() if isinstance(module, owner)]
+        assert sorted(map(id, theirs)) == sorted(map(id, modules))
+
+    noted_calls(act)
