@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from trainvitals.hooks.asnumpy import as_numpy
 from trainvitals.hooks.memory import SAMPLE, Memory, alike
 from trainvitals.hooks.plain import Array, array, flat, is_ordinary, plain, stride
 from trainvitals.hooks.readout import Number, number, on_host
@@ -67,7 +68,7 @@ def _pair(
         return None
     mean = memory.sample(kept)
     if mean is not None and is_ordinary(gradient) and gradient.numel() == kept.numel():
-        return alike(mean, gradient.detach().numpy().reshape(-1)), mean, None
+        return alike(mean, as_numpy(gradient.detach()).reshape(-1)), mean, None
     one, other = plain(gradient), plain(kept)
     if one is None or other is None or _place(one) != _place(other):
         return None

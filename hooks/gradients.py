@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from trainvitals.hooks import readout
+from trainvitals.hooks.asnumpy import as_numpy
 from trainvitals.hooks.plain import flat, is_ordinary
 from trainvitals.hooks.readout import Number, number
 from trainvitals.hooks.stats import sum_of_squares, values_of
@@ -32,7 +33,7 @@ class GradientNorm:
         `few`: there are so few elements that one copy and one norm are faster than a norm for each tensor.
         """
         if scale is None and len(gradients) == 1 and _is_for_numpy(gradients[0]):
-            only = gradients[0].detach().numpy().reshape(-1)
+            only = as_numpy(gradients[0].detach()).reshape(-1)
             self.value: Number = math.sqrt(sum_of_squares(only))
             return
         norms = joined(gradients) if few else None

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainvitals.hooks.asnumpy import as_numpy
 from trainvitals.hooks.readout import Readout
 
 EVERY_BATCH_UNTIL = 200
@@ -38,7 +39,7 @@ class Labels:
         self._batches += 1
         real = flat.is_floating_point()
         if flat.device.type == "cpu":
-            self._count(flat.to(torch.float64 if real else torch.int64).numpy(), real)
+            self._count(as_numpy(flat.to(torch.float64 if real else torch.int64)), real)
         else:
             self._pending.append((Readout([flat]), real))
 

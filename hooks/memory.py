@@ -32,7 +32,7 @@ class Memory:
             return known[2]
         if not readout.on_host(tensor) or tensor.dtype not in (torch.float32, torch.float64):
             return None
-        dense = plain(tensor)
+        dense = plain(tensor) if tensor.data_ptr() else None  # its memory may be given away
         if dense is None or dense.data_ptr() != tensor.data_ptr() or not dense.is_contiguous():
             return None
         found = values(dense)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from trainvitals.hooks.asnumpy import as_numpy
 from trainvitals.hooks.call import Call
 from trainvitals.hooks.leaves import Place
 from trainvitals.hooks.registry import Parameter, Registry, local, tensors_in
@@ -325,7 +326,7 @@ def _fingerprint(tensor: Tensor) -> dict[str, Value]:
     }
     if type(tensor.data) is Tensor and tensor.is_cpu:
         values = tensor.reshape(-1)[: _FINGERPRINTED // tensor.itemsize].contiguous()
-        found["crc32"] = f"{crc32(values.view(torch.uint8).numpy().tobytes()):08x}"
+        found["crc32"] = f"{crc32(as_numpy(values.view(torch.uint8)).tobytes()):08x}"
     return found
 
 

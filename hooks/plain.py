@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._C import _functorch
 
 from trainvitals.hooks import readout
+from trainvitals.hooks.asnumpy import as_numpy
 
 Array: TypeAlias = npt.NDArray[np.floating[Any]]
 """One dimension, float32 or float64."""
@@ -91,8 +92,7 @@ def array(flat: Tensor) -> Array:
     """A flat tensor on the CPU as numpy sees it; types that numpy lacks or is slow in become float32."""
     if flat.dtype is not torch.float32 and flat.dtype is not torch.float64:
         flat = flat.to(torch.float32)
-    values: Array = flat.numpy()
-    return values
+    return as_numpy(flat)
 
 
 def values(tensor: Tensor) -> Array | None:
@@ -100,6 +100,5 @@ def values(tensor: Tensor) -> Array | None:
     if not readout.on_host(tensor):
         return None
     if tensor.dtype is torch.float32 or tensor.dtype is torch.float64:
-        found: Array = (tensor if tensor.is_contiguous() else flat(tensor)).numpy().reshape(-1)
-        return found
+        return as_numpy(tensor if tensor.is_contiguous() else flat(tensor)).reshape(-1)
     return array(flat(tensor)) if tensor.numel() <= _FEW else None

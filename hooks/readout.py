@@ -5,6 +5,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from trainvitals.hooks.asnumpy import as_numpy
+
 Number: TypeAlias = float | Tensor
 """A Python number, or a tensor of one element on a device other than the CPU."""
 
@@ -22,11 +24,8 @@ def number(tensor: Tensor) -> Number:
     if not on_host(tensor):
         return tensor.detach()
     try:
-        value: float = tensor.detach().numpy().item()
-    except (
-        TypeError,
-        RuntimeError,
-    ):  # a type that numpy lacks, a subclass without memory of its own
+        value: float = as_numpy(tensor.detach()).item()
+    except (RuntimeError, BufferError):  # a type that numpy lacks, a subclass without memory
         value = tensor.item()
     return value
 
@@ -63,7 +62,7 @@ class Readout:
         for host, _, event in self._parts:
             if event is not None:
                 event.synchronize()
-            elements = host.numpy().tolist()
+            elements = as_numpy(host).tolist()
             begin = 0
             while begin < len(elements):
                 index = next(order)

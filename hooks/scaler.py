@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from trainvitals.hooks.asnumpy import as_numpy
 from trainvitals.hooks.draft import Draft
 from trainvitals.hooks.interception import Replaced
 from trainvitals.hooks.problems import Problems
@@ -64,7 +65,7 @@ class ScalerWatch:
         self._updates += 1
         draft = Draft(self._step())
         if on_host(scale):
-            now = float(scale.numpy())
+            now = float(as_numpy(scale))
             if now == self._told:
                 return
             draft.scalars["tv/amp_scale"] = self._told = now

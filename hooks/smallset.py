@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from trainvitals.hooks.asnumpy import as_numpy
 from trainvitals.hooks.draft import Draft
 from trainvitals.hooks.gathered import COLUMN
 from trainvitals.hooks.gradients import all_finite
@@ -66,7 +67,7 @@ class SmallSet:
         stepped = [i for i, tensor in enumerate(self.tensors) if tensor.grad is not None]
         gradients = [tensor.grad for tensor in self.tensors if tensor.grad is not None]
         usual = all(is_ordinary(each) and not each.requires_grad for each in gradients)
-        given = [each.numpy().reshape(-1) for each in gradients] if usual else []
+        given = [as_numpy(each).reshape(-1) for each in gradients] if usual else []
         if factor != 1.0:
             with np.errstate(all="ignore"):
                 given = [each * np.float32(factor) for each in given]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from trainvitals.hooks import readout
+from trainvitals.hooks.asnumpy import as_numpy
 from trainvitals.hooks.plain import Array, array, flat, stride
 from trainvitals.hooks.plain import values as plain_values
 from trainvitals.hooks.readout import Number
@@ -85,7 +86,7 @@ def _large(tensor: Tensor, zeros: bool) -> Moments[float]:
     bounds = float(low.float().numpy()), float(high.float().numpy())
     if whole.dtype is torch.float64:
         bounds = float(low.numpy()), float(high.numpy())
-    return finish(part.numpy(), (total, squares), bounds, whole, zeros)
+    return finish(as_numpy(part), (total, squares), bounds, whole, zeros)
 
 
 def finish(

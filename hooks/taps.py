@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainvitals.hooks import histogram
+from trainvitals.hooks.asnumpy import as_numpy
 from trainvitals.hooks.deadunits import DeadUnits, has_flat_zero_side
 from trainvitals.hooks.draft import Draft
 from trainvitals.hooks.gathered import COLUMN
@@ -150,7 +151,7 @@ class Taps:
     def _copy(
         self, draft: Draft, layer: _Layer, row: int, tensor: Tensor, channels_first: bool
     ) -> None:
-        output = (tensor if tensor.dtype is torch.float32 else tensor.float()).numpy()
+        output = as_numpy(tensor if tensor.dtype is torch.float32 else tensor.float())
         if self._elements + output.size > COPIED:
             self._measure(draft)
         begin, self._elements = self._elements, self._elements + output.size

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainvitals.hooks import readout
+from trainvitals.hooks.asnumpy import as_numpy
 from trainvitals.hooks.plain import Array, array
 from trainvitals.hooks.readout import Number
 
@@ -48,7 +49,7 @@ def saturated_fraction(tensor: Tensor, limits: tuple[float, float], channels_fir
     units = units[:, :: -(-units.shape[1] // POSITIONS)]
     units = units[:: -(-units.shape[0] * units.shape[1] // POSITIONS)].flatten(0, 1)
     if readout.on_host(units):
-        found = units.numpy() if units.dtype is torch.float32 else units.float().numpy()
+        found = as_numpy(units if units.dtype is torch.float32 else units.float())
         low, high = ((found < limits[0]).view(np.uint8), (found > limits[1]).view(np.uint8))
         most = np.maximum(np.add.reduce(low, 0, np.uint8), np.add.reduce(high, 0, np.uint8))
         return float(np.count_nonzero(most > _SHARE * len(found))) / len(most)

@@ -7,6 +7,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from trainvitals.hooks.asnumpy import as_numpy
 from trainvitals.hooks.checks.subject import (
     Batch,
     Subject,
@@ -91,7 +92,7 @@ def _contradictory(batch: Batch) -> bool:
         return False
     seen: dict[bytes, bytes] = {}
     for row, label in zip(inputs[0].cpu(), target.cpu(), strict=False):
-        key, value = row.contiguous().numpy().tobytes(), label.contiguous().numpy().tobytes()
+        key, value = as_numpy(row).tobytes(), as_numpy(label).tobytes()
         if seen.setdefault(key, value) != value:
             return True
     return False

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainvitals.hooks.asnumpy import as_numpy
 from trainvitals.hooks.call import Call
 from trainvitals.hooks.nonfinite import fingerprint
 from trainvitals.hooks.observe.reading import Reading, Values
@@ -90,7 +91,7 @@ def moments(tensor: Tensor) -> Tensor:
     rows = max(1, _ELEMENTS // max(samples[0].numel(), 1))
     samples = samples[:rows].flatten(1) if samples.dim() > 1 else samples[:rows].unsqueeze(1)
     if samples.is_cpu and samples.dtype is torch.float32:
-        return torch.from_numpy(_moments_on_host(samples.numpy()))
+        return torch.from_numpy(_moments_on_host(as_numpy(samples)))
     if not samples.is_floating_point() or samples.itemsize < 4:
         samples = samples.float()
     variance, mean = torch.var_mean(samples, correction=0)

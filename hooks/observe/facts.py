@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
+from trainvitals.hooks.asnumpy import as_numpy
 from trainvitals.hooks.observe.modes import drop_rate
 from trainvitals.hooks.observe.reading import Reading, Values
 from trainvitals.hooks.registry import Parameter, Registry, class_name, local
@@ -134,7 +135,7 @@ def _groups(optimizer: Optimizer, registry: Registry) -> Iterator[GroupFacts]:
 def _number(value: object) -> float:
     """Of a setting; 0 for what is none, or lies on a device."""
     if isinstance(value, Tensor):
-        return float(value.detach().numpy()) if value.is_cpu and value.numel() == 1 else 0.0
+        return float(as_numpy(value.detach())) if value.is_cpu and value.numel() == 1 else 0.0
     return float(value) if isinstance(value, int | float) else 0.0
 
 
@@ -183,7 +184,7 @@ def _sameness(tensor: Tensor) -> Tensor:
 
 def _differ(tensor: Tensor) -> bool:
     """Whether the first two units of a weight on the host plainly differ: the usual case, seen at once."""
-    one, two = tensor.detach()[:2].flatten(1)[:, :_FAN].numpy()
+    one, two = as_numpy(tensor.detach()[:2].flatten(1)[:, :_FAN])
     return bool(abs(one - two).max() > 1e-3 * abs(one).max())
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import SequentialSampler, Subset, TensorDataset
 
+from trainvitals.hooks.asnumpy import as_numpy
 from trainvitals.hooks.nonfinite import fingerprint
 from trainvitals.hooks.wire.observed import LoaderSeen
 
@@ -174,5 +175,5 @@ def _rows(tensor: Tensor) -> list[int] | None:
         or tensor[0].numel() < 8
     ):
         return None
-    rows = tensor.detach().contiguous().reshape(len(tensor), -1).view(torch.uint8).numpy()
-    return [crc32(row) for row in rows]
+    rows = tensor.detach().contiguous().reshape(len(tensor), -1).view(torch.uint8)
+    return [crc32(row) for row in as_numpy(rows)]

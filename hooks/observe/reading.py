@@ -6,6 +6,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from trainvitals.hooks.asnumpy import as_numpy
 from trainvitals.hooks.wire.observed import Observed
 
 Values: TypeAlias = Sequence[Sequence[float]]
@@ -55,9 +56,9 @@ class Reading:
 
 def _listed(tensor: Tensor) -> list[float]:
     if tensor.dtype in (torch.float32, torch.int64, torch.float64) and tensor.is_cpu:
-        numbers: list[float] = tensor.numpy().tolist()
+        numbers: list[float] = as_numpy(tensor).tolist()
         return numbers
-    return tensor.cpu().to(torch.float64).numpy().tolist()  # type: ignore[no-any-return]
+    return as_numpy(tensor.cpu().to(torch.float64)).tolist()  # type: ignore[no-any-return]
 
 
 def first(values: Values, place: int | None) -> float | None:

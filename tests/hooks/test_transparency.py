@@ -191,3 +191,32 @@ def test_watching_computes_no_parametrised_weight() -> None:
     tv.watch(model, torch.optim.SGD(model.parameters(), lr=0.1), strict=True)
     after = model.state_dict()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
+@pytest.mark.parametrize("width", [16, 800])
+def test_all_memory_can_be_resized_as_without(width: int) -> None:
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(64, width), nn.Tanh(), nn.Linear(width, 10))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    kept: dict[str, torch.Tensor] = {}
+    model[0].register_forward_hook(lambda layer, given, out: kept.update(output=out.detach()))
+    run = tv.watch(model, optimizer, interval=1, strict=True)
+    inputs, labels = torch.empty(0), torch.empty(0, dtype=torch.long)
+    for size in (4, 8, 16):
+        inputs.resize_(size, 64).copy_(torch.randn(size, 64))
+        labels.resize_(size).copy_(torch.randint(0, 10, (size,)))
+        loss = nn.functional.cross_entropy(model(inputs), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        kept["loss"], kept["logged"] = loss.detach(), torch.randn(1)
+        kept["shown"] = torch.randn(1000)
+        tv.log({"logged": kept["logged"]})
+        run.log_histogram("shown", kept["shown"])
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        states = optimizer.state[parameter].values()
+        kept |= {f"{name} {i}": state for i, state in enumerate(states)}
+        kept |= {name: parameter.data, f"{name}.grad": parameter.grad}
+    for tensor in kept.values():
+        tensor.untyped_storage().resize_(tensor.untyped_storage().nbytes() * 2)
