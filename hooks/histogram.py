@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trainvitals.hooks import readout
-from trainvitals.hooks.plain import array, flat, stride
+from trainvitals.hooks.plain import array, even_step, flat, stride
 from trainvitals.hooks.readout import Number
 from trainvitals.hooks.wire.bins import BINS, MAX_EXPONENT, MIN_EXPONENT, ZERO_BIN
 
@@ -57,9 +57,8 @@ def count(
 
 
 def distance(size: int) -> int:
-    """Of a packed tensor of `size` elements, every how many of them one is counted: an odd number, which meets every
-    column of a matrix whose width is a power of two."""
-    return 2 * (size // (2 * SUBSAMPLE_ABOVE)) + 1 if size > SUBSAMPLE_ABOVE else 1
+    """Of a packed tensor of `size` elements, every how many of them one is counted."""
+    return even_step(size, [size], SUBSAMPLE_ABOVE) if size > SUBSAMPLE_ABOVE else 1
 
 
 def count_together(

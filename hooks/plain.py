@@ -1,6 +1,7 @@
 """From whatever tensor a model works with to plain real numbers in memory order, without copying if possible."""
 
 import math
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -82,8 +83,13 @@ def stride(tensor: Tensor, limit: int) -> int:
 
     It shares no factor with any dimension, so that every row and column is met evenly.
     """
-    nearest = max(1, round(tensor.numel() / limit))
-    sizes = [size for size in tensor.shape if size > 1]
+    return even_step(tensor.numel(), tensor.shape, limit)
+
+
+def even_step(count: int, sizes: Iterable[int], limit: int) -> int:
+    """The same for `count` elements, of whose dimensions only numbers are known that these divide."""
+    nearest = max(1, round(count / limit))
+    sizes = [size for size in sizes if size > 1]
     steps = (step for away in range(nearest) for step in (nearest + away, nearest - away))
     return next(step for step in steps if all(math.gcd(step, size) == 1 for size in sizes))
 

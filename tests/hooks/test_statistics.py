@@ -426,6 +426,19 @@ def test_at_least_half_as_many_elements_are_counted_as_where_sub_sampling_begins
     assert max(alone, together) <= 2 * histogram.SUBSAMPLE_ABOVE
 
 
+@pytest.mark.parametrize(
+    "shape", [(3000, 3), (96, 96), (1500, 7), (1000, 15), (128, 120), (200, 25), (4, 5, 7, 11, 13)]
+)
+def test_a_sub_sample_meets_every_column_alike(shape: tuple[int, ...]) -> None:
+    width = shape[-1]
+    columns = torch.arange(width) % 3 - 1.0  # in three bins
+    tensor = columns.expand(shape).contiguous()
+    counts = Packed([flat(tensor)]).histograms()[0]
+    shares = counts[counts > 0] / counts.sum()
+    expected = torch.unique(columns, return_counts=True)[1].numpy() / width
+    assert shares == pytest.approx(expected, abs=0.01)
+
+
 def test_sparse_gradients_are_measured(recorded: Callable[[], Any]) -> None:
     model = nn.Embedding(50, 4, sparse=True)
     optimizer = torch.optim.SparseAdam(model.parameters(), lr=0.1)
