@@ -1,11 +1,11 @@
 """What is kept of an optimizer's step until the next loss tells whether it went well."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Adam, NAdam, Optimizer, RAdam
 
 from trainvitals.hooks.gradients import all_finite
@@ -29,10 +29,14 @@ class Aftermath:
     next loss, and then there is time to look.
     """
 
-    __slots__ = ("_parameters", "gradients", "optimizer", "step", "tensors")
+    __slots__ = ("_parameters", "gradients", "models", "optimizer", "step", "tensors")
 
-    def __init__(self, optimizer: Optimizer, parameters: Sequence[Parameter]) -> None:
-        """`parameters`: those that it holds; only the ones on the CPU count, where looking costs no wait."""
+    def __init__(
+        self, optimizer: Optimizer, parameters: Sequence[Parameter], models: Set[nn.Module]
+    ) -> None:
+        """`parameters`: those that it holds; only the ones on the CPU count, where looking costs no wait. `models`:
+        the watched ones that these belong to."""
+        self.models = models
         self.optimizer = optimizer
         self._parameters = [
             p for p in parameters if p.tensor.is_cpu and _is_real_or_complex(p.tensor)
@@ -164,8 +168,8 @@ class _OfOwnCode(Aftermath):
 
     __slots__ = ("_parts", "_versions")
 
-    def __init__(self, optimizer: Optimizer, parameters: Sequence[Parameter]) -> None:
-        super().__init__(optimizer, parameters)
+    def __init__(self, optimizer: Optimizer, *held: Any) -> None:
+        super().__init__(optimizer, *held)
         self._parts = [local(tensor) for tensor in self.tensors]
         self._versions: list[int] = []
 
@@ -192,8 +196,8 @@ class _OfMoments(Aftermath):
 
     __slots__ = ()
 
-    def __init__(self, optimizer: Optimizer, parameters: Sequence[Parameter]) -> None:
-        super().__init__(optimizer, parameters)
+    def __init__(self, optimizer: Optimizer, *held: Any) -> None:
+        super().__init__(optimizer, *held)
         self.tensors = ()
 
     def _bad_gradients(self, spoiled: Sequence[Parameter]) -> list[tuple[Parameter, Tensor]]:
@@ -209,14 +213,16 @@ class _OfMoments(Aftermath):
         return parameters
 
 
-def aftermath_of(optimizer: Optimizer, parameters: Sequence[Parameter]) -> Aftermath:
-    """What is to be kept of the steps of `optimizer`, which holds these parameters."""
+def aftermath_of(
+    optimizer: Optimizer, parameters: Sequence[Parameter], models: Set[nn.Module]
+) -> Aftermath:
+    """What is to be kept of the steps of `optimizer`, which holds these parameters of these models."""
     kind: type[Aftermath] = Aftermath
     if not type(optimizer).__module__.startswith("torch.optim"):
         kind = _OfOwnCode
     elif isinstance(optimizer, Adam | NAdam | RAdam):  # AdamW is an Adam
         kind = _OfMoments
-    return kind(optimizer, parameters)
+    return kind(optimizer, parameters, models)
 
 
 def _is_real_or_complex(tensor: Tensor) -> bool:

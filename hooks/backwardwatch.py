@@ -37,21 +37,26 @@ class BackwardWatch:
         parameters: ParameterLook,
         problems: Problems,
         step: Callable[[], int],
+        place: Callable[[set[int]], int],
         look_now: Callable[[], None],
     ) -> None:
-        """`step` gives the index of the step under way; `look_now` looks at it from here on, if the pace wants."""
+        """`step` gives the index of the step under way; `place` that of a loss which depends on tensors of these ids,
+        which may be the one before; `look_now` looks at it from here on, if the pace wants."""
         self._registry = registry
         self._guard = guard
         self._pace = pace
         self._parameters = parameters
         self._problems = problems
         self._step = step
+        self._place = place
         self._look_now = look_now
         self._losses = LossValues(quiet)
         self._carried: CarriedGradients | None = None
         self._learns_in = -1
         """The step in which it is learnt which layer backward meets first: the first one looked at, or the one after
         that in which the models changed."""
+        self.passes = 0
+        """Backward passes that were looked at since somebody set this to 0."""
         self._retained = False
         """Whether the graph of the backward pass under way is."""
         self._thread = get_ident()
@@ -107,6 +112,7 @@ class BackwardWatch:
         try:
             if self._guard.doubts and self._has_no_gradients():
                 self._guard.begin_step()  # the step that they were about was skipped
+            self.passes += 1
             value = self._losses.see(self._step, tensors)
             if value is not None:
                 self._stands_out(tensors, value)
@@ -138,7 +144,7 @@ class BackwardWatch:
         if math.isfinite(value):
             self._pace.anomaly()
         else:
-            self._guard.saw_bad_loss(self._step(), tensors)
+            self._guard.saw_bad_loss(self._place(leaves(tensors)), tensors)
             self._pace.anomaly(finite=False)
         self._look_now()
 
@@ -159,7 +165,7 @@ class BackwardWatch:
         if get_ident() != self._thread:
             return
         try:
-            self._guard.after_backward(self._step(), self._retained)
+            self._guard.after_backward(self._retained)
             if self._carried is not None:
                 self._carried.after()
         except Exception as error:

@@ -24,6 +24,7 @@ from trainvitals.hooks.quiet import LEAST_CALLS, Quiet
 from trainvitals.hooks.registry import Parameter, Registry, local, unwrap
 from trainvitals.hooks.slim import whole
 from trainvitals.hooks.stats import values_of
+from trainvitals.hooks.vouching import Vouching
 from trainvitals.hooks.wire.records import NonFinite
 
 PASSES = 3
@@ -50,9 +51,10 @@ class Guard:
         self._registry = registry
         self._quiet = quiet
         self._report = report
+        self._vouching = Vouching(registry)
         self._last_bad = -2
         self._tentative: NonFinite | None = None
-        self._unrefined: NonFinite | None = None
+        self._unrefined: tuple[int, NonFinite] | None = None
         self._at_clipping: NonFinite | None = None
         self._unplaced = -1
         self.doubts = False
@@ -64,6 +66,7 @@ class Guard:
         """Follow the size of the watched models; forgets the calls."""
         quiet = self._quiet
         quiet.roots = self._registry.roots
+        self._vouching.resize()
         quiet.one_pass = len(self._registry.layers)
         quiet.most_rows = max(LEAST_CALLS // max(quiet.one_pass, 1), PASSES)
         quiet.keep_calls(max(LEAST_CALLS, PASSES * quiet.one_pass))
@@ -103,6 +106,7 @@ class Guard:
     def forget(self) -> None:
         """Keep nothing of the training."""
         self.begin_step()
+        self._vouching.forget()
         self._quiet.batch = None
         self._spoilt = {}
 
@@ -120,6 +124,8 @@ class Guard:
             found = explain_parameters(leaves(loss), self._registry)
             if found is None:  # the gradients will tell
                 self._unplaced = step
+            elif self._is_spoilt(found.parameter):
+                self._last_bad = step
             else:
                 self._tell(step, found)
             return
@@ -132,12 +138,19 @@ class Guard:
                 self._tentative = explain_minus_infinity(calls, self._registry) or found
                 self._doubt()
                 return
+        elif found.direction == "parameter" and self._is_spoilt(found.parameter):
+            self._last_bad = step
+            return
         elif found.direction == "forward" and self._may_be_recomputed(found.layer):
-            self._unrefined = found
+            self._unrefined = step, found
             self._last_bad = step
             self.forget_calls()  # so that those of the recomputation are known
             return
         self._tell(step, found)
+
+    def _is_spoilt(self, parameter: str) -> bool:
+        """Whether it is broken since a step that was told of."""
+        return any(known.name == parameter for known in self._spoilt.values())
 
     def _may_be_recomputed(self, layer: str) -> bool:
         """Whether the layers inside this one ran unseen, as in a checkpoint that records no gradients."""
@@ -162,12 +175,10 @@ class Guard:
             self.forget_calls()
 
     def steps_went_well(self) -> None:
-        """A loss is as it should be: let go of the last steps' gradients."""
+        """A loss is as it should be: let go of the gradients of the last steps that it tells of."""
         self._quiet.keep_pending()
         if self._quiet.kept:
-            for aftermath in self._quiet.kept:
-                aftermath.let_go()
-            self._quiet.kept.clear()
+            self._vouching.let_go(self._quiet.kept, self._quiet.calls)
 
     def _beside(self) -> int:
         """How many of the last calls belong to the model's pass, but to none of its modules: wrappers and losses."""
@@ -187,10 +198,10 @@ class Guard:
         """Whether backward may tell more of what was found."""
         return self._unrefined is not None
 
-    def after_backward(self, step: int, retained: bool) -> None:
+    def after_backward(self, retained: bool) -> None:
         """Backward is over, its graph freed unless `retained`; recomputed layers may tell more of what happened."""
         if self._unrefined is not None:
-            found, self._unrefined = self._unrefined, None
+            (step, found), self._unrefined = self._unrefined, None
             self._send(step, self._refined(found))
         self._let_go_of_calls(retained)  # optimizers may have stepped inside it
 
@@ -229,7 +240,7 @@ class Guard:
     @property
     def is_calm(self) -> bool:
         """Whether nothing has to be looked at when an optimizer steps."""
-        return not self.doubts and not self._spoilt
+        return not self.doubts and not self._spoilt and not self.known_bad(self._quiet.completed)
 
     def stepped(self, aftermath: Aftermath | None, step: int) -> None:
         """An optimizer has stepped; `aftermath` is what is kept of it, None where nothing that it moves is watched."""

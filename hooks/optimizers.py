@@ -1,6 +1,6 @@
 """The optimizers of a training: whose parameters they hold, who counts, who has stepped."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from itertools import chain, starmap, zip_longest
 from operator import is_
 from typing import Any
@@ -30,6 +30,8 @@ class Optimizers:
         """What is kept of the steps of each, by its id."""
         self._late: set[int] = set()
         """Those whose turn comes after the one that counts, by their ids."""
+        self._apart: set[int] = set()
+        """Those of them that have a backward pass of their own after that one's step."""
         self._stepped: set[int] = set()
         self._active: Optimizer | None = None
         self._inner: WeakSet[Optimizer] = WeakSet()
@@ -105,6 +107,7 @@ class Optimizers:
         self.aftermaths.pop(key, None)
         self._stepped.discard(key)
         self._late.discard(key)
+        self._apart.discard(key)
 
     def _settle(self, optimizer: Optimizer) -> None:
         """The first one to step after another training was named tells which of them goes on."""
@@ -119,6 +122,7 @@ class Optimizers:
         self._known.clear()
         self._stepped.clear()
         self._late.clear()
+        self._apart.clear()
         self._successors = []
         self._active = None
         for seen in (self._inner, self._replaced, self._lasting):
@@ -134,7 +138,9 @@ class Optimizers:
         """Follow optimizers and parameters that are new."""
         for optimizer in self._known:
             if id(optimizer) not in self.aftermaths:
-                self.aftermaths[id(optimizer)] = aftermath_of(optimizer, self.members(optimizer))
+                members = self.members(optimizer)
+                models = self._registry.models_with(members)
+                self.aftermaths[id(optimizer)] = aftermath_of(optimizer, members, models)
 
     def is_primary(self, optimizer: Optimizer) -> bool:
         """Whether this is the one that counts the steps."""
@@ -227,10 +233,12 @@ class Optimizers:
         stood out."""
         return self._active is None and self.begin(optimizer) and self.end(optimizer)
 
-    def saw_step(self, optimizer: Optimizer, late: bool) -> None:
-        """It had its turn; `late`: after the one that counts, whose step was over."""
+    def saw_step(self, optimizer: Optimizer, late: bool, apart: bool) -> None:
+        """It had its turn; `late`: after the one that counts, whose step was over; `apart`: with a backward pass since
+        that step."""
         self._stepped.add(id(optimizer))
         (self._late.add if late else self._late.discard)(id(optimizer))
+        (self._apart.add if late and apart else self._apart.discard)(id(optimizer))
 
     def is_late(self, optimizer: Optimizer) -> bool:
         """Whether its turn comes after the one that counts, as far as was seen."""
@@ -239,6 +247,30 @@ class Optimizers:
     def place(self, optimizer: Optimizer, completed: int) -> int:
         """The step that the step of an optimizer belongs to, with so many of them counted."""
         return completed - self.is_late(optimizer)
+
+    def place_of_loss(self, used: Set[int], completed: int) -> int:
+        """The step that a loss belongs to which depends on tensors of these ids: the one before, where its turn is that
+        of an optimizer which has not yet had it there, as in a GAN the generator's after the discriminator's."""
+        for optimizer in self._known[1:]:
+            if self._uses_some_of(optimizer, used) and self._is_awaited(optimizer, used, completed):
+                return completed - 1
+        return completed
+
+    def _uses_some_of(self, optimizer: Optimizer, used: Set[int]) -> bool:
+        return any(id(parameter.tensor) in used for parameter in self.members(optimizer))
+
+    def _is_awaited(self, optimizer: Optimizer, used: Set[int], completed: int) -> bool:
+        """Whether it will step with such a loss before the step that was counted last is over."""
+        aftermath = self.aftermaths.get(id(optimizer))
+        if aftermath is None or aftermath.step >= completed - 1:
+            return False
+        if aftermath.step >= 0:
+            return id(optimizer) in self._apart
+        # Its first turn ever, unless the loss is that of the one that counts, too.
+        counting, uses = self._known[0], self._registry.uses
+        known = any(uses.last(id(p.tensor)) is not None for p in self.members(optimizer))
+        shared = known and self._uses_some_of(counting, used)
+        return self.has_stepped(counting) and not shared
 
     def has_stepped(self, optimizer: Optimizer) -> bool:
         """Whether it has stepped since `new_round`."""

@@ -8,7 +8,7 @@ all parts is in one object, and each of the two places that a step passes is one
 import math
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import suppress
 from typing import Any
 
@@ -47,6 +47,7 @@ class Quiet:
         "optimizer",
         "pending",
         "roots",
+        "told_by",
     )
 
     def __init__(self) -> None:
@@ -73,6 +74,8 @@ class Quiet:
         """Calls from which on another one of a model that is a row pushes out the oldest: each holds a whole graph."""
         self.roots: set[nn.Module] = set()
         """The watched models."""
+        self.told_by: Set[nn.Module] = set()
+        """Those whose losses tell how the steps of `optimizer` went."""
         self.batch: object = None
         """Arguments of the last call of a watched model before the last backward pass."""
         self.losses: deque[float] = deque(maxlen=100)
@@ -85,6 +88,7 @@ class Quiet:
         self.keep_pending()
         self.aftermath = aftermath if aftermath is not None and aftermath.is_simple else None
         self.optimizer = self.aftermath.optimizer if self.aftermath is not None else None
+        self.told_by = self.aftermath.models if self.aftermath is not None else set()
         self.next_look = next_look
         self.on = True
 
@@ -95,7 +99,7 @@ class Quiet:
         self.pending = -1
         self.kept.clear()
         self.calls.clear()
-        self.roots = set()
+        self.roots = self.told_by = set()
 
     def push_out(self) -> None:
         """Let go of the oldest call."""
@@ -152,7 +156,7 @@ def watched_backward(
                 calls = quiet.calls
                 if quiet.pending >= 0 and calls and len(calls) <= quiet.one_pass:
                     last = calls[-1]
-                    if last[0] in quiet.roots:
+                    if last[0] in quiet.told_by:
                         quiet.pending = -1
                         quiet.losses.append(loss)
                         aftermath: Any = quiet.aftermath

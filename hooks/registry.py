@@ -1,7 +1,7 @@
 """The watched models: names of their layers and parameters, and the order in which they run."""
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from types import ModuleType
 from typing import NamedTuple
@@ -209,6 +209,11 @@ class Registry:
         return module in self.roots or (
             "_orig_mod" in module._modules and unwrap(module) in self.roots
         )
+
+    def models_with(self, parameters: Iterable[Parameter]) -> set[nn.Module]:
+        """The watched models that hold any of these."""
+        held = {id(parameter.tensor) for parameter in parameters}
+        return {root for root in self.roots if not held.isdisjoint(map(id, root.parameters()))}
 
     def type_of(self, module: nn.Module) -> str:
         """Class name of a module, of the user's own one inside a wrapper."""

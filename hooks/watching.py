@@ -103,6 +103,7 @@ class Watch:
             self._parameters,
             problems,
             lambda: self.completed,
+            lambda used: self._optimizers.place_of_loss(used, self.completed),
             self._look_now,
         )
         self._interception = Interception(
@@ -344,7 +345,8 @@ class Watch:
                 self._keep(optimizer)
                 return
             draft = self._drafts.of(optimizer)
-            self._optimizers.saw_step(optimizer, late=self._drafts.is_missing(optimizer))
+            late, apart = self._drafts.is_missing(optimizer), self._backward.passes > 0
+            self._optimizers.saw_step(optimizer, late, apart)
             try:
                 with self._shards.failing:
                     if closure and seen:
@@ -403,6 +405,7 @@ class Watch:
             self._shards.meet(draft, self._timetable.samples)
             self.quiet.completed += 1
             self._drafts.completed(draft)
+            self._backward.passes = 0
             self.guard.begin_step()
             self._begin_step()
 
