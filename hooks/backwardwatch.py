@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.nn.parameter import is_lazy
 
+from trainvitals.hooks.aftermath import Aftermath
 from trainvitals.hooks.carried import CarriedGradients
 from trainvitals.hooks.guard import Guard, value_of
 from trainvitals.hooks.leaves import leaves
@@ -57,6 +58,10 @@ class BackwardWatch:
         that in which the models changed."""
         self.passes = 0
         """Backward passes that were looked at since somebody set this to 0."""
+        self._closure: Aftermath | None = None
+        """What is kept of the optimizer that evaluates a closure at the moment."""
+        self._evaluations = 0
+        """How often it did so far."""
         self._retained = False
         """Whether the graph of the backward pass under way is."""
         self._thread = get_ident()
@@ -88,6 +93,16 @@ class BackwardWatch:
         self._thread = get_ident()
         self._carried = None
         self._losses.learn()
+
+    def begin_closure(self, aftermath: Aftermath | None) -> None:
+        """An optimizer is about to evaluate a closure: it may move the weights between its backward passes."""
+        self._closure, self._evaluations = aftermath, 0
+
+    def end_closure(self) -> int | None:
+        """The step is over: how many backward passes there were in its closure; None if there was none."""
+        evaluations = None if self._closure is None else self._evaluations
+        self._closure = None
+        return evaluations
 
     def before(self, tensors: Any, retained: bool) -> bool:
         """A backward pass is about to begin from these, whose graph may be `retained`; whether there is something to
@@ -166,6 +181,9 @@ class BackwardWatch:
             return
         try:
             self._guard.after_backward(self._retained)
+            if self._closure is not None:
+                self._evaluations += 1
+                self._guard.evaluated(self._closure, self._step())
             if self._carried is not None:
                 self._carried.after()
         except Exception as error:

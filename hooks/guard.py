@@ -245,19 +245,29 @@ class Guard:
     def stepped(self, aftermath: Aftermath | None, step: int) -> None:
         """An optimizer has stepped; `aftermath` is what is kept of it, None where nothing that it moves is watched."""
         if aftermath is not None:
-            self._quiet.keep_pending()
-            aftermath.keep(step)
-            self._follow_spoilt(aftermath, step)
             # No loss was seen since its last step: none may be from now on.
-            unread = aftermath in self._quiet.kept
-            if not unread:
-                self._quiet.kept.append(aftermath)
+            unread = self._keep(aftermath, step)
+            self._follow_spoilt(aftermath, step)
             if (
                 unread or step == self._unplaced
             ):  # or the next loss may be one that does not show it
                 self._explain(aftermath)
         if self.doubts:
             self.settle(step)
+
+    def evaluated(self, aftermath: Aftermath, step: int) -> None:
+        """A backward pass inside of an optimizer's step is over: it may move the weights before the next."""
+        self._keep(aftermath, step)
+
+    def _keep(self, aftermath: Aftermath, step: int) -> bool:
+        """Keep the gradients until a loss tells how the step went; whether those of an earlier one were kept still."""
+        self._quiet.keep_pending()
+        known = aftermath in self._quiet.kept
+        unread = known and aftermath.step != step
+        aftermath.keep(step)
+        if not known:
+            self._quiet.kept.append(aftermath)
+        return unread
 
     def _follow_spoilt(self, aftermath: Aftermath, step: int) -> None:
         """Keep in mind what is broken anyway, as long as it is: a layer may be idle meanwhile, and the losses fine."""

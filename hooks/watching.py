@@ -129,6 +129,8 @@ class Watch:
             (self._interception, self._changes, self._data_wait, self._scaler),
         )
         self._first = 0
+        self._evaluates_again = False
+        """Whether an optimizer evaluates its closure several times in a step, as LBFGS does."""
 
     # Attaching
 
@@ -290,7 +292,11 @@ class Watch:
     @uncompiled
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self.quiet.on:
-            return
+            if not self._evaluates_again:
+                return
+            self.quiet.on = False
+        if has_closure(args, kwargs):
+            self._backward.begin_closure(self._optimizers.aftermaths.get(id(optimizer)))
         if self._drafts.empty:
             if self._changes.pending:
                 with self._looking_at_gradients:
@@ -307,6 +313,9 @@ class Watch:
         self.observer.see_step(optimizer)
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        evaluations = self._backward.end_closure()
+        if evaluations is not None:
+            self._evaluates_again = evaluations > 1
         if not self._drafts.empty:
             self._after_look(optimizer, args, kwargs)
         else:

@@ -25,6 +25,8 @@ from nonfinite.models import BASES, Base, mlp, named, wide, words
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+import trainvitals.hooks as tv
+
 
 def hooked(act: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """The identity, with a hook of the user's on its gradient."""
@@ -250,3 +252,30 @@ def test_the_number_of_bad_gradients_is_told(found: Any) -> None:
     assert data["gradients"] == 4  # weight and bias of the two layers below
     sizes = {"lower.weight": WIDTH * WIDTH, "lower.bias": WIDTH}
     assert data["nan"] == sizes[data["parameter"]]
+
+
+@pytest.mark.parametrize("interval", [None, 10, 1000])
+@pytest.mark.parametrize("evaluation", [0, 1, 2])
+@pytest.mark.parametrize("step", STEPS)
+def test_an_evaluation_of_a_closure_is_told_with_the_gradients_that_broke_the_next(
+    found: Any, step: int, evaluation: int, interval: int | None
+) -> None:
+    model: Any = spoilt()
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.01, max_iter=4)
+    tv.watch(model, optimizer, interval=interval, strict=True)
+    for index in range(step + 4):
+        inputs, evaluations = features(False), 0
+
+        def closure(index: int = index, inputs: Tensor = inputs) -> Tensor:
+            nonlocal evaluations
+            model.middle.on = index == step and evaluations == evaluation
+            evaluations += 1
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(inputs), torch.arange(len(inputs)) % CLASSES)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)  # type: ignore[arg-type]
+        assert evaluations > 2 or index > step
+    ((at, data),) = found()
+    assert (at, data["direction"], data["layer"]) == (step, "backward", "lower")
