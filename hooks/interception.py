@@ -119,6 +119,7 @@ class Interception:
         is_grad_enabled, float32 = torch.is_grad_enabled, torch.float32
         base, handle, no_input = nn.Module, RemovableHandle, Slim.INPUT
         quiet, without_gradients = self._quiet, self._without_gradients
+        own_type, owned = nn.Parameter, nn.Parameter()
         unwrapped = original is getattr(nn.Module, "_wrapped_call_impl", None)
 
         def use(new_take: Callable[[Call], None], new_slim: SlimModules, new_hooks: int) -> None:
@@ -143,6 +144,8 @@ class Interception:
                     and not is_autocast_enabled()
                     and base.__call__ is call
                     and len(how) == len(self._modules)
+                    and type(how[0]._parameters.get("weight", owned)) is own_type
+                    and type(how[-1]._parameters.get("weight", owned)) is own_type
                 ):
                     (output,) = args
                     layers: Any = self._modules.values()
@@ -166,7 +169,8 @@ class Interception:
                     take((self, args, kwargs, output))
                 elif how is no_input:
                     take((self, LEFT_OUT, LEFT_OUT, output))
-                elif output.dtype is float32:  # autocast would have it in another precision
+                # Autocast would have it in another precision, `functional_call` made of other weights.
+                elif output.dtype is float32 and type(self._parameters["weight"]) is own_type:
                     take((self, args, kwargs, LEFT_OUT))
                 else:
                     take((self, args, kwargs, output))

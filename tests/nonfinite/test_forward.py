@@ -221,6 +221,16 @@ def functional(model: nn.Module, batch: Tensor) -> Any:
     return torch.func.functional_call(model, dict(model.named_parameters()), (batch,))
 
 
+def adapted(model: nn.Module, batch: Any) -> Any:
+    """With weights of the moment, as an inner loop makes them; those of one layer are NaN at the faulty step."""
+    inputs, on = batch
+    weights = {
+        name: weight * (math.nan if on and name == "lower.weight" else 0.9)
+        for name, weight in model.named_parameters()
+    }
+    return torch.func.functional_call(model, weights, (inputs,))
+
+
 def lbfgs(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.LBFGS(parameters, lr=0.01, max_iter=2)
 
@@ -257,6 +267,14 @@ MODES = {
     "with functional_call": Case(
         lambda: Training(mlp(Fault(spoil)), call=functional),
         Found("forward", "middle", spread=SPREAD),
+    ),
+    "with weights of the moment in a row of layers": Case(
+        lambda: Training(mlp(nn.Identity()), lambda on: (features(on), on), adapted),
+        Found("forward", "lower", spread=("middle", *SPREAD)),
+    ),
+    "with weights of the moment": Case(
+        lambda: Training(mlp(Fault(lambda x: x)), lambda on: (features(on), on), adapted),
+        Found("forward", "lower", spread=("middle", *SPREAD)),
     ),
     "with a closure": Case(
         lambda: Training(mlp(Fault(spoil)), make_optimizer=lbfgs, closure=True),
