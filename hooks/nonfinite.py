@@ -281,6 +281,7 @@ def _bad_part(
             if (
                 buffer.is_floating_point()
                 and buffer.numel()
+                and id(buffer) not in registry.harmless.buffers
                 and has_nan_or_inf(local(buffer).detach())
             ):
                 return part, f"{name}.{key}".lstrip(".")

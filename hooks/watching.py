@@ -423,8 +423,8 @@ class Watch:
         if carried is not None:
             draft.scalars["tv/grad_carried"] = carried
         self._taps.finish()
-        if self._taps.nonfinite and not (self.guard.doubts or self.guard.known_bad(draft.step)):
-            self.registry.harmless.learn(self._taps.nonfinite)
+        if not (self.guard.doubts or self.guard.known_bad(draft.step)):
+            self._learn_what_is_meant()
         draft.scalars.update(self._optimizers.rates())
         draft.scalars.update(self.criteria.scalars())
         if self.completed == self._first:
@@ -432,6 +432,12 @@ class Watch:
         self._timetable.samples += draft.sampled
         self.observer.fill(draft)
         self._close_span(draft)
+
+    def _learn_what_is_meant(self) -> None:
+        """The step went well: what was not finite in it was meant."""
+        self.registry.harmless.learn(self._taps.nonfinite)
+        if self.completed == self._first:
+            self.registry.harmless.learn_buffers(self.registry.layers)
 
     def _close_span(self, draft: Draft) -> None:
         calls, beside = self._calls, self._timetable.wake.seconds(draft.sampled)
