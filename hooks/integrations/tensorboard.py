@@ -38,8 +38,12 @@ class SummaryWriter:
         **options: Unpack[Options],
     ) -> None:
         """`log_dir` and `comment` name the run; nothing is written there. Also takes the arguments of `tv.init`."""
-        self._log_dir = os.fspath(log_dir) if log_dir is not None else "runs"
-        name = (Path(self._log_dir).name if log_dir is not None else "") + comment
+        self.log_dir = os.fspath(log_dir) if log_dir is not None else "runs"
+        """The folder that was named; nothing is in it."""
+        self.purge_step = None  # as the original says once it has purged
+        self.max_queue, self.flush_secs = max_queue, flush_secs
+        self.filename_suffix = filename_suffix
+        name = (Path(self.log_dir).name if log_dir is not None else "") + comment
         if name and "name" not in options:
             options["name"] = name
         self._said: set[str] = set()
@@ -105,7 +109,7 @@ class SummaryWriter:
 
     def get_logdir(self) -> str:
         """The folder that was named; nothing is in it."""
-        return self._log_dir
+        return self.log_dir
 
     def flush(self) -> None:
         """Nothing to do: records are written as they come."""

@@ -111,6 +111,13 @@ def test_what_cannot_be_recorded_is_said_once(capsys, dashboard):
         writer.nonsense()
 
 
+def test_attributes_that_name_the_settings_are_those_of_the_original(tmp_path):
+    given = {"log_dir": str(tmp_path / "runs"), "purge_step": 7, "filename_suffix": ".x"}
+    with SummaryWriter(**given) as ours, Original(**given) as theirs:
+        for name in ("log_dir", "purge_step", "max_queue", "flush_secs", "filename_suffix"):
+            assert getattr(ours, name) == getattr(theirs, name)
+
+
 def test_every_method_of_the_original_is_there():
     writer = SummaryWriter()
     for name in dir(Original):
