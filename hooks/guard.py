@@ -289,6 +289,12 @@ class Guard:
         self._quiet.keep_pending()
         return any(map(self._explain, self._quiet.kept))
 
+    def check_last_pass(self, step: int) -> None:
+        """No backward pass will follow: a training may have given up as its loss was not finite."""
+        found = explain_forward(whole(self._quiet.calls), self._registry)
+        if found is not None:
+            self._tell(step, found)
+
     def _explain(self, aftermath: Aftermath) -> bool:
         """Whether this step left weights non-finite; says so."""
         bad = [p for p in aftermath.bad() if id(p.tensor) not in self._spoilt]
@@ -339,7 +345,7 @@ def value_of(loss: Any) -> float:
 
 def is_on_device(loss: Any) -> bool:
     """Whether a loss is one element on an accelerator."""
-    return type(loss) is Tensor and not loss.is_cpu and loss.numel() == 1
+    return type(loss) is Tensor and not (loss.is_cpu or loss.is_meta) and loss.numel() == 1
 
 
 def bad_gradients(parameters: Sequence[Parameter]) -> list[tuple[Parameter, Tensor]]:

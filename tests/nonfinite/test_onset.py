@@ -130,3 +130,21 @@ def test_a_weight_broken_before_it_is_watched_is_told_at_the_first_step(found: A
         optimizer.step()
     ((step, data),) = found()
     assert (step, data["direction"], data["parameter"]) == (0, "parameter", "hidden.weight")
+
+
+@pytest.mark.parametrize("step", [0, 7, 41])
+def test_a_training_that_gives_up_at_its_loss_is_told_where_it_arose(found: Any, step: int) -> None:
+    fault = Fault(spoil)
+    model = mlp(fault)
+    optimizer = sgd(model.parameters())
+    tv.watch(model, optimizer, strict=True)
+    for index in range(step + 1):
+        fault.on = index == step
+        optimizer.zero_grad()
+        loss = cross_entropy(model(features(False)), False)
+        if not loss.isfinite():
+            break
+        loss.backward()
+        optimizer.step()
+    ((at, data),) = found()
+    assert (at, data["direction"], data["layer"]) == (step, "forward", "middle")
