@@ -45,6 +45,11 @@ def check(
             "criterion must be a module such as nn.CrossEntropyLoss(); got "
             f"{type(criterion).__name__}. Log the value of a plain function with tv.log."
         )
+    if criterion is not None and criterion.__hash__ is None:
+        raise TypeError(
+            f"criterion {type(criterion).__name__} has no hash, as a dataclass has none: make it one with "
+            "@dataclass(eq=False), or log its value with tv.log."
+        )
     if isinstance(overhead, bool) or not isinstance(overhead, int | float) or not 0 < overhead <= 1:
         raise ValueError(
             f"overhead is a share of the step time above 0, up to 1; got {overhead!r}."

@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from trainvitals.hooks.aftermath import Aftermath
 from trainvitals.hooks.carried import CarriedGradients
 from trainvitals.hooks.guard import Guard, value_of
+from trainvitals.hooks.interception import is_faking
 from trainvitals.hooks.leaves import leaves
 from trainvitals.hooks.lossvalues import LossValues
 from trainvitals.hooks.pace import Pace
@@ -107,6 +108,8 @@ class BackwardWatch:
     def before(self, tensors: Any, retained: bool) -> bool:
         """A backward pass is about to begin from these, whose graph may be `retained`; whether there is something to
         look at after it. One inside of another is that of a checkpoint, for the part that it has computed again."""
+        if is_faking():
+            return False
         outer = _current_autograd_node()
         if outer is not None:
             self._look_inside(outer, tensors)
@@ -144,6 +147,8 @@ class BackwardWatch:
 
     def before_grad(self, outputs: Any) -> None:
         """`torch.autograd.grad` is about to differentiate these."""
+        if is_faking():
+            return
         try:
             bad = not math.isfinite(value_of(outputs))
             if get_ident() != self._thread and not self._is_ours(outputs):

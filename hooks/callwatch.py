@@ -5,7 +5,7 @@ from collections.abc import Callable
 from trainvitals.hooks.accounts import Accounts
 from trainvitals.hooks.call import Call
 from trainvitals.hooks.criteria import Criteria
-from trainvitals.hooks.interception import ignore, is_tracing, transforms
+from trainvitals.hooks.interception import ignore, without_values
 from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.quiet import Quiet
 from trainvitals.hooks.registry import Registry
@@ -51,7 +51,7 @@ class CallWatch:
         return self._see, {}
 
     def _see(self, call: Call) -> None:
-        if is_tracing() or transforms() is not None:  # looking would become a part of the graph
+        if without_values():
             return
         self._accounts.enter()
         if call[0] in self._registry.in_rows:
@@ -76,7 +76,7 @@ class CallWatch:
     def _see_loss(self, call: Call) -> None:
         if self._registry.on_cpu:
             self._quiet.calls.append(call)
-        if transforms() is not None:
+        if without_values():
             return
         try:
             self._criteria.see(call)

@@ -21,11 +21,25 @@ from trainvitals.hooks.quiet import Quiet, watched_backward
 from trainvitals.hooks.slim import LAYERS_LEFT_OUT, LEFT_OUT, Slim, SlimModules, hooks_so_far
 
 is_tracing = torch._C._is_tracing
-transforms = torch._C._functorch.peek_interpreter_stack
-"""The transform of `torch.func` that is under way; None when there is none."""
 is_autocast_enabled = torch._C._is_any_autocast_enabled
 
 _NONE: SlimModules = {}
+
+
+_transform = torch._C._functorch.peek_interpreter_stack
+_dispatch_mode = torch._C._get_dispatch_mode
+_FAKE = torch._C._TorchDispatchModeKey.FAKE
+
+
+def without_values() -> bool:
+    """Whether tensors stand for values that there are none of: while torch traces, transforms a function or only tells
+    shapes, and looking would become a part of that."""
+    return is_tracing() or _transform() is not None or is_faking()
+
+
+def is_faking() -> bool:
+    """Whether torch only tells what shapes a computation would have."""
+    return _dispatch_mode(_FAKE) is not None
 
 
 def ignore(call: Call) -> None:
@@ -130,7 +144,10 @@ class Interception:
         def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
             if is_dynamo_compiling():  # nothing of ours becomes a part of the graph
                 return original(self, *args, **kwargs)
-            how = slim.get(self)
+            try:
+                how = slim.get(self)
+            except TypeError:  # no watched one: torch can't list a model of modules without a hash
+                return original(self, *args, **kwargs)
             if how is not None and (handle.next_id != hooks or "forward" in self.__dict__):
                 how = None
             if isinstance(how, tuple):
@@ -180,7 +197,7 @@ class Interception:
 
         def call_wrapped(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
             output = original(self, *args, **kwargs)
-            if is_dynamo_compiling():
+            if is_dynamo_compiling() or self.__hash__ is None:
                 return output
             if is_grad_enabled():
                 take((self, args, kwargs, output))

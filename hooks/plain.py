@@ -55,7 +55,8 @@ def _unpack(tensor: Tensor) -> Tensor | None:
     if tensor.layout is not torch.strided:
         read = getattr(tensor, "values", None)
         return read() if tensor.is_sparse_csr and read is not None else None
-    return tensor
+    # Whoever has taken all of torch's operations into his own hands may hold no values, or others.
+    return tensor if type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__ else None
 
 
 def is_ordinary(tensor: Tensor) -> bool:

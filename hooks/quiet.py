@@ -152,7 +152,11 @@ def watched_backward(
         ):
             # `tolist` reads the memory at once, where `item` would go through torch's dispatcher.
             loss: float = tensors.tolist()  # type: ignore[assignment]
-            if -INFINITE < loss <= quiet.limit:
+            try:
+                is_usual = -INFINITE < loss <= quiet.limit
+            except TypeError:  # it is complex
+                is_usual = False
+            if is_usual:
                 calls = quiet.calls
                 if quiet.pending >= 0 and calls and len(calls) <= quiet.one_pass:
                     last = calls[-1]

@@ -110,7 +110,7 @@ class Registry:
         self._slim: SlimModules = {}
         self._hooks = -1
         self.slim()
-        self.on_cpu = False
+        self.on_cpu = self.on_meta = False
         """Whether any parameter lives on the CPU."""
         self.compiled = False
         """Whether any watched module runs compiled code, which hooks would only break up."""
@@ -175,6 +175,7 @@ class Registry:
         self.layers, self.parameters = layers, parameters
         self.roots = {watched.model for watched in self.models}
         self.on_cpu = any(p.tensor.device.type == "cpu" for p in parameters.values())
+        self.on_meta = any(p.tensor.is_meta for p in parameters.values())
         self.wanted = wanted if self._outputs else set()
         if not self._parameters:
             wanted_parameters = set()

@@ -153,6 +153,7 @@ class Watch:
         self._timetable.resume(pace, self.completed)
         self._optimizers.forget_members()
         self._changes.follow()
+        self._tell_of_strangers(optimizers)
         self.guard.resize()
         if not self._attached:
             self._attached.put()
@@ -164,6 +165,14 @@ class Watch:
             self._shards.join(self.registry)
         self._begin_step()
         self._calm_down()
+
+    def _tell_of_strangers(self, optimizers: Sequence[Optimizer]) -> None:
+        for optimizer in optimizers:
+            if not self._optimizers.members(optimizer):
+                self._problems.note(
+                    f"watch was given an optimizer, {type(optimizer).__name__}, that holds no parameter of the watched "
+                    "models: its steps are not counted unless it is given one. Watch the model whose it holds."
+                )
 
     def resume_at(self, step: int) -> None:
         """Count on from `step`; only before the first step."""
@@ -200,7 +209,15 @@ class Watch:
             yield
 
     def detach(self) -> None:
-        """Take everything off again; the training goes on as if nothing had been there."""
+        """Take everything off again, whatever goes wrong; the training goes on as if nothing had been there."""
+        try:
+            self._look_back()
+        finally:
+            self.drop()
+        self._emitter.poll(wait=True)
+
+    def _look_back(self) -> None:
+        """Nothing more will tell how the last steps went, or come of what is held."""
         self._drafts.emit_held()
         if self.completed > self.accounts.begin:
             self.accounts.enter()
@@ -209,10 +226,9 @@ class Watch:
         self._shards.leave()
         if not self.guard.known_bad(self.completed):
             self.guard.check_last_steps()
+            self.guard.check_last_pass(self.completed)
         self._backward.look_at_late_losses(wait=True)
         self.observer.flush()
-        self.drop()
-        self._emitter.poll(wait=True)
 
     def drop(self) -> None:
         """Take every hook off, record nothing more and let go of the models: also right in a forked child."""
@@ -304,6 +320,8 @@ class Watch:
             return
         with self._looking_at_gradients, self._shards.failing:
             self._rehearsal.before_step()
+            if self.registry.on_meta:  # what trains now has taken the place of these parameters
+                self._changes.follow()
             if self._optimizers.begin(optimizer) and not self._drafts.is_behind(optimizer):
                 if self._drafts.held is not None and self._optimizers.is_primary(optimizer):
                     self._drafts.emit_held()
@@ -413,10 +431,12 @@ class Watch:
         finally:
             self._shards.meet(draft, self._timetable.samples)
             self.quiet.completed += 1
-            self._drafts.completed(draft)
-            self._backward.passes = 0
-            self.guard.begin_step()
-            self._begin_step()
+            try:
+                self._drafts.completed(draft)
+            finally:
+                self._backward.passes = 0
+                self.guard.begin_step()
+                self._begin_step()
 
     def _fill(self, draft: Draft) -> None:
         carried = self._backward.carried()

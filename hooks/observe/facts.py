@@ -39,7 +39,7 @@ class Weights:
         parameters = [
             p
             for p in registry.in_forward_order()
-            if not is_lazy(p.tensor) and local(p.tensor) is p.tensor
+            if not (is_lazy(p.tensor) or p.tensor.is_meta) and local(p.tensor) is p.tensor
         ]
         trained = [p.tensor.requires_grad for p in parameters]
         behind = parameters[trained.index(True) :] if any(trained) else []
@@ -232,6 +232,8 @@ def _has_moved_bias(module: nn.Module) -> bool:
     if not isinstance(module, nn.Linear | _ConvNd) or not isinstance(bias, Tensor):
         return False
     if is_lazy(bias) or not bias.is_cpu or type(bias.data) is not Tensor or len(bias) < 2:
+        return False
+    if not bias.is_floating_point():
         return False
     values, bound = bias.detach().float(), 1 / math.sqrt(module.weight[0].numel())
     return bool(values.abs().amax() > bound * 1.000001) and not bool((values == values[0]).all())

@@ -30,6 +30,10 @@ def ask(found: graph.Found, reading: Reading, valued: bool = True) -> tuple[Made
     prediction, target = graph.saved(found.node, "self"), graph.saved(found.node, "target")
     if found.kind == "soft-cross-entropy":
         prediction = target = None
+    if target is not None and not target.dim():  # a sample alone: as a batch of one
+        target = target.unsqueeze(0)
+        if prediction is not None and prediction.dim() < 2:
+            prediction = prediction.unsqueeze(0)
     numbers: dict[str, int] = {}
     if prediction is not None and prediction.is_floating_point() and prediction.numel():
         rows = max(1, _ELEMENTS // max(prediction[0].numel(), 1)) if prediction.dim() else 1

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from trainvitals.hooks.accounts import Accounts
 from trainvitals.hooks.call import Call
 from trainvitals.hooks.draft import Draft
-from trainvitals.hooks.interception import is_tracing, transforms
+from trainvitals.hooks.interception import without_values
 from trainvitals.hooks.observe import batches, facts, graph, losses, targets
 from trainvitals.hooks.observe.loaders import Loaders
 from trainvitals.hooks.observe.modes import Evaluations, Moded
@@ -156,7 +156,7 @@ class Observer:
         roots = self._registry.roots
 
         def see(call: Call) -> None:
-            if call[0] in roots and not is_tracing() and transforms() is None:
+            if call[0] in roots and not without_values():
                 self._see_batch(call)
             take(call)
 
@@ -187,7 +187,7 @@ class Observer:
         self._accounts.leave()
 
     def _see_backward(self, roots: Any) -> None:
-        if self._reading is None:
+        if self._reading is None or without_values() or getattr(roots, "is_meta", False):
             return
         with self._looking("looking at the loss call"), torch.no_grad():
             if self._measured:
@@ -196,7 +196,8 @@ class Observer:
             self._modes = self._moded.seen()
 
     def _see_root(self, roots: Any, reading: Reading) -> None:
-        if self._root is None and isinstance(roots, Tensor) and roots.numel() == 1:
+        single = isinstance(roots, Tensor) and roots.numel() == 1
+        if self._root is None and single and not roots.is_complex():
             self._root = reading.ask(roots.float())
 
     def _see_losses(self, roots: Any, reading: Reading) -> None:
@@ -229,8 +230,7 @@ class Observer:
 
     def see_evaluation(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """A module was called while no gradients are recorded, at any step."""
-        # Sizes are tensors then, or values stand for others, and looking would become a part of the graph.
-        if is_tracing() or transforms() is not None:
+        if without_values():
             return
         try:
             if self._evaluations.see(module, args, self._step()):
