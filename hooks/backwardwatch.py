@@ -6,10 +6,11 @@ from threading import get_ident
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from trainvitals.hooks.aftermath import Aftermath
 from trainvitals.hooks.carried import CarriedGradients
+from trainvitals.hooks.closures import Closures
 from trainvitals.hooks.guard import Guard, value_of
 from trainvitals.hooks.interception import is_faking
 from trainvitals.hooks.leaves import leaves
@@ -19,7 +20,7 @@ from trainvitals.hooks.parameterlook import ParameterLook
 from trainvitals.hooks.problems import Problems
 from trainvitals.hooks.quiet import Quiet
 from trainvitals.hooks.readout import Number, number
-from trainvitals.hooks.registry import Registry, local
+from trainvitals.hooks.registry import Registry, every_tensor, local
 
 _current_autograd_node: Callable[[], Any] = torch._C._current_autograd_node
 
@@ -34,6 +35,7 @@ class BackwardWatch:
         self,
         registry: Registry,
         guard: Guard,
+        closures: Closures,
         quiet: Quiet,
         pace: Pace,
         parameters: ParameterLook,
@@ -46,6 +48,7 @@ class BackwardWatch:
         which may be the one before; `look_now` looks at it from here on, if the pace wants."""
         self._registry = registry
         self._guard = guard
+        self._closures = closures
         self._pace = pace
         self._parameters = parameters
         self._problems = problems
@@ -59,10 +62,6 @@ class BackwardWatch:
         that in which the models changed."""
         self.passes = 0
         """Backward passes that were looked at since somebody set this to 0."""
-        self._closure: Aftermath | None = None
-        """What is kept of the optimizer that evaluates a closure at the moment."""
-        self._evaluations = 0
-        """How often it did so far."""
         self._retained = False
         """Whether the graph of the backward pass under way is."""
         self._thread = get_ident()
@@ -95,15 +94,26 @@ class BackwardWatch:
         self._carried = None
         self._losses.learn()
 
-    def begin_closure(self, aftermath: Aftermath | None) -> None:
-        """An optimizer is about to evaluate a closure: it may move the weights between its backward passes."""
-        self._closure, self._evaluations = aftermath, 0
+    def pass_by(self, loss: Tensor) -> None:
+        """A usual loss, in a step that nobody looks at."""
+        if self._guard.skipped.possible:
+            self._look_for_skipped(loss)
+        self._guard.let_go()
 
-    def end_closure(self) -> int | None:
-        """The step is over: how many backward passes there were in its closure; None if there was none."""
-        evaluations = None if self._closure is None else self._evaluations
-        self._closure = None
-        return evaluations
+    def see_loaded(self) -> None:
+        """The training goes on to a batch, maybe without a backward pass from the last ones."""
+        if self._guard.skipped.many:
+            self._look_for_skipped()
+
+    def _look_for_skipped(self, loss: Any = None) -> None:
+        try:
+            skipped = self._guard.skipped
+            calls = skipped.so_far() if loss is None else skipped.before(loss)
+            if calls is not None:
+                step = self._place(leaves(list(every_tensor(calls[-1][3]))))
+                self._guard.saw_skipped(step, calls)
+        except Exception as error:
+            self._problems.caught("looking for skipped batches", error)
 
     def before(self, tensors: Any, retained: bool) -> bool:
         """A backward pass is about to begin from these, whose graph may be `retained`; whether there is something to
@@ -132,6 +142,8 @@ class BackwardWatch:
                 self._guard.begin_step()  # the step that they were about was skipped
             self.passes += 1
             value = self._losses.see(self._step, tensors)
+            if value is None or math.isfinite(value):
+                self._look_for_skipped(tensors)
             if value is not None:
                 self._stands_out(tensors, value)
             if self.learns_order:
@@ -186,9 +198,7 @@ class BackwardWatch:
             return
         try:
             self._guard.after_backward(self._retained)
-            if self._closure is not None:
-                self._evaluations += 1
-                self._guard.evaluated(self._closure, self._step())
+            self._closures.evaluated(self._step())
             if self._carried is not None:
                 self._carried.after()
         except Exception as error:

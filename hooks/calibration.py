@@ -38,11 +38,16 @@ def quiet_cost(interception: Interception, registry: Registry, optimizers: Optim
     quiet = Quiet()
     guard = Guard(registry, quiet, lambda step, found: None)
     backward = watched_backward(
-        lambda *tensors: None, quiet, guard.let_go, lambda *tensors: False, lambda: None
+        lambda *tensors: None,
+        quiet,
+        lambda loss: guard.let_go(),
+        lambda *tensors: False,
+        lambda: None,
     )
     after_step = watched_step(quiet, lambda optimizer, args, kwargs: None)
     loss = torch.zeros(())
     guard.resize()
+    quiet.usual_pass = 1
     quiet.begin(optimizers.primary_aftermath(), sys.maxsize)
     others = [a for a in optimizers.aftermaths.values() if a.optimizer is not quiet.optimizer]
     root = next(iter(registry.roots), None)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
 from trainvitals.hooks.aftermath import Aftermath
+from trainvitals.hooks.call import Call
 from trainvitals.hooks.leaves import leaves
 from trainvitals.hooks.nonfinite import (
     explain_forward,
@@ -22,6 +23,7 @@ from trainvitals.hooks.nonfinite import (
 )
 from trainvitals.hooks.quiet import LEAST_CALLS, Quiet
 from trainvitals.hooks.registry import Parameter, Registry, local, unwrap
+from trainvitals.hooks.skipped import Skipped
 from trainvitals.hooks.slim import whole
 from trainvitals.hooks.stats import values_of
 from trainvitals.hooks.vouching import Vouching
@@ -52,6 +54,7 @@ class Guard:
         self._quiet = quiet
         self._report = report
         self._vouching = Vouching(registry)
+        self.skipped = Skipped(registry, quiet)
         self._last_bad = -2
         self._tentative: NonFinite | None = None
         self._unrefined: tuple[int, NonFinite] | None = None
@@ -67,6 +70,7 @@ class Guard:
         quiet = self._quiet
         quiet.roots = self._registry.roots
         self._vouching.resize()
+        self.skipped.resize()
         quiet.one_pass = len(self._registry.layers)
         quiet.most_rows = max(LEAST_CALLS // max(quiet.one_pass, 1), PASSES)
         quiet.keep_calls(max(LEAST_CALLS, PASSES * quiet.one_pass))
@@ -147,6 +151,18 @@ class Guard:
             self.forget_calls()  # so that those of the recomputation are known
             return
         self._tell(step, found)
+
+    def saw_skipped(self, step: int, calls: Sequence[Call]) -> None:
+        """These calls of the step led to what is not finite, and its loss, which is fine, does not come from it."""
+        if self.known_bad(step) or self.check_last_steps():
+            return
+        self._registry.refresh()
+        found = explain_forward(whole(calls), self._registry)
+        if found is None and isinstance(calls[-1][0], _Loss):
+            found = explain_loss(calls[-1][3])
+        if found is not None and not self._is_spoilt(found.parameter):
+            batch = next((c[1:3] for c in reversed(calls) if self._registry.is_root(c[0])), None)
+            self._tell(step, found, batch)
 
     def _is_spoilt(self, parameter: str) -> bool:
         """Whether it is broken since a step that was told of."""

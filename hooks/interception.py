@@ -56,7 +56,7 @@ class Interception:
     def __init__(
         self,
         quiet: Quiet,
-        let_go: Callable[[], None],
+        let_go: Callable[[Tensor], None],
         before_backward: Callable[[Any, bool], bool],
         after_backward: Callable[[], None],
         before_grad: Callable[[Any], None],

@@ -12,15 +12,15 @@ again: the number of the checkpoint, then its own; so for checkpoints inside of 
 
 def leaves(tensors: Any) -> set[int]:
     """Ids of the tensors that a backward pass from these gives gradients."""
-    return _roots(tensors) | {key for node in _operations(tensors) for key in _used_by(node)}
+    return _roots(tensors) | {key for node in operations(tensors) for key in _used_by(node)}
 
 
 def _roots(tensors: Any) -> set[int]:
     return set(map(id, tensors if isinstance(tensors, list | tuple) else [tensors]))
 
 
-def _operations(tensors: Any) -> Iterator[Any]:
-    """The nodes of the graph behind these, in no order."""
+def operations(tensors: Any) -> Iterator[Any]:
+    """The nodes of the graph behind these, down to those of leaves, in no order."""
     roots = tensors if isinstance(tensors, list | tuple) else [tensors]
     nodes = [root.grad_fn for root in roots if isinstance(root, Tensor)]
     seen = set(nodes)
@@ -68,7 +68,7 @@ class Uses:
         self._learn(tensors, (*self._inside.get(number, ()), number))
 
     def _learn(self, tensors: Any, within: Place) -> None:
-        for node in _operations(tensors):
+        for node in operations(tensors):
             number = node._sequence_nr()
             if within:
                 self._inside[number] = within

@@ -48,6 +48,7 @@ class Quiet:
         "pending",
         "roots",
         "told_by",
+        "usual_pass",
     )
 
     def __init__(self) -> None:
@@ -70,6 +71,8 @@ class Quiet:
         """The calls of modules since the last backward pass began."""
         self.one_pass = 0
         """Calls of one forward pass at most, unless it calls layers repeatedly."""
+        self.usual_pass = 0
+        """The most that were noted of one so far, of which a loss came: what is more may be of two."""
         self.most_rows = LEAST_CALLS
         """Calls from which on another one of a model that is a row pushes out the oldest: each holds a whole graph."""
         self.roots: set[nn.Module] = set()
@@ -121,15 +124,15 @@ class Quiet:
 def watched_backward(
     original: Callable[..., Any],
     quiet: Quiet,
-    let_go: Callable[[], None],
+    let_go: Callable[[Tensor], None],
     before: Callable[[Any, bool], bool],
     after: Callable[[], None],
 ) -> Callable[..., Any]:
     """`torch.autograd.backward` that notes a loss in passing, if it is a single number on the CPU and a usual one.
 
-    `let_go` lets go of the calls where that is not as simple as usual. `before` is told of any other loss and of what
-    a checkpoint begins from, inside of the pass that is under way, and whether its graph is retained; it tells whether
-    `after` is to be called when the backward pass is over. None of them raises.
+    `let_go` lets go of the calls that such a loss came of where that is not as simple as usual. `before` is told of any
+    other loss and of what a checkpoint begins from, inside of the pass that is under way, and whether its graph is
+    retained; it tells whether `after` is to be called when the backward pass is over. None of them raises.
     """
 
     def backward(
@@ -158,7 +161,7 @@ def watched_backward(
                 is_usual = False
             if is_usual:
                 calls = quiet.calls
-                if quiet.pending >= 0 and calls and len(calls) <= quiet.one_pass:
+                if quiet.pending >= 0 and calls and len(calls) <= quiet.usual_pass:
                     last = calls[-1]
                     if last[0] in quiet.told_by:
                         quiet.pending = -1
@@ -173,7 +176,7 @@ def watched_backward(
                         )
                 if _current_graph_task_id() == -1:
                     quiet.losses.append(loss)
-                    let_go()
+                    let_go(tensors)
                     return original(
                         tensors, grad_tensors, retain_graph, create_graph, *args, **kwargs
                     )

@@ -42,7 +42,7 @@ class Rehearsal:
         self._optimizers = optimizers
         self._accounts = accounts
         quiet = self._quiet = Quiet()
-        quiet.one_pass = 1
+        quiet.usual_pass = 1
         self._loss = torch.zeros(())
         self._backward = watched_backward(
             _nothing, quiet, _nothing, lambda loss, retained: False, _nothing

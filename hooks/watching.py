@@ -13,6 +13,7 @@ from trainvitals.hooks.backwardwatch import BackwardWatch
 from trainvitals.hooks.calibration import quiet_cost
 from trainvitals.hooks.callwatch import CallWatch
 from trainvitals.hooks.changes import Changes
+from trainvitals.hooks.closures import Closures
 from trainvitals.hooks.criteria import Criteria
 from trainvitals.hooks.draft import Draft, Emitter
 from trainvitals.hooks.drafts import Drafts
@@ -66,6 +67,7 @@ class Watch:
         self._optimizers = Optimizers(self.registry)
         self.quiet = Quiet()
         self.guard = Guard(self.registry, self.quiet, report)
+        self._closures = Closures(self.guard)
         self.accounts = Accounts(background)
         self._looking_at_gradients = OwnWork("looking at gradients", self.accounts, problems)
         self._finishing = OwnWork("finishing a step", self.accounts, problems)
@@ -84,7 +86,7 @@ class Watch:
             problems,
             Peers(self.registry) if has_peers else None,
         )
-        self._data_wait = DataWait(self.observer.see_loaded)
+        self._data_wait = DataWait(self._see_loaded)
         self._scaler = ScalerWatch(emitter.emit, lambda: self.completed, problems)
         self._shards = Shards(meeting, emitter.rows["parameter"], problems)
         self._timetable = Timetable(
@@ -98,6 +100,7 @@ class Watch:
         self._backward = BackwardWatch(
             self.registry,
             self.guard,
+            self._closures,
             self.quiet,
             self._timetable.pace,
             self._parameters,
@@ -108,7 +111,7 @@ class Watch:
         )
         self._interception = Interception(
             self.quiet,
-            self.guard.let_go,
+            self._backward.pass_by,
             self._backward.before,
             self._backward.after,
             self._backward.before_grad,
@@ -129,8 +132,6 @@ class Watch:
             (self._interception, self._changes, self._data_wait, self._scaler),
         )
         self._first = 0
-        self._evaluates_again = False
-        """Whether an optimizer evaluates its closure several times in a step, as LBFGS does."""
 
     # Attaching
 
@@ -292,6 +293,10 @@ class Watch:
         self._parameters.clear(but=self._drafts.held)
         self._taps.end()
 
+    def _see_loaded(self, iterator: Any, batch: Any) -> None:
+        self.observer.see_loaded(iterator, batch)
+        self._backward.see_loaded()
+
     # Parameters
 
     def _before_clipping(self, gradients: Any) -> None:
@@ -308,11 +313,11 @@ class Watch:
     @uncompiled
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self.quiet.on:
-            if not self._evaluates_again:
+            if not self._closures.repeated:
                 return
             self.quiet.on = False
         if has_closure(args, kwargs):
-            self._backward.begin_closure(self._optimizers.aftermaths.get(id(optimizer)))
+            self._closures.begin(self._optimizers.aftermaths.get(id(optimizer)))
         if self._drafts.empty:
             if self._changes.pending:
                 with self._looking_at_gradients:
@@ -331,9 +336,7 @@ class Watch:
         self.observer.see_step(optimizer)
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        evaluations = self._backward.end_closure()
-        if evaluations is not None:
-            self._evaluates_again = evaluations > 1
+        self._closures.end()
         if not self._drafts.empty:
             self._after_look(optimizer, args, kwargs)
         else:
@@ -443,7 +446,8 @@ class Watch:
         if carried is not None:
             draft.scalars["tv/grad_carried"] = carried
         self._taps.finish()
-        if not (self.guard.doubts or self.guard.known_bad(draft.step)):
+        doubtful = self.guard.doubts or self.guard.known_bad(draft.step)
+        if draft.sampled and not doubtful:
             self._learn_what_is_meant()
         draft.scalars.update(self._optimizers.rates())
         draft.scalars.update(self.criteria.scalars())

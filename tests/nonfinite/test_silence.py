@@ -201,22 +201,6 @@ def test_an_evaluation_may_be_bad(found: Any, mode: Any) -> None:
     assert found() == []
 
 
-@pytest.mark.parametrize("log", [False, True])
-def test_a_batch_that_is_skipped_for_its_loss(found: Any, log: bool) -> None:
-    model, optimizer = watched(Fault(spoil))
-    for index in range(STEPS):
-        model.middle.on = index % 9 == 4
-        loss = usual(model(features(False)))
-        assert bool(loss.isfinite()) != model.middle.on
-        if loss.isfinite():
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if log:
-                tv.log({"loss": loss})
-    assert found() == []
-
-
 def test_a_step_that_the_scaler_skips(found: Any) -> None:
     model, optimizer = watched()
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
@@ -249,17 +233,6 @@ def test_a_scale_that_overflows_until_it_fits(found: Any) -> None:
         scaler.step(optimizer)
         scaler.update()
     assert skipped >= 2
-    assert found() == []
-
-
-def test_unfinished_steps_of_a_search_for_a_rate(found: Any) -> None:
-    """Forward passes whose result is thrown away, with gradients enabled."""
-    model, optimizer = watched(Fault(spoil))
-    for _ in range(STEPS):
-        model.middle.on = True
-        model(features(False))
-        model.middle.on = False
-        steps(model, optimizer, 1)
     assert found() == []
 
 
