@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from trainvitals.hooks.call import Call
 from trainvitals.hooks.carried import CarriedGradients
 from trainvitals.hooks.closures import Closures
 from trainvitals.hooks.guard import Guard, value_of
@@ -97,18 +98,17 @@ class BackwardWatch:
     def pass_by(self, loss: Tensor) -> None:
         """A usual loss, in a step that nobody looks at."""
         if self._guard.skipped.possible:
-            self._look_for_skipped(loss)
+            self._look_for_skipped(lambda: self._guard.skipped.before(loss))
         self._guard.let_go()
 
     def see_loaded(self) -> None:
         """The training goes on to a batch, maybe without a backward pass from the last ones."""
         if self._guard.skipped.many:
-            self._look_for_skipped()
+            self._look_for_skipped(self._guard.skipped.so_far)
 
-    def _look_for_skipped(self, loss: Any = None) -> None:
+    def _look_for_skipped(self, find: Callable[[], list[Call] | None]) -> None:
         try:
-            skipped = self._guard.skipped
-            calls = skipped.so_far() if loss is None else skipped.before(loss)
+            calls = find()
             if calls is not None:
                 step = self._place(leaves(list(every_tensor(calls[-1][3]))))
                 self._guard.saw_skipped(step, calls)
@@ -143,7 +143,7 @@ class BackwardWatch:
             self.passes += 1
             value = self._losses.see(self._step, tensors)
             if value is None or math.isfinite(value):
-                self._look_for_skipped(tensors)
+                self._look_for_skipped(lambda: self._guard.skipped.before(tensors))
             if value is not None:
                 self._stands_out(tensors, value)
             if self.learns_order:

@@ -157,12 +157,22 @@ class Guard:
         if self.known_bad(step) or self.check_last_steps():
             return
         self._registry.refresh()
-        found = explain_forward(whole(calls), self._registry)
-        if found is None and isinstance(calls[-1][0], _Loss):
-            found = explain_loss(calls[-1][3])
+        found = self._explain_outcome(calls)
         if found is not None and not self._is_spoilt(found.parameter):
             batch = next((c[1:3] for c in reversed(calls) if self._registry.is_root(c[0])), None)
             self._tell(step, found, batch)
+
+    def _explain_outcome(self, calls: Sequence[Call]) -> NonFinite | None:
+        """Where what came of these calls broke, which no backward pass begins from; None where nothing did."""
+        found = explain_forward(whole(calls), self._registry)
+        if (
+            found is None
+            and calls
+            and isinstance(calls[-1][0], _Loss)
+            and self.skipped.is_bad(calls[-1])
+        ):
+            found = explain_loss(calls[-1][3])
+        return found
 
     def _is_spoilt(self, parameter: str) -> bool:
         """Whether it is broken since a step that was told of."""
@@ -307,7 +317,7 @@ class Guard:
 
     def check_last_pass(self, step: int) -> None:
         """No backward pass will follow: a training may have given up as its loss was not finite."""
-        found = explain_forward(whole(self._quiet.calls), self._registry)
+        found = self._explain_outcome(list(self._quiet.calls))
         if found is not None:
             self._tell(step, found)
 

@@ -45,7 +45,7 @@ class Skipped:
         quiet, calls = self._quiet, list(self._quiet.calls)
         outcomes = self._outcomes(calls)
         if len(outcomes) > self._most_outcomes:
-            bad = [i for i in outcomes if self._is_bad(calls[i])]
+            bad = [i for i in outcomes if self.is_bad(calls[i])]
             used = set(operations(loss)) if bad else set()
             for i in bad:
                 if used.isdisjoint(_made_by(calls[i])):
@@ -66,16 +66,16 @@ class Skipped:
         """What `before` gives, without a loss; None also where the last outcome is fine."""
         calls = list(self._quiet.calls)
         outcomes = self._outcomes(calls)
-        if not outcomes or not self._is_bad(calls[outcomes[-1]]):
+        if not outcomes or not self.is_bad(calls[outcomes[-1]]):
             return None
-        return calls[: next(i for i in outcomes if self._is_bad(calls[i])) + 1]
+        return calls[: next(i for i in outcomes if self.is_bad(calls[i])) + 1]
 
     def _outcomes(self, calls: Sequence[Call]) -> list[int]:
         """Places of the calls of watched models, and of losses."""
         roots = self._quiet.roots
         return [i for i, (module, *_) in enumerate(calls) if module in roots or _is_loss(module)]
 
-    def _is_bad(self, call: Call) -> bool:
+    def is_bad(self, call: Call) -> bool:
         """Whether the outcome is, and is of a watched model."""
         tensors = list(every_tensor(call[3]))
         if _is_loss(call[0]) and leaves(tensors).isdisjoint(self._registry.parameters):

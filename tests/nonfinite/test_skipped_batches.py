@@ -128,6 +128,15 @@ def test_loss_is_undefined(found: Any, step: int) -> None:
     assert told(found) == [(step, "loss", "")]
 
 
+@steps
+def test_training_ends_at_an_undefined_loss(found: Any, step: int) -> None:
+    training = Training(Coded(nn.ReLU()), nn.CrossEntropyLoss())
+    training.go_on(step)
+    training.batch(labels=torch.full((BATCH,), -100))
+    assert training.skipped == 1
+    assert told(found) == [(step, "loss", "")]
+
+
 @pytest.mark.parametrize("interval", [None, 10, 1000])
 def test_what_was_skipped_is_not_taken_for_meant(found: Any, interval: int | None) -> None:
     """A sampled step that begins with a broken batch goes well in the end."""
